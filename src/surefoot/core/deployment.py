@@ -1,0 +1,434 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state of a deployment, folded from its journal.
+
+`evolve(state, event)` is total on journals: each event is either legal in a state or an `AssertionError` at once (an illegal
+journal must never be acted upon). State is a function of the entries alone: folding a journal whole or in pieces gives the same.
+Invariants, checked after each event: a terminal status never changes; tokens only grow; at most one step runs; the undo
+begins once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+import msgspec
+
+from surefoot.core import events as ev
+from surefoot.core.errors import Failure
+from surefoot.core.plan import Direction, OnCancel, Plan, Work
+from surefoot.core.status import Status, StepStatus
+
+
+@dataclass(frozen=True, slots=True)
+class StepRun:
+    """One step in one direction: its newest attempt, and what the ones before it used up."""
+
+    name: str
+    direction: Direction
+    status: StepStatus = StepStatus.PENDING
+    attempt: int = 0  #: of the newest attempt; interrupted ones count here, but not as failures
+    failures: int = 0
+    touched: bool = False  #: an attempt got past the fence, so hosts may have changed
+    agent: str | None = None
+    token: int | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A deployment as its journal tells it."""
+
+    id: str
+    environment: str
+    number: int
+    version: str
+    plan: Plan
+    requested_at: float
+    seq: int
+    bundle: str | None = None
+    requested_by: str = ""
+    reason: str = ""
+    key: str | None = None
+    commit: str | None = None
+    rollback: bool = False
+    status: Status = Status.QUEUED
+    direction: Direction = Direction.FORWARD
+    previous_version: str | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    agent: str | None = None  #: the holder, or the last one
+    token: int = 0
+    held: bool = False  #: whether the last grant was not handed over yet
+    grants: int = 0
+    losses: int = (
+        0  #: takeovers from a lost agent in this direction; the ones that were handed over don't count
+    )
+    preflight_passed: bool = False
+    fenced_token: int = 0  #: the token that every host was raised to
+    fence_failures: int = 0
+    fence_failed_at: float | None = None
+    steps: tuple[
+        StepRun, ...
+    ] = ()  #: forward steps of the plan, then the undo's in their order once it began
+    healthy: bool | None = None  #: of the present direction
+    recorded: bool | None = None  #: of the present direction
+    cancel: ev.CancelRequested | None = None
+    cause: Failure | None = None  #: why it is put back, or was refused
+    outcome: Failure | None = None
+    resolve: ev.ResolveRequested | None = None  #: the request that is not answered yet
+    resolve_refused: Failure | None = None
+    resolved: ev.Resolved | None = None
+    last_at: float = 0.0
+
+    @property
+    def takeovers(self) -> int:
+        """How often another grant followed the first one."""
+        return max(0, self.grants - 1)
+
+    @property
+    def running_step(self) -> StepRun | None:
+        """The step whose attempt has begun and not ended."""
+        return next((run for run in self.steps if run.status is StepStatus.RUNNING), None)
+
+    @property
+    def touched(self) -> bool:
+        """Whether any step may have changed anything."""
+        return any(run.touched for run in self.steps)
+
+    @property
+    def stops_for_cancel(self) -> bool:
+        """Whether a cancel was asked for that now ends the way forward."""
+        return (
+            self.cancel is not None
+            and self.plan.on_cancel is OnCancel.ROLLBACK
+            and self.direction is Direction.FORWARD
+            and not self.status.terminal
+        )
+
+    @property
+    def wants_agent(self) -> bool:
+        """Whether an agent has something to do for it, now or when its turn comes."""
+        if self.status is Status.STRANDED:
+            return self.resolve is not None
+        return not self.status.terminal and self.status is not Status.WAITING
+
+    def runs(self, direction: Direction) -> tuple[StepRun, ...]:
+        """Return the steps of one direction, in the order in which they run."""
+        return tuple(run for run in self.steps if run.direction is direction)
+
+    def work(self, run: StepRun) -> Work:
+        """Return what the step does in its direction."""
+        step = self.plan.step(run.name)
+        if run.direction is Direction.FORWARD:
+            return step.work
+        assert step.undo is not None
+        return step.undo
+
+
+def accept(entry: ev.Entry) -> Deployment:
+    """Return the state after the first entry of a journal, which must be `Accepted`."""
+    accepted = entry.event
+    assert isinstance(accepted, ev.Accepted) and entry.seq == 1, "a journal begins with Accepted"
+    return Deployment(
+        id=accepted.id,
+        environment=accepted.environment,
+        number=accepted.number,
+        version=accepted.version,
+        plan=accepted.plan,
+        requested_at=entry.at,
+        seq=entry.seq,
+        bundle=accepted.bundle,
+        requested_by=accepted.requested_by,
+        reason=accepted.reason,
+        key=accepted.key,
+        commit=accepted.commit,
+        rollback=accepted.rollback,
+        steps=tuple(StepRun(step.name, Direction.FORWARD) for step in accepted.plan.steps),
+        last_at=entry.at,
+    )
+
+
+def fold(entries: Iterable[ev.Entry], state: Deployment | None = None) -> Deployment:
+    """Return the state after all entries, going on from `state` if there is one."""
+    for entry in entries:
+        state = accept(entry) if state is None else evolve(state, entry)
+    assert state is not None, "an empty journal has no state"
+    return state
+
+
+def evolve(state: Deployment, entry: ev.Entry) -> Deployment:
+    """Return the state after one more entry; `AssertionError` if it can't follow."""
+    assert entry.seq == state.seq + 1, f"{state.id}: entry {entry.seq} after {state.seq}"
+    after = replace(_apply(state, entry), seq=entry.seq, last_at=entry.at)
+    assert not state.status.terminal or after.status is state.status, f"{state.id}: {state.status} is an end"
+    assert after.token >= state.token, f"{state.id}: token went back"
+    assert sum(run.status is StepStatus.RUNNING for run in after.steps) <= 1, f"{state.id}: two steps run"
+    return after
+
+
+def _apply(s: Deployment, entry: ev.Entry) -> Deployment:  # noqa: PLR0911, PLR0912, C901 - one case per event
+    match entry.event:
+        case ev.Accepted():
+            raise AssertionError(f"{s.id}: accepted twice")
+        case ev.LeaseGranted() as e:
+            return _granted(s, e, entry.at)
+        case ev.HandedOver():
+            return replace(_interrupt(s, entry.at), held=False)
+        case ev.PreflightPassed():
+            return replace(s, preflight_passed=True)
+        case ev.PreflightFailed(failure=failure):
+            return replace(s, cause=failure)
+        case ev.FenceRaised():
+            return replace(s, fenced_token=s.token, fence_failures=0, fence_failed_at=None)
+        case ev.FenceFailed(failure=failure):
+            return _fence_failed(s, failure, entry.at)
+        case ev.StepStarted() as e:
+            return _started(s, e, entry)
+        case ev.StepSucceeded() as e:
+            return _ended(s, e, StepStatus.SUCCEEDED, entry.at)
+        case ev.StepFailed(failure=failure) as e:
+            return _ended(s, e, StepStatus.FAILED, entry.at, failure)
+        case ev.StepInterrupted() as e:
+            return _ended(s, e, StepStatus.INTERRUPTED, entry.at)
+        case ev.HealthPassed(direction=direction):
+            assert direction is s.direction
+            return replace(s, healthy=True)
+        case ev.HealthFailed(direction=direction, failure=failure):
+            assert direction is s.direction
+            return replace(s, healthy=False, outcome=failure)
+        case ev.VersionsRecorded(direction=direction):
+            assert direction is s.direction
+            return replace(s, recorded=True)
+        case ev.VersionsMixed(direction=direction, failure=failure):
+            assert direction is s.direction
+            return replace(s, recorded=False, outcome=failure)
+        case ev.CancelRequested() as e:
+            return s if s.cancel or s.status.terminal else replace(s, cancel=e)
+        case ev.UndoStarted(cause=cause):
+            return _undo(s, cause)
+        case ev.Finished() as e:
+            return _finished(s, e, entry.at)
+        case ev.ResolveRequested() as e:
+            assert s.status is Status.STRANDED and s.resolved is None
+            return replace(s, resolve=e)
+        case ev.ResolveRefused(failure=failure):
+            assert s.status is Status.STRANDED
+            return replace(s, resolve=None, resolve_refused=failure)
+        case ev.Resolved() as e:
+            assert s.status is Status.STRANDED and s.resolved is None
+            return replace(s, resolve=None, resolve_refused=None, resolved=e, held=False)
+        case _:
+            assert_never(entry.event)
+
+
+def _granted(s: Deployment, e: ev.LeaseGranted, at: float) -> Deployment:
+    assert e.token > s.token, f"{s.id}: token {e.token} after {s.token}"
+    first = s.grants == 0
+    return replace(
+        _interrupt(s, at),
+        status=Status.RUNNING if s.status in (Status.QUEUED, Status.WAITING) else s.status,
+        previous_version=e.previous_version if first else s.previous_version,
+        started_at=at if first else s.started_at,
+        agent=e.agent,
+        token=e.token,
+        held=True,
+        grants=s.grants + 1,
+        losses=s.losses + (1 if s.held else 0),
+        fence_failures=0,
+        fence_failed_at=None,
+    )
+
+
+def _interrupt(s: Deployment, at: float) -> Deployment:
+    """Call the step in flight interrupted: nobody knows how far it came."""
+    steps = tuple(
+        replace(run, status=StepStatus.INTERRUPTED, finished_at=at)
+        if run.status is StepStatus.RUNNING
+        else run
+        for run in s.steps
+    )
+    return replace(s, steps=steps)
+
+
+def _find(s: Deployment, name: str, direction: Direction) -> StepRun:
+    return next(run for run in s.steps if run.name == name and run.direction is direction)
+
+
+def _with(s: Deployment, run: StepRun) -> Deployment:
+    steps = tuple(run if (r.name, r.direction) == (run.name, run.direction) else r for r in s.steps)
+    return replace(s, steps=steps)
+
+
+def _started(s: Deployment, e: ev.StepStarted, entry: ev.Entry) -> Deployment:
+    run = _find(s, e.step, e.direction)
+    assert e.direction is s.direction and s.status.started, f"{s.id}: {e.direction} step while {s.status}"
+    assert e.attempt == run.attempt + 1, f"{s.id}: attempt {e.attempt} after {run.attempt}"
+    assert entry.token == s.token, f"{s.id}: step begun with token {entry.token}, lease has {s.token}"
+    started = replace(
+        run,
+        status=StepStatus.RUNNING,
+        attempt=e.attempt,
+        touched=True,
+        agent=entry.agent,
+        token=entry.token,
+        started_at=entry.at,
+        finished_at=None,
+        failure=None,
+    )
+    # What was known of health and versions was known before this change.
+    return replace(_with(s, started), healthy=None, recorded=None)
+
+
+def _ended(
+    s: Deployment,
+    e: ev.StepSucceeded | ev.StepFailed | ev.StepInterrupted,
+    status: StepStatus,
+    at: float,
+    failure: Failure | None = None,
+) -> Deployment:
+    run = _find(s, e.step, e.direction)
+    assert run.status is StepStatus.RUNNING and run.attempt == e.attempt, (
+        f"{s.id}: {e.step} ended without a start"
+    )
+    return _with(
+        s,
+        replace(
+            run,
+            status=status,
+            finished_at=at,
+            failure=failure,
+            failures=run.failures + (status is StepStatus.FAILED),
+        ),
+    )
+
+
+def _fence_failed(s: Deployment, failure: Failure, at: float) -> Deployment:
+    s = replace(s, fence_failures=s.fence_failures + 1, fence_failed_at=at, outcome=failure)
+    run = s.running_step
+    if run is None:
+        return s
+    # The step's own work never began: it is as untouched as before, and has used up no attempt of its retries.
+    untouched = run.attempt == 1
+    return _with(
+        s,
+        replace(
+            run,
+            status=StepStatus.PENDING if untouched else StepStatus.INTERRUPTED,
+            touched=not untouched,
+            finished_at=at,
+            failure=failure,
+        ),
+    )
+
+
+def _undo(s: Deployment, cause: Failure) -> Deployment:
+    assert s.direction is Direction.FORWARD and s.status is Status.RUNNING, f"{s.id}: undo while {s.status}"
+    assert s.running_step is None, f"{s.id}: undo while a step runs"
+    undo = tuple(
+        StepRun(run.name, Direction.UNDO)
+        for run in reversed(s.steps)
+        if run.touched and s.plan.step(run.name).undo is not None
+    )
+    return replace(
+        s,
+        status=Status.ROLLING_BACK,
+        direction=Direction.UNDO,
+        steps=s.steps + undo,
+        cause=cause,
+        outcome=None,
+        healthy=None,
+        recorded=None,
+        losses=0,
+        fence_failures=0,
+        fence_failed_at=None,
+    )
+
+
+def _finished(s: Deployment, e: ev.Finished, at: float) -> Deployment:
+    assert e.status.terminal and not s.status.terminal, f"{s.id}: {e.status} after {s.status}"
+    assert s.running_step is None, f"{s.id}: finished while a step runs"
+    steps = tuple(
+        replace(run, status=StepStatus.SKIPPED) if run.status is StepStatus.PENDING else run
+        for run in s.steps
+    )
+    return replace(s, status=e.status, outcome=e.reason, finished_at=at, steps=steps, held=False)
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """The part of a deployment's state that lists and the queue need; kept beside the journal and always equal to its fold."""
+
+    id: str
+    environment: str
+    number: int
+    version: str
+    status: Status
+    previous_version: str | None
+    requested_by: str
+    requested_at: float
+    started_at: float | None
+    finished_at: float | None
+    agent: str | None
+    token: int
+    takeovers: int
+    seq: int
+    wants_agent: bool
+    reason: Failure | None = None
+    commit: str | None = None
+    bundle: str | None = None
+    key: str | None = None
+    rollback: bool = False
+    resolved: bool = False
+
+
+def summarise(s: Deployment) -> Summary:
+    """Return the summary of a state."""
+    return Summary(
+        id=s.id,
+        environment=s.environment,
+        number=s.number,
+        version=s.version,
+        status=s.status,
+        previous_version=s.previous_version,
+        requested_by=s.requested_by,
+        requested_at=s.requested_at,
+        started_at=s.started_at,
+        finished_at=s.finished_at,
+        agent=s.agent,
+        token=s.token,
+        takeovers=s.takeovers,
+        seq=s.seq,
+        wants_agent=s.wants_agent,
+        reason=s.outcome if s.status.terminal else s.cause,
+        commit=s.commit,
+        bundle=s.bundle,
+        key=s.key,
+        rollback=s.rollback,
+        resolved=s.resolved is not None,
+    )
+
+
+class EnvironmentChange(msgspec.Struct, frozen=True):
+    """What the end of a deployment (or its resolution) makes of its environment."""
+
+    current_version: str | None
+    previous_version: str | None
+    locked_by: str | None
+
+
+def environment_after(
+    s: Deployment, *, current: str | None, previous: str | None
+) -> EnvironmentChange | None:
+    """Return the environment as `s` leaves it, given what it was; None where it leaves it as it was."""
+    if s.resolved is not None:
+        version = s.resolved.version
+        moved = version != current
+        return EnvironmentChange(version, current if moved else previous, None)
+    if s.status is Status.STRANDED:
+        return EnvironmentChange(current, previous, s.id)
+    if s.status is Status.SUCCEEDED and s.version != current:
+        return EnvironmentChange(s.version, current, None)
+    return None

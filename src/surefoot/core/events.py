@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happened to a deployment: a closed sum of frozen events, and their one JSON form.
+
+Requests (`Accepted`, `CancelRequested`, `ResolveRequested`) may be appended by anyone; all other events only by
+the holder of the environment's lease, with its token. Events are never changed: a field that is added needs a
+default, so that the journals of older versions still decode; a meaning that changes needs a new event.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from surefoot.core.errors import Failure
+from surefoot.core.plan import Direction, Plan
+from surefoot.core.status import Status
+
+
+class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
+    """The deployment is in the queue; from now on it will end."""
+
+    id: str
+    environment: str
+    number: int
+    version: str
+    plan: Plan
+    bundle: str | None = None  #: digest of the files it runs from
+    requested_by: str = ""
+    reason: str = ""
+    key: str | None = None
+    commit: str | None = None
+    rollback: bool = False
+
+
+class LeaseGranted(msgspec.Struct, frozen=True, tag="lease_granted"):
+    """An agent holds the environment's lease for this deployment, with a greater token than any before."""
+
+    agent: str
+    token: int
+    reasons: tuple[str, ...] = ()
+    previous_version: str | None = (
+        None  #: what the environment ran when the first agent started; later ones repeat it
+    )
+    taken_from: str | None = None  #: the agent that was lost, where one was
+    waited: float | None = None  #: seconds from the last sign of life of the lost agent to this grant
+
+
+class HandedOver(msgspec.Struct, frozen=True, tag="handed_over"):
+    """The holder gave the lease back before the end, in good order."""
+
+    cause: str
+
+
+class PreflightPassed(msgspec.Struct, frozen=True, tag="preflight_passed"):
+    """All preflight checks passed or warned."""
+
+    warnings: tuple[str, ...] = ()
+
+
+class PreflightFailed(msgspec.Struct, frozen=True, tag="preflight_failed"):
+    """A preflight check failed; nothing was touched."""
+
+    failure: Failure
+
+
+class FenceRaised(msgspec.Struct, frozen=True, tag="fence_raised"):
+    """Every host refuses tokens smaller than this one, and runs nothing of theirs."""
+
+    hosts: tuple[str, ...]
+
+
+class FenceFailed(msgspec.Struct, frozen=True, tag="fence_failed"):
+    """A host could not be raised; the step that it was raised for did not begin."""
+
+    failure: Failure
+
+
+class StepStarted(msgspec.Struct, frozen=True, tag="step_started"):
+    """An attempt begins; written before its first process exists."""
+
+    step: str
+    direction: Direction
+    attempt: int
+
+
+class StepSucceeded(msgspec.Struct, frozen=True, tag="step_succeeded"):
+    """The attempt ended well, and nothing of it runs any more."""
+
+    step: str
+    direction: Direction
+    attempt: int
+    changed: int | None = None  #: how many tasks changed something, where the step can tell
+
+
+class StepFailed(msgspec.Struct, frozen=True, tag="step_failed"):
+    """The attempt failed, and nothing of it runs any more."""
+
+    step: str
+    direction: Direction
+    attempt: int
+    failure: Failure
+
+
+class StepInterrupted(msgspec.Struct, frozen=True, tag="step_interrupted"):
+    """The attempt was ended from outside (a cancel); nothing of it runs any more."""
+
+    step: str
+    direction: Direction
+    attempt: int
+    cause: str
+
+
+class HealthPassed(msgspec.Struct, frozen=True, tag="health_passed"):
+    """All health checks passed, as often as the policy asks."""
+
+    direction: Direction
+    checks: int = 0
+
+
+class HealthFailed(msgspec.Struct, frozen=True, tag="health_failed"):
+    """The health checks did not pass within the policy's time."""
+
+    direction: Direction
+    failure: Failure
+
+
+class VersionsRecorded(msgspec.Struct, frozen=True, tag="versions_recorded"):
+    """Every host says that it runs one and the same version."""
+
+    direction: Direction
+    version: str | None
+    hosts: tuple[str, ...] = ()
+
+
+class VersionsMixed(msgspec.Struct, frozen=True, tag="versions_mixed"):
+    """Hosts could not be recorded, or do not all run the version."""
+
+    direction: Direction
+    failure: Failure
+    versions: dict[str, str | None] = {}
+
+
+class CancelRequested(msgspec.Struct, frozen=True, tag="cancel_requested"):
+    """Somebody asks for a safe end."""
+
+    by: str
+    reason: str = ""
+
+
+class UndoStarted(msgspec.Struct, frozen=True, tag="undo_started"):
+    """No way forward any more: from here on the deployment is put back."""
+
+    cause: Failure
+
+
+class Finished(msgspec.Struct, frozen=True, tag="finished"):
+    """The end. No event but a resolution may follow."""
+
+    status: Status
+    reason: Failure | None = None
+
+
+class ResolveRequested(msgspec.Struct, frozen=True, tag="resolve_requested"):
+    """A person says that a stranded environment is repaired, and asks to have it checked."""
+
+    by: str
+    reason: str
+    unchecked: bool = False
+    version: str | None = None  #: which version the person says it runs now; None: ask the hosts
+
+
+class ResolveRefused(msgspec.Struct, frozen=True, tag="resolve_refused"):
+    """The checks say that the environment is not repaired."""
+
+    failure: Failure
+
+
+class Resolved(msgspec.Struct, frozen=True, tag="resolved"):
+    """The environment is repaired and takes deployments again."""
+
+    version: str | None
+    unchecked: bool = False
+
+
+Request = Accepted | CancelRequested | ResolveRequested
+Event = (
+    Accepted
+    | LeaseGranted
+    | HandedOver
+    | PreflightPassed
+    | PreflightFailed
+    | FenceRaised
+    | FenceFailed
+    | StepStarted
+    | StepSucceeded
+    | StepFailed
+    | StepInterrupted
+    | HealthPassed
+    | HealthFailed
+    | VersionsRecorded
+    | VersionsMixed
+    | CancelRequested
+    | UndoStarted
+    | Finished
+    | ResolveRequested
+    | ResolveRefused
+    | Resolved
+)
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One line of a journal. `seq` counts from 1 without gaps; `at` is the store's clock, in seconds since 1970."""
+
+    seq: int
+    at: float
+    event: Event
+    agent: str | None = None
+    token: int | None = None
+
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+
+
+def encode(event: Event) -> str:
+    """Return the event's JSON; its `type` names it."""
+    return _encoder.encode(event).decode()
+
+
+def decode(text: str | bytes) -> Event:
+    """Return the event that `encode` made. Raises `msgspec.ValidationError` on anything else."""
+    return _decoder.decode(text)
+
+
+def type_of(event: Event) -> str:
+    """Return the event's public name, such as `step_started`."""
+    return str(event.__struct_config__.tag)

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plan of a deployment: what will be done, frozen when the deployment is accepted.
+
+A plan is stored in the journal's first event. It holds names of secrets, never values.
+Durations are seconds.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+
+class Direction(StrEnum):
+    """Which way a step runs: towards the new version, or back."""
+
+    FORWARD = "forward"
+    UNDO = "undo"
+
+
+class OnCancel(StrEnum):
+    """What a cancel does to a deployment that has started."""
+
+    ROLLBACK = "rollback"
+    FINISH = "finish"  #: a cancel only takes a deployment out of the queue; one that has started goes on
+
+
+class Retry(msgspec.Struct, frozen=True):
+    """How often a step is tried, how long between, how long each."""
+
+    attempts: int = 3
+    delay: float = 30.0
+    timeout: float = 600.0
+
+
+class Command(msgspec.Struct, frozen=True, tag="run"):
+    """A shell command, run on the agent."""
+
+    run: str
+
+
+class Playbook(msgspec.Struct, frozen=True, tag="playbook"):
+    """An Ansible playbook, relative to the bundle."""
+
+    playbook: str
+
+
+Work = Command | Playbook
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One step of the plan, with the way back where there is one."""
+
+    name: str
+    work: Work
+    undo: Work | None = None
+    retry: Retry = Retry()
+    leaves_processes: bool = False
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One preflight or health check: its kind and the options that the config gave."""
+
+    kind: str
+    options: dict[str, Any] = {}
+    name: str = ""
+
+
+class HealthPolicy(msgspec.Struct, frozen=True):
+    """All checks must pass `successes` times running, `interval` apart, `within` the time."""
+
+    within: float = 60.0
+    interval: float = 2.0
+    successes: int = 2
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """All that a deployment needs to know of its environment's config."""
+
+    project: str
+    environment: str
+    steps: tuple[Step, ...]
+    inventory: str | None = None
+    retry: Retry = Retry()  #: of whatever is not a step: raising the fence, recording the version
+    preflight: tuple[Check, ...] = ()
+    health: tuple[Check, ...] = ()
+    health_policy: HealthPolicy = HealthPolicy()
+    version_probe: Check | None = (
+        None  #: asks a host which version it runs; without it the state file is asked
+    )
+    state_file: str | None = None
+    on_cancel: OnCancel = OnCancel.ROLLBACK
+    takeover_limit: int = 5
+    secrets: tuple[str, ...] = ()
+    fence_path: str | None = None
+
+    def step(self, name: str) -> Step:
+        """Return the step of that name; names are unique in a plan."""
+        return next(step for step in self.steps if step.name == name)
+
+    @property
+    def records(self) -> bool:
+        """Whether hosts can be told, or asked, which version they run."""
+        return self.inventory is not None and (self.state_file is not None or self.version_probe is not None)

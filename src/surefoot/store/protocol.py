@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a store does: the one interface to journal, queue, leases, agents, logs and bundles.
+
+Guarantees every store gives: a call either happened whole or not at all; an append is refused unless its lease still stands
+and nobody appended since the caller read (`expected_seq`); a call that was repeated because its reply was lost happens once.
+Calls block: an agent makes them from threads. Times are seconds since 1970 by the store's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from surefoot.core.deployment import EnvironmentChange, Summary
+from surefoot.core.events import Entry, Event
+from surefoot.core.lease import AgentStatus, Role
+from surefoot.core.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What is asked for: one version in one environment."""
+
+    environment: str
+    version: str
+    plan: Plan
+    bundle: str | None = None
+    requested_by: str = ""
+    reason: str = ""
+    key: str | None = None
+    commit: str | None = None
+    rollback: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A lease that was granted: it stands as long as the store's row says just this."""
+
+    environment: str
+    agent: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRow:
+    """An environment's lease. `token` only grows. `holder` is None while nobody holds it."""
+
+    environment: str
+    holder: str | None = None
+    token: int = 0
+    renewals: int = 0
+    ttl: float = 5.0
+    age: float = 0.0  #: seconds since the last renewal, by the store's clock; for people, never for decisions
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """An environment that wants an agent: its next deployment and its lease."""
+
+    environment: str
+    deployment: str
+    lease: LeaseRow
+    holder_present: (
+        bool  #: False: the holder's process is known to be gone (a hint; safety never rests on it)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentRow:
+    """An environment as the journal left it."""
+
+    name: str
+    current_version: str | None = None
+    previous_version: str | None = None
+    locked_by: str | None = None  #: the stranded deployment that locks it
+    running: str | None = None
+    queue: tuple[str, ...] = ()
+    lease: LeaseRow | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentReport:
+    """What an agent says of itself with each sign of life."""
+
+    name: str
+    role: Role
+    incarnation: str  #: new with each start of the process
+    preference: int = 0
+    cpu_percent: float = 0.0
+    memory_percent: float = 0.0
+    disk_percent: float = 0.0
+    degraded: str = ""  #: why it is degraded; empty when it is not
+    running: str | None = None
+    stopping: bool = False  #: last words: counts as offline from now on
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRow:
+    """An agent as others see it."""
+
+    report: AgentReport
+    status: AgentStatus
+    last_seen_at: float
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line (or piece of one) of a deployment's output; already redacted."""
+
+    text: str
+    stream: str = "stdout"  #: stdout, stderr, or agent (what Surefoot itself says)
+    step: str | None = None
+    direction: str | None = None
+    attempt: int | None = None
+    host: str | None = None
+    agent: str | None = None
+    token: int | None = None
+    at: float | None = None  #: filled in by the store
+    id: int | None = None  #: place in the log; filled in by the store, grows
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Events to be added to one journal, and what they make of its summary and its environment."""
+
+    deployment: str
+    expected_seq: int  #: the last seq that the caller has seen
+    events: tuple[Event, ...]
+    summary: Summary
+    event_id: str  #: names this append: repeated after a lost reply, it happens once
+    environment: EnvironmentChange | None = None
+    grant: Grant | None = None  #: required for all but requests
+    release: bool = False  #: give the lease back in the same transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A wish for the lease, conditional on what was seen of it."""
+
+    agent: str
+    incarnation: str
+    ttl: float
+    seen: LeaseRow
+    append: Append = field(
+        repr=False
+    )  #: whose events hold a LeaseGranted with token `seen.token + 1`; its grant is that lease
+
+
+class Store(Protocol):
+    """See the module's docstring. All methods raise StoreError when the store can't be used."""
+
+    # -- deployments ---------------------------------------------------------------------------------
+    def submit(self, submission: Submission) -> tuple[str, bool]:
+        """Accept a deployment: number it, append `Accepted`, queue it. Return its id, and False if the key was known.
+
+        Raises RefusedError (SF-LOCKED) if the environment is locked by a stranded deployment.
+        """
+
+    def append(self, append: Append) -> tuple[Entry, ...]:
+        """Append to a journal in one transaction with summary, environment and (where asked) the lease's release.
+
+        Raises LeaseLostError if the grant no longer stands, ConflictError if `expected_seq` is not the last one,
+        NotFoundError if there is no such deployment. A repeated `event_id` returns what the first call returned.
+        """
+
+    def journal(self, deployment: str, after: int = 0, limit: int | None = None) -> list[Entry]:
+        """Return the journal's entries with seq > after, in order. NotFoundError if there is no such deployment."""
+
+    def summary(self, deployment: str) -> Summary:
+        """Return the deployment's summary. NotFoundError if there is none."""
+
+    def history(self, environment: str, limit: int = 20, before: int | None = None) -> list[Summary]:
+        """Return summaries, newest first, with numbers below `before`."""
+
+    def find_version(self, environment: str, version: str | None) -> Summary | None:
+        """Return the newest succeeded deployment of that version (of any version but the current one if None)."""
+
+    def queue_position(self, deployment: str) -> int | None:
+        """Return 1 for the next one in the queue, None if it is not queued."""
+
+    def environments(self) -> list[EnvironmentRow]:
+        """Return all environments that ever took a deployment, by name."""
+
+    def environment(self, name: str) -> EnvironmentRow:
+        """Return one environment; an empty row if it never took a deployment."""
+
+    # -- leases and agents ---------------------------------------------------------------------------
+    def work(self) -> list[Work]:
+        """Return the environments that want an agent now, oldest request first; cheap however long the history is."""
+
+    def claim(self, claim: Claim) -> Grant | None:
+        """Take the lease if its row is still what was seen, and append the grant to the journal; None if somebody was faster."""
+
+    def renew(self, grant: Grant) -> None:
+        """Show a sign of life for a lease. Raises LeaseLostError if it is held no more."""
+
+    def report(self, report: AgentReport) -> bool:
+        """Record an agent's sign of life. Return False if another live process has this name."""
+
+    def agents(self, offline_after: float) -> list[AgentRow]:
+        """Return all agents; one unheard of for `offline_after` seconds, or whose process is gone, is offline."""
+
+    def set_drain(self, agent: str, draining: bool) -> None:
+        """Ask an agent to take no more work, or allow it again. NotFoundError if it never reported."""
+
+    def enter(self, agent: str, incarnation: str) -> tuple[int, ...]:
+        """Take the agent's presence, which falls when its process (and its shims) are gone; return the fds that carry it.
+
+        Raises NotAllowedError (SF-AGENT-DUPLICATE) if a live process holds that name. Taken again after a lost connection.
+        """
+
+    # -- logs and bundles ----------------------------------------------------------------------------
+    def append_log(self, deployment: str, lines: Sequence[LogLine], grant: Grant | None = None) -> None:
+        """Add lines to a deployment's log; silently none if the grant no longer stands."""
+
+    def log(self, deployment: str, after: int = 0, limit: int = 1000) -> list[LogLine]:
+        """Return log lines with id > after, in order."""
+
+    def put_bundle(self, digest: str, chunks: Iterable[bytes]) -> None:
+        """Keep a bundle's bytes under its digest; at once done if they are there."""
+
+    def get_bundle(self, digest: str) -> Iterable[bytes]:
+        """Return a bundle's bytes. NotFoundError if there is none."""
+
+    # -- changes -------------------------------------------------------------------------------------
+    def wait(self, timeout: float) -> bool:
+        """Return True soon after anything was appended, requested or released by anyone, False after `timeout` seconds."""
+
+    def close(self) -> None:
+        """Release everything, the agent's presence too."""
