@@ -64,16 +64,12 @@ class Deployment:
     token: int = 0
     held: bool = False  #: whether the last grant was not handed over yet
     grants: int = 0
-    losses: int = (
-        0  #: takeovers from a lost agent in this direction; the ones that were handed over don't count
-    )
+    losses: int = 0  #: takeovers from a lost agent in this direction; the ones that were handed over don't count
     preflight_passed: bool = False
     fenced_token: int = 0  #: the token that every host was raised to
     fence_failures: int = 0
     fence_failed_at: float | None = None
-    steps: tuple[
-        StepRun, ...
-    ] = ()  #: forward steps of the plan, then the undo's in their order once it began
+    steps: tuple[StepRun, ...] = ()  #: forward steps of the plan, then the undo's in their order once it began
     healthy: bool | None = None  #: of the present direction
     recorded: bool | None = None  #: of the present direction
     cancel: ev.CancelRequested | None = None
@@ -217,7 +213,7 @@ def _apply(s: Deployment, entry: ev.Entry) -> Deployment:  # noqa: PLR0911, PLR0
             return replace(s, resolve=e)
         case ev.ResolveRefused(failure=failure):
             assert s.status is Status.STRANDED
-            return replace(s, resolve=None, resolve_refused=failure)
+            return replace(s, resolve=None, resolve_refused=failure, held=False)
         case ev.Resolved() as e:
             assert s.status is Status.STRANDED and s.resolved is None
             return replace(s, resolve=None, resolve_refused=None, resolved=e, held=False)
@@ -246,9 +242,7 @@ def _granted(s: Deployment, e: ev.LeaseGranted, at: float) -> Deployment:
 def _interrupt(s: Deployment, at: float) -> Deployment:
     """Call the step in flight interrupted: nobody knows how far it came."""
     steps = tuple(
-        replace(run, status=StepStatus.INTERRUPTED, finished_at=at)
-        if run.status is StepStatus.RUNNING
-        else run
+        replace(run, status=StepStatus.INTERRUPTED, finished_at=at) if run.status is StepStatus.RUNNING else run
         for run in s.steps
     )
     return replace(s, steps=steps)
@@ -291,9 +285,7 @@ def _ended(
     failure: Failure | None = None,
 ) -> Deployment:
     run = _find(s, e.step, e.direction)
-    assert run.status is StepStatus.RUNNING and run.attempt == e.attempt, (
-        f"{s.id}: {e.step} ended without a start"
-    )
+    assert run.status is StepStatus.RUNNING and run.attempt == e.attempt, f"{s.id}: {e.step} ended without a start"
     return _with(
         s,
         replace(
@@ -352,8 +344,7 @@ def _finished(s: Deployment, e: ev.Finished, at: float) -> Deployment:
     assert e.status.terminal and not s.status.terminal, f"{s.id}: {e.status} after {s.status}"
     assert s.running_step is None, f"{s.id}: finished while a step runs"
     steps = tuple(
-        replace(run, status=StepStatus.SKIPPED) if run.status is StepStatus.PENDING else run
-        for run in s.steps
+        replace(run, status=StepStatus.SKIPPED) if run.status is StepStatus.PENDING else run for run in s.steps
     )
     return replace(s, status=e.status, outcome=e.reason, finished_at=at, steps=steps, held=False)
 
@@ -419,9 +410,7 @@ class EnvironmentChange(msgspec.Struct, frozen=True):
     locked_by: str | None
 
 
-def environment_after(
-    s: Deployment, *, current: str | None, previous: str | None
-) -> EnvironmentChange | None:
+def environment_after(s: Deployment, *, current: str | None, previous: str | None) -> EnvironmentChange | None:
     """Return the environment as `s` leaves it, given what it was; None where it leaves it as it was."""
     if s.resolved is not None:
         version = s.resolved.version

@@ -87,9 +87,7 @@ class Plan(msgspec.Struct, frozen=True):
     preflight: tuple[Check, ...] = ()
     health: tuple[Check, ...] = ()
     health_policy: HealthPolicy = HealthPolicy()
-    version_probe: Check | None = (
-        None  #: asks a host which version it runs; without it the state file is asked
-    )
+    version_probe: Check | None = None  #: asks a host which version it runs; without it the state file is asked
     state_file: str | None = None
     on_cancel: OnCancel = OnCancel.ROLLBACK
     takeover_limit: int = 5

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What next: a pure function from a deployment's state to one action.
+
+Guarantees: every state that is not terminal has an action; forward steps run in the plan's order, the undo in exactly the reverse
+order of what was started; nothing runs forward once the undo began; an end is only decided when no step runs. It decides
+nothing about who may act: that is the lease's matter, and the token's.
+
+Order of the undo when a step of it fails for good: it stops there and the deployment is stranded. The undo of an older step may rely on
+the newer ones being undone (Steno's sagas stop for the same reason).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from surefoot.core import events as ev
+from surefoot.core.deployment import Deployment, StepRun
+from surefoot.core.errors import Code, Failure
+from surefoot.core.plan import Direction, Playbook, Retry
+from surefoot.core.status import Status, StepStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Nothing to do: ended, or not begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Append this event; nothing else."""
+
+    event: ev.Event
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing may begin for so many seconds (the delay before a retry)."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """Run the preflight checks."""
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseFence:
+    """Make every host refuse older tokens, and end what they still run."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunStep:
+    """Run one attempt of a step. `raises_fence`: the attempt raises the hosts' fence first."""
+
+    run: StepRun
+    attempt: int
+    retry: Retry
+    raises_fence: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CheckHealth:
+    """Run the health checks until they pass as the policy asks, or its time is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordVersion:
+    """Tell every host which version it runs, and ask each (None: the environment had none before)."""
+
+    version: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """Check what a person says is repaired."""
+
+    request: ev.ResolveRequested
+
+
+Action = Rest | Write | Wait | Preflight | RaiseFence | RunStep | CheckHealth | RecordVersion | Resolve
+
+
+def decide(s: Deployment, now: float) -> Action:
+    """Return the next action. `now` is the store's clock, used for nothing but the delay before a retry."""
+    match s.status:
+        case Status.STRANDED:
+            return Resolve(s.resolve) if s.resolve is not None else Rest()
+        case Status.SUCCEEDED | Status.FAILED | Status.ROLLED_BACK | Status.CANCELLED:
+            return Rest()
+        case Status.QUEUED | Status.WAITING:
+            return Write(_cancelled(s)) if s.cancel is not None else Rest()
+        case Status.RUNNING:
+            return _forward(s, now)
+        case Status.ROLLING_BACK:
+            return _back(s, now)
+        case _:
+            assert_never(s.status)
+
+
+def interrupts(s: Deployment) -> str | None:
+    """Say why the step in flight must be ended before it is done; None if it need not."""
+    return "cancelled" if s.stops_for_cancel and s.running_step is not None else None
+
+
+def _forward(s: Deployment, now: float) -> Action:
+    assert s.running_step is None, f"{s.id}: no decision while a step runs"
+    if s.stops_for_cancel:
+        return _give_up(s, _cancel_failure(s))
+    if s.losses > s.plan.takeover_limit:
+        return _give_up(s, _too_often(s))
+    if s.cause is not None:  # a preflight check failed
+        return Write(ev.Finished(Status.FAILED, s.cause))
+    if s.plan.preflight and not s.preflight_passed:
+        return Preflight()
+    for run in s.runs(Direction.FORWARD):
+        if run.status is not StepStatus.SUCCEEDED:
+            return _step(s, run, now)
+    if s.plan.health and s.healthy is None:
+        return CheckHealth()
+    if s.healthy is False:
+        return _give_up(s, _outcome(s))
+    if s.plan.records and s.recorded is None:
+        return _fenced(s, now) or RecordVersion(s.version)
+    if s.recorded is False:
+        return _give_up(s, _outcome(s))
+    return Write(ev.Finished(Status.SUCCEEDED))
+
+
+def _back(s: Deployment, now: float) -> Action:
+    assert s.running_step is None, f"{s.id}: no decision while a step runs"
+    assert s.cause is not None
+    if s.losses > s.plan.takeover_limit:
+        return _strand(s, _too_often(s))
+    for run in s.runs(Direction.UNDO):
+        if run.status is not StepStatus.SUCCEEDED:
+            return _step(s, run, now)
+    if s.plan.health and s.previous_version is not None and s.healthy is None:
+        return CheckHealth()
+    if s.healthy is False:
+        return _strand(s, _outcome(s))
+    if s.plan.records and s.recorded is None:
+        return _fenced(s, now) or RecordVersion(s.previous_version)
+    if s.recorded is False:
+        return _strand(s, _outcome(s))
+    if s.cause.code is Code.CANCELLED:
+        return Write(_cancelled(s))
+    return Write(ev.Finished(Status.ROLLED_BACK, s.cause))
+
+
+def _step(s: Deployment, run: StepRun, now: float) -> Action:
+    """Run the step, wait for its next attempt, or give up on it."""
+    retry = s.plan.step(run.name).retry
+    if run.status is StepStatus.FAILED:
+        assert run.failure is not None and run.finished_at is not None
+        if run.failures >= retry.attempts:
+            return _give_up(s, run.failure)
+        if (left := _left(run.finished_at, retry.delay, now)) > 0:
+            return Wait(left)
+    raises = isinstance(s.work(run), Playbook)
+    return _fenced(s, now, by_step=raises) or RunStep(
+        run=run,
+        attempt=run.attempt + 1,
+        retry=retry,
+        raises_fence=raises and s.fenced_token != s.token,
+    )
+
+
+def _fenced(s: Deployment, now: float, *, by_step: bool = False) -> Action | None:
+    """Return what is to be done before hosts may be touched with this token; None if nothing is (or the step does it)."""
+    if s.plan.inventory is None or s.fenced_token == s.token:
+        return None
+    if s.fence_failures:
+        assert s.outcome is not None and s.fence_failed_at is not None
+        if s.fence_failures >= s.plan.retry.attempts:
+            return _give_up(s, s.outcome)
+        if (left := _left(s.fence_failed_at, s.plan.retry.delay, now)) > 0:
+            return Wait(left)
+    return None if by_step else RaiseFence()
+
+
+def _left(since: float, delay: float, now: float) -> float:
+    """Return what is left of a delay; never more than the delay, whatever clocks do."""
+    return min(delay, delay - (now - since))
+
+
+def _give_up(s: Deployment, cause: Failure) -> Action:
+    """Turn back; where nothing was touched there is nothing to put back."""
+    if s.direction is Direction.UNDO:
+        return _strand(s, cause)
+    if s.touched:
+        return Write(ev.UndoStarted(cause))
+    return Write(_cancelled(s) if cause.code is Code.CANCELLED else ev.Finished(Status.FAILED, cause))
+
+
+def _strand(s: Deployment, cause: Failure) -> Action:
+    return Write(ev.Finished(Status.STRANDED, cause))
+
+
+def _outcome(s: Deployment) -> Failure:
+    assert s.outcome is not None, f"{s.id}: failed without a reason"
+    return s.outcome
+
+
+def _cancel_failure(s: Deployment) -> Failure:
+    assert s.cancel is not None
+    why = f": {s.cancel.reason}" if s.cancel.reason else ""
+    return Failure(Code.CANCELLED, f"cancelled by {s.cancel.by or 'someone'}{why}")
+
+
+def _cancelled(s: Deployment) -> ev.Finished:
+    return ev.Finished(Status.CANCELLED, _cancel_failure(s))
+
+
+def _too_often(s: Deployment) -> Failure:
+    return Failure(
+        Code.TAKEN_OVER_TOO_OFTEN,
+        f"{s.losses} agents were lost while they worked on {s.id}; it may be what kills them",
+        hint=f"surefoot events {s.id}",
+    )
