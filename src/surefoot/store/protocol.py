@@ -2,7 +2,7 @@
 """What a store does: the one interface to journal, queue, leases, agents, logs and bundles.
 
 Guarantees every store gives: a call either happened whole or not at all; an append is refused unless its lease still stands
-and nobody appended since the caller read (`expected_seq`); a call that was repeated because its reply was lost happens once.
+and nobody appended since the caller read; a call that was repeated because its reply was lost happens once.
 Calls block: an agent makes them from threads. Times are seconds since 1970 by the store's clock.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from surefoot.core.deployment import EnvironmentChange, Summary
+from surefoot.core.deployment import Deployment, Summary
 from surefoot.core.events import Entry, Event
 from surefoot.core.lease import AgentStatus, Role
 from surefoot.core.plan import Plan
@@ -61,9 +61,7 @@ class Work:
     environment: str
     deployment: str
     lease: LeaseRow
-    holder_present: (
-        bool  #: False: the holder's process is known to be gone (a hint; safety never rests on it)
-    )
+    holder_present: bool  #: False: the holder's process is known to be gone (a hint; safety never rests on it)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +121,15 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Events to be added to one journal, and what they make of its summary and its environment."""
+    """Events to be added to one journal.
 
-    deployment: str
-    expected_seq: int  #: the last seq that the caller has seen
+    The store gives them their time, folds them onto `state`, and writes events, summary (`summarise`) and environment
+    (`environment_after`, with the environment's row as it is in that transaction) together; so these always equal the fold.
+    """
+
+    state: Deployment  #: the journal as the caller has read it; an append is refused if it has grown since
     events: tuple[Event, ...]
-    summary: Summary
     event_id: str  #: names this append: repeated after a lost reply, it happens once
-    environment: EnvironmentChange | None = None
     grant: Grant | None = None  #: required for all but requests
     release: bool = False  #: give the lease back in the same transaction
 
@@ -143,9 +142,7 @@ class Claim:
     incarnation: str
     ttl: float
     seen: LeaseRow
-    append: Append = field(
-        repr=False
-    )  #: whose events hold a LeaseGranted with token `seen.token + 1`; its grant is that lease
+    append: Append = field(repr=False)  #: holds a LeaseGranted with token `seen.token + 1`; needs no grant of its own
 
 
 class Store(Protocol):
@@ -161,7 +158,7 @@ class Store(Protocol):
     def append(self, append: Append) -> tuple[Entry, ...]:
         """Append to a journal in one transaction with summary, environment and (where asked) the lease's release.
 
-        Raises LeaseLostError if the grant no longer stands, ConflictError if `expected_seq` is not the last one,
+        Raises LeaseLostError if the grant no longer stands, ConflictError if the journal is not at `state.seq`,
         NotFoundError if there is no such deployment. A repeated `event_id` returns what the first call returned.
         """
 

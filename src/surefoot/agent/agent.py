@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent: shows signs of life, claims work that is its to claim, and works it, one deployment at a time.
+
+Guarantees: it claims a lease only when it is free, or its holder has shown no sign of life for a whole ttl on this agent's own clock,
+or is known to be gone; a lease is never shared; SIGTERM (the `stop` event) hands over at once. What it does not guarantee, that the
+old holder has really stopped, is guaranteed by the token and the fence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from surefoot.agent.access import StoreAccess
+from surefoot.agent.holding import Holding
+from surefoot.agent.machine import Vitals
+from surefoot.agent.performer import Performer
+from surefoot.agent.worker import Changes, Worker
+from surefoot.core import events as ev
+from surefoot.core.deployment import fold
+from surefoot.core.errors import Code, LeaseLostError, NotAllowedError, NotFoundError, StoreError
+from surefoot.core.lease import AgentStatus, Candidate, Choice, LeaseSeen, LeaseTiming, Role, choose
+from surefoot.store.protocol import AgentReport, AgentRow, Append, Claim, LeaseRow, Store, Work
+
+#: Seconds that an agent leaves to each better one before it claims in its place.
+GRACE = 1.0
+#: Seconds for which a holder must look gone before that counts: a connection that is just being replaced is no death.
+GONE_FOR = 0.3
+#: Renewal intervals without a sign of life after which an agent counts as offline in the ranking (never for safety).
+SILENT_INTERVALS = 3
+
+
+@dataclass(frozen=True)
+class AgentSettings:
+    """Who an agent is, and when it ends by itself."""
+
+    name: str
+    role: Role = Role.PRIMARY
+    preference: int = 0
+    timing: LeaseTiming = field(default_factory=LeaseTiming)
+    look_every: float = 0.25  #: seconds between looks for work while no change is announced
+    once: bool = False  #: ends when there is no work left
+    until: str | None = None  #: ends when this deployment wants no agent any more
+
+
+class Agent:
+    """One agent process. Everything that waits or touches the world comes in through the constructor."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        *,
+        store: Store,
+        access: StoreAccess,
+        vital_access: StoreAccess,
+        performer: Performer,
+        clock: Callable[[], float],
+        vitals: Callable[[], Vitals],
+        note: Callable[[str, str | None], None],
+    ) -> None:
+        """`vital_access` is for renewals and signs of life; `note(text, deployment)` says what the agent does."""
+        self.settings = settings
+        self.stop = asyncio.Event()
+        self.incarnation = uuid.uuid4().hex
+        self._store = store
+        self._access = access
+        self._vital_access = vital_access
+        self._performer = performer
+        self._clock = clock
+        self._vitals = vitals
+        self._note = note
+        self._changed = Changes()
+        self._running: str | None = None
+        self._seen: dict[str, LeaseSeen] = {}
+        self._gone: dict[str, LeaseSeen] = {}
+        self._free: dict[str, float] = {}
+        self._store_failed_at = float("-inf")
+        self._duplicate: str | None = None
+
+    async def run(self) -> None:
+        """Run until `stop` is set (or `once`, `until` are fulfilled). NotAllowedError if the name is taken by a live process."""
+        await self._enter()
+        helpers = [asyncio.create_task(self._signs_of_life()), asyncio.create_task(self._watch_store())]
+        try:
+            await self._claim_and_work()
+        finally:
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+            with contextlib.suppress(StoreError, NotAllowedError):
+                await self._vital_access(self._store.report, self._report(stopping=True))
+        if self._duplicate:
+            raise NotAllowedError(self._duplicate, code=Code.AGENT_DUPLICATE, hint="give each agent a name of its own")
+
+    # -- signs of life -------------------------------------------------------------------------------
+
+    async def _enter(self) -> None:
+        while True:
+            try:
+                await self._access(self._store.enter, self.settings.name, self.incarnation)
+                await self._vital_access(self._store.report, self._report())
+            except StoreError as error:
+                self._note(f"store: {error.message}; trying again", None)
+                if await self._stopped_within(1.0):
+                    return
+            else:
+                return
+
+    def _report(self, *, stopping: bool = False) -> AgentReport:
+        vitals = self._vitals()
+        return AgentReport(
+            name=self.settings.name,
+            role=self.settings.role,
+            incarnation=self.incarnation,
+            preference=self.settings.preference,
+            cpu_percent=vitals.cpu_percent,
+            memory_percent=vitals.memory_percent,
+            disk_percent=vitals.disk_percent,
+            degraded=vitals.degraded,
+            running=self._running,
+            stopping=stopping,
+        )
+
+    async def _signs_of_life(self) -> None:
+        while True:
+            try:
+                if not await self._vital_access(self._store.report, self._report()):
+                    self._duplicate = f"another live agent is called {self.settings.name}"
+                    self.stop.set()
+            except (StoreError, NotAllowedError) as error:
+                self._failed(error)
+            await asyncio.sleep(self.settings.timing.renew_every)
+
+    async def _watch_store(self) -> None:
+        while True:
+            try:
+                if await self._vital_access(self._store.wait, 1.0):
+                    self._changed.announce()
+            except StoreError as error:
+                self._failed(error)
+                await asyncio.sleep(self.settings.look_every)
+
+    def _failed(self, error: StoreError | NotAllowedError) -> None:
+        self._store_failed_at = self._clock()
+        self._note(f"store: {error.message}", self._running)
+
+    # -- claiming ------------------------------------------------------------------------------------
+
+    async def _claim_and_work(self) -> None:
+        while not self.stop.is_set():
+            try:
+                holding, deployment = await self._find_work()
+            except StoreError as error:
+                self._failed(error)
+                await self._stopped_within(self.settings.look_every)
+                continue
+            if holding is not None:
+                await self._work(deployment, holding)
+            elif await self._done():
+                return
+            else:
+                await self._nap()
+
+    async def _find_work(self) -> tuple[Holding | None, str]:
+        """Claim the first environment that is this agent's to claim."""
+        work = await self._access(self._store.work)
+        self._forget_all_but({item.environment for item in work})
+        free = [item for item in work if self._claimable(item)]
+        if not free:
+            return None, ""
+        silent = SILENT_INTERVALS * self.settings.timing.renew_every
+        rows = await self._access(self._store.agents, silent)
+        for place, item in enumerate(free):
+            choice = choose(self.settings.name, _candidates(rows, work, item), deployment=item.deployment)
+            if choice.eligible and self._my_turn(item, choice.rank - place):
+                holding = await self._claim(item, choice)
+                if holding is not None:
+                    return holding, item.deployment
+        return None, ""
+
+    def _claimable(self, item: Work) -> bool:
+        """Say whether the lease is free; notes what was seen of it, by our own clock."""
+        lease, now = item.lease, self._clock()
+        seen = self._seen.get(item.environment)
+        new = LeaseSeen(lease.token, lease.renewals, lease.ttl, now)
+        seen = self._seen[item.environment] = seen.seen(lease.token, lease.renewals, lease.ttl, now) if seen else new
+        free = lease.holder is None or seen.expired(now) or self._holder_gone(item, new)
+        if free:
+            self._free.setdefault(item.environment, now)
+        else:
+            self._free.pop(item.environment, None)
+        return free
+
+    def _holder_gone(self, item: Work, new: LeaseSeen) -> bool:
+        """Say whether the holder's process is known to be gone, for long enough and on a store that has been steady."""
+        steady = new.at - self._store_failed_at > self.settings.timing.ttl
+        if item.holder_present or not steady:
+            self._gone.pop(item.environment, None)
+            return False
+        before = self._gone.get(item.environment)
+        gone = self._gone[item.environment] = before.seen(new.token, new.renewals, new.ttl, new.at) if before else new
+        return new.at - gone.at >= GONE_FOR
+
+    def _my_turn(self, item: Work, better: int) -> bool:
+        """Say whether all the better agents that could have claimed have had their moment."""
+        return self._clock() - self._free[item.environment] >= max(0, better) * GRACE
+
+    def _forget_all_but(self, environments: set[str]) -> None:
+        for book in (self._seen, self._gone, self._free):
+            for name in set(book) - environments:
+                del book[name]
+
+    async def _claim(self, item: Work, choice: Choice) -> Holding | None:
+        entries = await self._access(self._store.journal, item.deployment)
+        environment = await self._access(self._store.environment, item.environment)
+        state = fold(entries)
+        lost = item.lease.holder
+        token = item.lease.token + 1
+        seen = self._seen[item.environment]
+        granted = ev.LeaseGranted(
+            agent=self.settings.name,
+            token=token,
+            reasons=choice.reasons,
+            previous_version=environment.current_version if not state.grants else state.previous_version,
+            taken_from=lost,
+            waited=round(self._clock() - seen.at, 3) if lost else None,
+        )
+        sent = self._clock()
+        grant = await self._access(
+            self._store.claim,
+            Claim(
+                agent=self.settings.name,
+                incarnation=self.incarnation,
+                ttl=self.settings.timing.ttl,
+                seen=item.lease,
+                append=Append(state, (granted,), uuid.uuid4().hex),
+            ),
+        )
+        if grant is None:
+            return None
+        self._note(f"{item.deployment}: {'; '.join(choice.reasons)}", item.deployment)
+        return Holding(
+            grant, self.settings.timing, sent, store=self._store, access=self._vital_access, clock=self._clock
+        )
+
+    # -- working -------------------------------------------------------------------------------------
+
+    async def _work(self, deployment: str, holding: Holding) -> None:
+        self._running = deployment
+        renewals = asyncio.create_task(holding.keep())
+        worker = Worker(
+            deployment,
+            holding,
+            store=self._store,
+            access=self._access,
+            performer=self._performer,
+            changed=self._changed,
+            handover=self.stop,
+            note=lambda text: self._note(text, deployment),
+        )
+        try:
+            await worker.work()
+        except LeaseLostError as error:
+            self._note(error.message, deployment)
+        finally:
+            self._running = None
+            renewals.cancel()
+            await asyncio.gather(renewals, return_exceptions=True)
+
+    async def _done(self) -> bool:
+        if self.settings.until is not None:
+            with contextlib.suppress(NotFoundError):
+                return not (await self._access(self._store.summary, self.settings.until)).wants_agent
+            return True
+        return self.settings.once and not await self._access(self._store.work)
+
+    async def _nap(self) -> None:
+        change = asyncio.create_task(self._changed.next(self.settings.look_every))
+        stop = asyncio.create_task(self.stop.wait())
+        await asyncio.wait({change, stop}, return_when=asyncio.FIRST_COMPLETED)
+        change.cancel()
+        stop.cancel()
+
+    async def _stopped_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.stop.wait()
+        return self.stop.is_set()
+
+
+def _candidates(rows: list[AgentRow], work: list[Work], item: Work) -> list[Candidate]:
+    """Return the agents as the choice for one environment sees them: the lost holder of its lease counts as offline."""
+    busy = {w.lease.holder: w.deployment for w in work if w.lease.holder is not None}
+    lost = item.lease
+    return [
+        Candidate(
+            name=row.report.name,
+            role=row.report.role,
+            status=AgentStatus.OFFLINE if _is_lost(row, lost) else row.status,
+            preference=row.report.preference,
+            running=busy.get(row.report.name),
+            reason="lost the lease" if _is_lost(row, lost) else row.reason,
+        )
+        for row in rows
+    ]
+
+
+def _is_lost(row: AgentRow, lease: LeaseRow) -> bool:
+    return lease.holder == row.report.name and row.status is not AgentStatus.OFFLINE

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an agent does to the world, one method for each action of the core.
+
+A performer never decides and never writes to the journal: it returns the event that says what came of the action.
+Cancelling the task that runs a method ends whatever the method started, and returns only when nothing of it runs any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from surefoot.agent.holding import Holding
+from surefoot.core import events as ev
+from surefoot.core.decide import RunStep
+from surefoot.core.deployment import Deployment
+
+
+@dataclass(frozen=True)
+class Job:
+    """What an action is done for: the state it was decided in, and the lease that allows it."""
+
+    state: Deployment
+    holding: Holding
+    note: Callable[[str], None]  #: says something in the deployment's log
+    fence_raised: Callable[
+        [ev.FenceRaised], Awaitable[None]
+    ]  #: told when a step has raised the fence, before its own work
+
+    @property
+    def agent(self) -> str:
+        """The agent that does it."""
+        return self.holding.grant.agent
+
+    @property
+    def token(self) -> int:
+        """The token it is done with."""
+        return self.holding.grant.token
+
+
+class Performer(Protocol):
+    """See the module's docstring."""
+
+    async def preflight(self, job: Job) -> ev.PreflightPassed | ev.PreflightFailed:
+        """Run the preflight checks side by side."""
+
+    async def raise_fence(self, job: Job) -> ev.FenceRaised | ev.FenceFailed:
+        """Raise the fence on every host of the inventory to the job's token."""
+
+    async def step(self, job: Job, action: RunStep) -> ev.StepSucceeded | ev.StepFailed | ev.FenceFailed:
+        """Run one attempt of a step."""
+
+    async def health(self, job: Job) -> ev.HealthPassed | ev.HealthFailed:
+        """Run the health checks as the plan's policy asks."""
+
+    async def record(self, job: Job, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed:
+        """Tell every host its version, and ask each which one it runs."""
+
+    async def resolve(self, job: Job, request: ev.ResolveRequested) -> ev.Resolved | ev.ResolveRefused:
+        """Check health and versions of an environment that a person says is repaired."""
+
+    async def forget(self, job: Job) -> None:
+        """Drop what was kept on this machine for the deployment (its unpacked bundle)."""

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Works one deployment while its lease is held: read the journal, decide, perform, append, until it ends.
+
+Guarantees: a step's start is in the journal before its first process exists, its end only after its last one is gone; nothing is appended
+or begun once the lease is lost; an outcome whose append got no answer is appended again under the same id until it is known to stand.
+It does not guarantee that an action runs once: whatever is in flight when an agent dies runs again elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal, TypeVar, assert_never
+
+from surefoot.agent.access import StoreAccess
+from surefoot.agent.holding import Holding
+from surefoot.agent.performer import Job, Performer
+from surefoot.core import decide as do
+from surefoot.core import events as ev
+from surefoot.core.deployment import Deployment, fold
+from surefoot.core.errors import ConflictError, LeaseLostError, StoreError
+from surefoot.store.protocol import Append, Store
+
+E = TypeVar("E", bound=ev.Event)
+
+#: Seconds between tries while the store does not answer.
+STORE_AGAIN = 0.2
+#: Seconds for which the journal is not read again while an action runs, if no change is announced.
+LOOK_AGAIN = 1.0
+
+
+class HandOver(Exception):  # noqa: N818 - an instruction, not an error
+    """The agent is told to stop: end the step and give the lease back."""
+
+
+class Worker:
+    """One deployment in one agent's hands."""
+
+    def __init__(
+        self,
+        deployment: str,
+        holding: Holding,
+        *,
+        store: Store,
+        access: StoreAccess,
+        performer: Performer,
+        changed: Changes,
+        handover: asyncio.Event,
+        note: Callable[[str], None],
+    ) -> None:
+        """Work on `deployment` under `holding`; `handover` asks to give it back."""
+        self._id = deployment
+        self._holding = holding
+        self._store = store
+        self._access = access
+        self._performer = performer
+        self._changed = changed
+        self._handover = handover
+        self._note = note
+        self._state: Deployment | None = None
+        self._read_at = 0.0
+
+    @property
+    def state(self) -> Deployment:
+        """What the journal says, as far as it was read."""
+        assert self._state is not None
+        return self._state
+
+    async def work(self) -> None:
+        """Work until the deployment has ended, the lease is lost (LeaseLostError), or it was handed over."""
+        await self._read()
+        try:
+            while not isinstance(action := do.decide(self.state, self._now()), do.Rest):
+                await self._act(action)
+                if self._handover.is_set() and self.state.held and not self.state.status.terminal:
+                    raise HandOver  # noqa: TRY301 - one way out for all that notice it
+        except HandOver:
+            await self._fact(ev.HandedOver(cause="the agent stops"), release=True)
+        else:
+            await self._performer.forget(self._job())
+
+    async def _act(self, action: do.Action) -> None:
+        job, perform = self._job(), self._performer
+        match action:
+            case do.Rest():
+                pass
+            case do.Write(event):
+                await self._decision(event, release=isinstance(event, ev.Finished))
+            case do.Wait(seconds):
+                self._note(f"next attempt in {seconds:.0f} s")
+                await self._watch(asyncio.sleep(seconds), until=lambda s: s.stops_for_cancel)
+            case do.Preflight():
+                await self._perform(perform.preflight(job))
+            case do.RaiseFence():
+                await self._perform(perform.raise_fence(job))
+            case do.RunStep() as step:
+                await self._step(job, step)
+            case do.CheckHealth():
+                await self._perform(perform.health(job))
+            case do.RecordVersion(version):
+                await self._perform(perform.record(job, version))
+            case do.Resolve(request):
+                answer = await self._watch(perform.resolve(job, request), until=lambda _: False)
+                if answer is not None:
+                    await self._fact(answer, release=True)
+            case _:
+                assert_never(action)
+
+    async def _step(self, job: Job, action: do.RunStep) -> None:
+        run = action.run
+        if not await self._decision(ev.StepStarted(run.name, run.direction, action.attempt)):
+            return
+        outcome = await self._watch(
+            self._performer.step(self._job(), action),
+            until=lambda s: do.interrupts(s) is not None,
+        )
+        await self._fact(outcome or ev.StepInterrupted(run.name, run.direction, action.attempt, "cancelled"))
+
+    async def _perform(self, action: Coroutine[Any, Any, E]) -> None:
+        """Do what is not a step; a cancel ends it, and then it has no outcome."""
+        outcome = await self._watch(action, until=lambda s: s.stops_for_cancel)
+        if outcome is not None:
+            await self._fact(outcome)
+
+    async def _watch(self, action: Coroutine[Any, Any, E | None], *, until: Callable[[Deployment], bool]) -> E | None:
+        """Run `action`; end it (and return None) when the journal says so, or when the lease or the agent ends."""
+        task = asyncio.create_task(action)
+        ends = [asyncio.create_task(event.wait()) for event in (self._holding.lost, self._handover)]
+        try:
+            while True:
+                change = asyncio.create_task(self._changed.next(LOOK_AGAIN))
+                await asyncio.wait({task, change, *ends}, return_when=asyncio.FIRST_COMPLETED)
+                change.cancel()
+                if task.done() and not task.cancelled():
+                    return task.result()
+                self._check_lease()
+                if self._handover.is_set():
+                    raise HandOver
+                await self._refresh()
+                if until(self.state):
+                    return None
+        finally:
+            for end in ends:
+                end.cancel()
+            await _ended(task)
+
+    # -- the journal ---------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        """Return the store's clock as of the last entry, moved on by our own monotonic clock: no wall clock decides."""
+        return self.state.last_at + asyncio.get_running_loop().time() - self._read_at
+
+    def _absorb(self, entries: list[ev.Entry] | tuple[ev.Entry, ...]) -> None:
+        for entry in entries:
+            if self._state is None or entry.seq > self._state.seq:
+                self._state = fold([entry], self._state)
+                self._read_at = asyncio.get_running_loop().time()
+
+    async def _read(self) -> None:
+        """Read what is new, trying until the lease is lost."""
+        while self._check_lease():
+            try:
+                after = self._state.seq if self._state else 0
+                self._absorb(await self._access(self._store.journal, self._id, after))
+            except StoreError:
+                await asyncio.sleep(STORE_AGAIN)
+            else:
+                return
+
+    async def _refresh(self) -> None:
+        """Read what is new if the store answers."""
+        try:
+            self._absorb(await self._access(self._store.journal, self._id, self.state.seq))
+        except StoreError as error:
+            self._note(f"store: {error.message}")
+
+    async def _decision(self, event: ev.Event, *, release: bool = False) -> bool:
+        """Append what was decided; False if the journal has grown meanwhile and it must be decided anew."""
+        try:
+            await self._append(event, release)
+        except ConflictError:
+            await self._read()
+            return False
+        return True
+
+    async def _fact(self, event: ev.Event, *, release: bool = False) -> None:
+        """Append what has happened, after whatever else has been appended meanwhile."""
+        while not await self._decision(event, release=release):
+            pass
+
+    async def _append(self, event: ev.Event, release: bool) -> None:
+        append = Append(self.state, (event,), uuid.uuid4().hex, self._holding.grant, release)
+        while self._check_lease():
+            try:
+                self._absorb(await self._access(self._store.append, append))
+            except StoreError:
+                await asyncio.sleep(STORE_AGAIN)
+            else:
+                return
+
+    def _check_lease(self) -> Literal[True]:
+        if not self._holding.good:
+            raise LeaseLostError(f"{self._id}: lease lost: {self._holding.why}")
+        return True
+
+    def _job(self) -> Job:
+        return Job(self.state, self._holding, self._note, self._fact)
+
+
+class Changes:
+    """Wakes whoever waits for the store to change."""
+
+    def __init__(self) -> None:
+        self._waiting: set[asyncio.Event] = set()
+
+    def announce(self) -> None:
+        """Wake all that wait now."""
+        for event in self._waiting:
+            event.set()
+
+    async def next(self, timeout: float) -> None:
+        """Return at the next announcement, or after `timeout` seconds."""
+        event = asyncio.Event()
+        self._waiting.add(event)
+        try:
+            async with asyncio.timeout(timeout):
+                await event.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._waiting.discard(event)
+
+
+async def _ended(task: asyncio.Task[Any]) -> None:
+    """Cancel a task and wait until it is over, however often we are cancelled ourselves meanwhile."""
+    cancelled = False
+    task.cancel()
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            cancelled = True
+    if not task.cancelled() and (error := task.exception()) is not None and not cancelled:
+        raise error
+    if cancelled:
+        raise asyncio.CancelledError
