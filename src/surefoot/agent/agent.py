@@ -60,8 +60,12 @@ class Agent:
         clock: Callable[[], float],
         vitals: Callable[[], Vitals],
         note: Callable[[str, str | None], None],
+        entered: Callable[[tuple[int, ...]], None] = lambda _: None,
     ) -> None:
-        """`vital_access` is for renewals and signs of life; `note(text, deployment)` says what the agent does."""
+        """`vital_access` is for renewals and signs of life; `note(text, deployment)` says what the agent does.
+
+        `entered` is told the descriptors that carry the agent's presence.
+        """
         self.settings = settings
         self.stop = asyncio.Event()
         self.incarnation = uuid.uuid4().hex
@@ -72,6 +76,7 @@ class Agent:
         self._clock = clock
         self._vitals = vitals
         self._note = note
+        self._entered = entered
         self._changed = Changes()
         self._running: str | None = None
         self._seen: dict[str, LeaseSeen] = {}
@@ -100,7 +105,7 @@ class Agent:
     async def _enter(self) -> None:
         while True:
             try:
-                await self._access(self._store.enter, self.settings.name, self.incarnation)
+                self._entered(await self._access(self._store.enter, self.settings.name, self.incarnation))
                 await self._vital_access(self._store.report, self._report())
             except StoreError as error:
                 self._note(f"store: {error.message}; trying again", None)

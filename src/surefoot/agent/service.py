@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts an agent together from its real parts and runs it, in a process of its own or in a thread of another."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from surefoot.agent.access import RENEWERS, WORKERS, ThreadAccess
+from surefoot.agent.agent import Agent, AgentSettings
+from surefoot.agent.logs import LogSink
+from surefoot.agent.machine import vitals_of
+from surefoot.agent.processes import ShimRunner
+from surefoot.agent.world import World
+from surefoot.core.lease import LeaseTiming, Role
+from surefoot.store import open_store
+from surefoot.store.protocol import LogLine
+
+
+@dataclass(frozen=True)
+class AgentOptions:
+    """What `surefoot agent run` is told."""
+
+    name: str
+    role: Role = Role.PRIMARY
+    preference: int = 0
+    ttl: float = 5.0
+    state: Path = Path(".surefoot")
+    once: bool = False  #: ends when there is no work left
+    until: str | None = None  #: ends when this deployment wants no agent any more
+
+
+def boottime() -> float:
+    """Return a clock that only goes forward, through suspend too; the same for all processes of a machine."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def attempts_folder() -> Path:
+    """Return this machine's registry of running attempts: one for all agents of a user, gone with a reboot."""
+    run = Path("/run") if os.geteuid() == 0 else Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+    folder = run / f"surefoot-{os.geteuid()}" / "attempts"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def run_agent(
+    options: AgentOptions,
+    store_url: str,
+    *,
+    stop: threading.Event,
+    ready: threading.Event | None = None,
+    log: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Run an agent until `stop` is set or `once`/`until` is fulfilled; setting `stop` makes it hand over first.
+
+    Blocks; runs an event loop of its own, so it may be called in any thread. Raises SurefootError as the store and the agent do.
+    """
+    asyncio.run(_run(options, store_url, stop, ready, log))
+
+
+async def _run(
+    options: AgentOptions,
+    store_url: str,
+    stop: threading.Event,
+    ready: threading.Event | None,
+    log: Callable[[str], None],
+) -> None:
+    timing = LeaseTiming(options.ttl)
+    # A call that hangs longer than this is worth less than a second one on a new connection.
+    access = ThreadAccess(deadline=max(2.0, options.ttl), threads=WORKERS)
+    vital = ThreadAccess(deadline=max(1.5, timing.renew_every * 2), threads=RENEWERS)
+    store = await asyncio.to_thread(open_store, store_url)
+    folder = options.state / "agents" / options.name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    logs = LogSink(store, access)
+    presence: list[int] = []
+
+    def note(text: str, deployment: str | None) -> None:
+        log(text)
+        if deployment is not None:
+            logs.add(deployment, LogLine(text, stream="agent", agent=options.name))
+
+    world = World(
+        store=store,
+        access=access,
+        logs=logs,
+        runner=ShimRunner(attempts_folder(), presence_fds=lambda: tuple(presence)),
+        attempts=attempts_folder(),
+        folder=folder,
+        realm=hashlib.sha256(store_url.encode()).hexdigest()[:12],
+        store_url=store_url,
+        environ=os.environ,
+    )
+    agent = Agent(
+        AgentSettings(options.name, options.role, options.preference, timing, once=options.once, until=options.until),
+        store=store,
+        access=access,
+        vital_access=vital,
+        performer=world,
+        clock=boottime,
+        vitals=vitals_of(folder),
+        note=note,
+        entered=lambda fds: presence.__setitem__(slice(None), fds),
+    )
+    writer = asyncio.create_task(logs.run())
+    stopper = asyncio.create_task(_stop_when(stop, agent))
+    if ready is not None:
+        ready.set()
+    try:
+        await agent.run()
+    finally:
+        stopper.cancel()
+        writer.cancel()
+        await asyncio.gather(stopper, writer, return_exceptions=True)
+        await logs.last_words()
+        shutil.rmtree(folder, ignore_errors=True)
+        access.close()
+        vital.close()
+        store.close()
+
+
+async def _stop_when(stop: threading.Event, agent: Agent) -> None:
+    while not stop.is_set():  # noqa: ASYNC110 - set from a signal handler or another thread
+        await asyncio.sleep(0.05)
+    agent.stop.set()

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An event loop on virtual time with a seeded scheduler, on which groups of tasks (agents) can be frozen, thawed and killed.
+
+Waiting costs nothing: when nothing is ready, time jumps to the next timer. Among what is ready at the same instant, the seed decides the
+order. What runs belongs to the group in whose context it was scheduled (asyncio copies contexts into tasks and callbacks), so a group can be
+held back as SIGSTOP holds back a process, or dropped as SIGKILL drops it: without any `finally` having an effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+import random
+from typing import Any
+
+GROUP: contextvars.ContextVar[str | None] = contextvars.ContextVar("group", default=None)
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """See the module's docstring."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.random = random.Random(seed)
+        self.now = 1000.0
+        self.frozen: set[str] = set()
+        self.dead: set[str] = set()
+        self.steps = 0
+        self._held: list[asyncio.Handle] = []
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._count = 0
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        self._count += 1
+        heapq.heappush(self._timers, (when, self._count, handle))
+        handle._scheduled = True
+        return handle
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        pass
+
+    def _process_events(self, event_list: Any) -> None:
+        pass
+
+    def _write_to_self(self) -> None:
+        pass
+
+    def kill(self, group: str) -> None:
+        """Drop all that a group would ever do."""
+        self.dead.add(group)
+
+    def freeze(self, group: str) -> None:
+        """Hold back all that a group would do."""
+        self.frozen.add(group)
+
+    def thaw(self, group: str) -> None:
+        """Let a frozen group go on."""
+        self.frozen.discard(group)
+        self._ready.extend(self._held)
+        self._held = []
+
+    def _interleaved(self, ready: list[asyncio.Handle]) -> list[asyncio.Handle]:
+        """Return the handles in a random order that keeps each group's own (within a process, asyncio is first in, first out)."""
+        queues: dict[str | None, list[asyncio.Handle]] = {}
+        for handle in reversed(ready):
+            queues.setdefault(handle._context.get(GROUP), []).append(handle)
+        order = [group for group, handles in queues.items() for _ in handles]
+        self.random.shuffle(order)
+        return [queues[group].pop() for group in order]
+
+    def _run_once(self) -> None:
+        if not self._ready:
+            while self._timers and self._timers[0][2].cancelled():
+                heapq.heappop(self._timers)
+            if not self._timers:
+                raise AssertionError("nothing is ready and nothing is scheduled: a deadlock")
+            self.now = max(self.now, self._timers[0][0])
+        while self._timers and self._timers[0][0] <= self.now:
+            _, _, handle = heapq.heappop(self._timers)
+            if not handle.cancelled():
+                self._ready.append(handle)
+        ready = list(self._ready)
+        self._ready.clear()
+        for handle in self._interleaved(ready):
+            if handle.cancelled():
+                continue
+            group = handle._context.get(GROUP)
+            if group in self.dead:
+                continue
+            if group in self.frozen:
+                self._held.append(handle)
+                continue
+            self.steps += 1
+            handle._run()
