@@ -222,8 +222,18 @@ class Store(Protocol):
         """Return a bundle's bytes. NotFoundError if there is none."""
 
     # -- changes -------------------------------------------------------------------------------------
-    def wait(self, timeout: float) -> bool:
-        """Return True soon after anything was appended, requested or released by anyone, False after `timeout` seconds."""
+    def now(self) -> float:
+        """Return the store's clock."""
+
+    def mark(self) -> int:
+        """Return a mark for `wait`; one that is taken before reading misses no change after it."""
+
+    def wait(self, timeout: float, mark: int | None = None) -> bool:
+        """Return True soon after anything was appended, requested or released by anyone, False after `timeout` seconds.
+
+        Counts changes since `mark`. Without one, since the last such wait on this store returned, so that a single loop of
+        read and wait misses nothing; several loops on one store need marks. May return True without a change.
+        """
 
     def close(self) -> None:
         """Release everything, the agent's presence too."""

@@ -1,0 +1,400 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store in memory: the same promises without a disk, for simulations and tests.
+
+Guarantees the protocol, under one lock and by the same rules (`rules`) as the stores on SQL databases; forgets all at
+the end of the process. `depart` stands for what the kernel or the server notices elsewhere: that an agent's process
+is gone.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from surefoot.core.deployment import Summary, summarise
+from surefoot.core.errors import Code, ConflictError, NotFoundError
+from surefoot.core.events import Entry
+from surefoot.core.status import Status
+from surefoot.store import rules
+from surefoot.store.flock_presence import duplicate
+from surefoot.store.protocol import (
+    AgentReport,
+    AgentRow,
+    Append,
+    Claim,
+    EnvironmentRow,
+    Grant,
+    LeaseRow,
+    LogLine,
+    Submission,
+    Work,
+)
+from surefoot.store.rows import agent_row
+from surefoot.store.sightings import Sightings
+
+
+@dataclass(slots=True)
+class _Environment:
+    next_number: int = 1
+    current: str | None = None
+    previous: str | None = None
+    locked_by: str | None = None
+    holder: str | None = None
+    incarnation: str | None = None
+    entered: bool = False
+    token: int = 0
+    renewals: int = 0
+    ttl: float = 5.0
+    renewed_at: float = 0.0
+    #: By key; and what is not ended or wants an agent, by number.
+    submissions: dict[str, str] = field(default_factory=dict)
+    open: dict[int, str] = field(default_factory=dict)
+    history: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Deployment:
+    summary: Summary
+    journal: list[Entry]
+    appends: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Agent:
+    report: AgentReport
+    seen_at: float
+    beats: int = 1
+    draining: bool = False
+
+
+class MemoryStore:
+    """See the module's docstring."""
+
+    def __init__(self, clock: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Take the store's clock, and the one that observers measure silence with."""
+        self._clock = clock
+        self._environments: dict[str, _Environment] = {}
+        self._deployments: dict[str, _Deployment] = {}
+        self._agents: dict[str, _Agent] = {}
+        self._presence: dict[str, tuple[str, bool]] = {}
+        self._logs: defaultdict[str, list[LogLine]] = defaultdict(list)
+        self._bundles: dict[str, bytes] = {}
+        self._sightings = Sightings(monotonic)
+        self._changes = 0
+        self._seen = 0
+        self._lock = threading.Condition(threading.RLock())
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        with self._lock:
+            yield
+            self._changes += 1
+            self._lock.notify_all()
+
+    # -- deployments -------------------------------------------------------------------------------------------
+
+    def submit(self, submission: Submission) -> tuple[str, bool]:
+        """Accept a deployment; see the protocol."""
+        rules.check_submission(submission)
+        with self._change():
+            environment = self._environments.setdefault(submission.environment, _Environment())
+            if submission.key is not None and (known := environment.submissions.get(submission.key)) is not None:
+                return known, False
+            if environment.locked_by is not None:
+                raise rules.refuse_locked(submission.environment, environment.locked_by)
+            entry, summary = rules.accepted(submission, environment.next_number, self._clock())
+            environment.next_number += 1
+            environment.history.append(summary.id)
+            environment.open[summary.number] = summary.id
+            if submission.key is not None:
+                environment.submissions[submission.key] = summary.id
+            self._deployments[summary.id] = _Deployment(summary, [entry])
+            return summary.id, True
+
+    def append(self, append: Append) -> tuple[Entry, ...]:
+        """Append to a journal; see the protocol."""
+        with self._change():
+            return self._append(append, self._lease(append.state.environment))
+
+    def _append(self, append: Append, lease: Grant | None) -> tuple[Entry, ...]:
+        deployment = self._deployment(append.state.id)
+        if (made := deployment.appends.get(append.event_id)) is not None:
+            return made
+        was = deployment.summary
+        rules.check_append(append, rules.Head(was.environment, was.seq, was.token, was.status), lease)
+        entries, after = rules.apply(append, self._clock())
+        environment = self._environments[after.environment]
+        change = rules.environment_change(append, after, current=environment.current, previous=environment.previous)
+        if change is not None:
+            environment.current, environment.previous = change.current_version, change.previous_version
+            environment.locked_by = change.locked_by
+        if append.release:
+            environment.holder, environment.incarnation, environment.entered = None, None, False
+        deployment.summary = summarise(after)
+        deployment.journal.extend(entries)
+        deployment.appends[append.event_id] = entries
+        if after.status.terminal and not after.wants_agent:
+            environment.open.pop(after.number, None)
+        else:
+            environment.open[after.number] = after.id
+        return entries
+
+    def _deployment(self, deployment: str) -> _Deployment:
+        try:
+            return self._deployments[deployment]
+        except KeyError:
+            raise NotFoundError(f"there is no deployment {deployment}", hint="surefoot status") from None
+
+    def journal(self, deployment: str, after: int = 0, limit: int | None = None) -> list[Entry]:
+        """Return the journal's entries; see the protocol."""
+        with self._lock:
+            return self._deployment(deployment).journal[after : None if limit is None else after + limit]
+
+    def summary(self, deployment: str) -> Summary:
+        """Return the deployment's summary; see the protocol."""
+        with self._lock:
+            return self._deployment(deployment).summary
+
+    def history(self, environment: str, limit: int = 20, before: int | None = None) -> list[Summary]:
+        """Return summaries, newest first; see the protocol."""
+        with self._lock:
+            found = self._environments.get(environment, _Environment()).history
+            below = found if before is None else found[: max(0, before - 1)]
+            return [self._deployments[id_].summary for id_ in below[::-1][:limit]]
+
+    def find_version(self, environment: str, version: str | None) -> Summary | None:
+        """Return the newest success of a version; see the protocol."""
+        with self._lock:
+            row = self._environments.get(environment, _Environment())
+            for id_ in reversed(row.history):
+                summary = self._deployments[id_].summary
+                if summary.status is Status.SUCCEEDED and (
+                    summary.version == version if version is not None else summary.version != row.current
+                ):
+                    return summary
+            return None
+
+    def _queue(self, environment: _Environment) -> list[Summary]:
+        summaries = (self._deployments[id_].summary for _, id_ in sorted(environment.open.items()))
+        return [summary for summary in summaries if summary.status in (Status.QUEUED, Status.WAITING)]
+
+    def queue_position(self, deployment: str) -> int | None:
+        """Return the place in the queue; see the protocol."""
+        with self._lock:
+            found = self._deployments.get(deployment)
+            if found is None or found.summary.status not in (Status.QUEUED, Status.WAITING):
+                return None
+            queue = self._queue(self._environments[found.summary.environment])
+            return sum(summary.number <= found.summary.number for summary in queue)
+
+    def environments(self) -> list[EnvironmentRow]:
+        """Return all environments; see the protocol."""
+        with self._lock:
+            return [self.environment(name) for name, row in sorted(self._environments.items()) if row.history]
+
+    def environment(self, name: str) -> EnvironmentRow:
+        """Return one environment; see the protocol."""
+        with self._lock:
+            row = self._environments.get(name)
+            if row is None or not row.history:
+                return EnvironmentRow(name)
+            running = [id_ for id_ in row.open.values() if self._deployments[id_].summary.status.started]
+            return EnvironmentRow(
+                name=name,
+                current_version=row.current,
+                previous_version=row.previous,
+                locked_by=row.locked_by,
+                running=running[0] if running else None,
+                queue=tuple(summary.id for summary in self._queue(row)),
+                lease=self._lease_row(name, row),
+            )
+
+    # -- leases and agents ---------------------------------------------------------------------------------------
+
+    def _lease(self, environment: str) -> Grant | None:
+        row = self._environments.get(environment)
+        return None if row is None or row.holder is None else Grant(environment, row.holder, row.token)
+
+    def _lease_row(self, name: str, row: _Environment) -> LeaseRow:
+        age = max(0.0, self._clock() - row.renewed_at)
+        return LeaseRow(name, row.holder, row.token, row.renewals, row.ttl, age)
+
+    def work(self) -> list[Work]:
+        """Return the environments that want an agent; see the protocol."""
+        with self._lock:
+            found = []
+            for name, row in self._environments.items():
+                summaries = [self._deployments[id_].summary for id_ in row.open.values()]
+                wanting = [
+                    summary
+                    for summary in summaries
+                    if summary.wants_agent and (row.locked_by is None or summary.status is not Status.QUEUED)
+                ]
+                if wanting:
+                    first = min(wanting, key=lambda summary: (summary.status is Status.QUEUED, summary.number))
+                    found.append((first.requested_at, first.id, name, row))
+            return [
+                Work(name, id_, self._lease_row(name, row), holder_present=not self._holder_gone(row))
+                for _, id_, name, row in sorted(found, key=lambda item: item[:2])
+            ]
+
+    def _holder_gone(self, row: _Environment) -> bool:
+        if row.holder is None or not row.entered:
+            return False
+        incarnation, held = self._presence[row.holder]
+        return incarnation != row.incarnation or not held
+
+    def claim(self, claim: Claim) -> Grant | None:
+        """Take the lease if it is still what was seen; see the protocol."""
+        seen, name = claim.seen, claim.seen.environment
+        grant = Grant(name, claim.agent, seen.token + 1)
+        append = replace(claim.append, grant=grant)
+        with self._change():
+            row = self._environments.get(name)
+            if row is None:
+                return None
+            deployment = self._deployment(append.state.id)
+            if self._lease(name) == grant:
+                return grant if append.event_id in deployment.appends else None
+            if (row.holder, row.token, row.renewals) != (seen.holder, seen.token, seen.renewals):
+                return None
+            others = [self._deployments[id_].summary for id_ in row.open.values() if id_ != append.state.id]
+            if row.locked_by not in (None, append.state.id) or any(other.status.started for other in others):
+                return None
+            try:
+                self._append(append, grant)
+            except ConflictError:
+                return None
+            row.holder, row.incarnation, row.token = claim.agent, claim.incarnation, grant.token
+            row.entered = self._presence.get(claim.agent, ("", False))[0] == claim.incarnation
+            row.renewals, row.ttl, row.renewed_at = row.renewals + 1, claim.ttl, self._clock()
+            return grant
+
+    def renew(self, grant: Grant) -> None:
+        """Show a sign of life for a lease; see the protocol."""
+        with self._lock:
+            if self._lease(grant.environment) != grant:
+                raise rules.lease_lost(grant)
+            row = self._environments[grant.environment]
+            row.renewals, row.renewed_at = row.renewals + 1, self._clock()
+
+    def report(self, report: AgentReport) -> bool:
+        """Record an agent's sign of life; see the protocol."""
+        with self._lock:
+            last = self._agents.get(report.name)
+            if last is None:
+                self._agents[report.name] = _Agent(report, self._clock())
+                return True
+            incarnation, held = self._presence.get(report.name, ("", False))
+            if (
+                held
+                and incarnation == last.report.incarnation != report.incarnation
+                and self._clock() - last.seen_at < rules.DUPLICATE_WITHIN
+                and not last.report.stopping
+            ):
+                return False
+            last.report, last.seen_at, last.beats = report, self._clock(), last.beats + 1
+            return True
+
+    def agents(self, offline_after: float) -> list[AgentRow]:
+        """Return all agents; see the protocol."""
+        with self._lock:
+            result = []
+            for name, agent in sorted(self._agents.items()):
+                incarnation, held = self._presence.get(name, ("", True))
+                result.append(
+                    agent_row(
+                        agent.report,
+                        draining=agent.draining,
+                        last_seen_at=agent.seen_at,
+                        age=self._sightings.age(
+                            name, agent.report.incarnation, agent.beats, self._clock() - agent.seen_at
+                        ),
+                        offline_after=offline_after,
+                        gone=incarnation == agent.report.incarnation and not held,
+                    )
+                )
+            return result
+
+    def set_drain(self, agent: str, draining: bool) -> None:
+        """Ask an agent to take no more work, or allow it again; see the protocol."""
+        with self._change():
+            if agent not in self._agents:
+                raise NotFoundError(
+                    f"no agent {agent} has ever reported", code=Code.AGENT_UNKNOWN, hint="surefoot agents"
+                )
+            self._agents[agent].draining = draining
+
+    def enter(self, agent: str, incarnation: str) -> tuple[int, ...]:
+        """Take the agent's presence; see the protocol. No descriptor carries it: `depart` lets it fall."""
+        with self._lock:
+            holder, held = self._presence.get(agent, ("", False))
+            if held and holder != incarnation:
+                raise duplicate(agent)
+            self._presence[agent] = (incarnation, True)
+            return ()
+
+    def depart(self, agent: str) -> None:
+        """Let an agent's presence fall, as when its process and its shims are gone."""
+        with self._lock:
+            if agent in self._presence:
+                self._presence[agent] = (self._presence[agent][0], False)
+
+    # -- logs and bundles ------------------------------------------------------------------------------------------
+
+    def append_log(self, deployment: str, lines: Sequence[LogLine], grant: Grant | None = None) -> None:
+        """Add lines to a deployment's log; see the protocol."""
+        with self._lock:
+            if grant is not None and self._lease(grant.environment) != grant:
+                return
+            log = self._logs[deployment]
+            for line in lines:
+                log.append(replace(line, text=rules.clean(line.text), at=self._clock(), id=len(log) + 1))
+
+    def log(self, deployment: str, after: int = 0, limit: int = 1000) -> list[LogLine]:
+        """Return log lines; see the protocol."""
+        with self._lock:
+            return self._logs[deployment][after : after + limit]
+
+    def put_bundle(self, digest: str, chunks: Iterable[bytes]) -> None:
+        """Keep a bundle's bytes under its digest; see the protocol."""
+        with self._lock:
+            if digest not in self._bundles:
+                self._bundles[digest] = b"".join(chunks)
+
+    def get_bundle(self, digest: str) -> Iterable[bytes]:
+        """Return a bundle's bytes; see the protocol."""
+        with self._lock:
+            if digest not in self._bundles:
+                raise NotFoundError(
+                    f"the store has no bundle {digest}", code=Code.BUNDLE, hint="deploy the version again"
+                )
+            return (self._bundles[digest],)
+
+    # -- changes -------------------------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """Return the store's clock."""
+        return self._clock()
+
+    def mark(self) -> int:
+        """Return a mark for `wait`; see the protocol."""
+        with self._lock:
+            return self._changes
+
+    def wait(self, timeout: float, mark: int | None = None) -> bool:
+        """Wait for a change; see the protocol."""
+        with self._lock:
+            since = self._seen if mark is None else mark
+            self._lock.wait_for(lambda: self._changes > since, timeout=timeout)
+            heard = self._changes > since
+            if heard and mark is None:
+                self._seen = self._changes
+            return heard
+
+    def close(self) -> None:
+        """Do nothing: what is in memory stays for the others who use it."""

@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store in PostgreSQL, for agents on any number of machines.
+
+Guarantees: a call either reports what the server has committed or raises; a client that froze or lost its line inside
+a transaction keeps others waiting for `IDLE_IN_TRANSACTION` at most, because the server then ends its session;
+waiters are told by NOTIFY, sent by the same transaction that made the change. Several hosts in the URL are tried in
+turn until one takes writes.
+
+Does not guarantee that a commit survives the loss of its server, unless the servers replicate synchronously: the
+fence on the hosts covers a lease that a failover has forgotten. Presence and LISTEN each need a session of their own:
+a PgBouncer between must pool sessions, not transactions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import psycopg
+from psycopg import conninfo, errors
+
+from surefoot.core.errors import Code, StoreError, SurefootError
+from surefoot.store import migrations
+from surefoot.store.flock_presence import duplicate
+from surefoot.store.listener import Listener, Session, ended
+from surefoot.store.pool import Pool
+from surefoot.store.sqlstore import CommitUnknownError, Presence, SqlStore, load_queries
+
+#: Seconds for a connection to be made; shorter than any lease but the shortest.
+CONNECT_TIMEOUT = 3
+#: How long data may stay unacknowledged, and what keepalives add up to, before a line counts as cut.
+LINE_DEAD_MS = 3000
+#: How long a session may hold locks without saying anything: a frozen client must not keep the lease's row from who
+#: takes over.
+IDLE_IN_TRANSACTION = "2s"
+#: How long a call waits for another's row lock, and for its own statement.
+LOCK_TIMEOUT, STATEMENT_TIMEOUT = "4s", "15s"
+#: First key of all presence locks ("SFpr"), so that they meet no other program's advisory locks.
+PRESENCE_SPACE = 0x53467072
+#: Key of the lock that starters migrate under ("SFmigrat").
+MIGRATION_LOCK = 0x53466D6967726174
+#: The schema that holds all tables, so that they may share a database with other programs'.
+SCHEMA = "surefoot"
+
+_SETTINGS = {
+    "search_path": SCHEMA,
+    "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION,
+    "lock_timeout": LOCK_TIMEOUT,
+    "statement_timeout": STATEMENT_TIMEOUT,
+    # The server's side of the keepalives; it has none to a client on the same machine's socket, and says so by
+    # ignoring them.
+    "tcp_keepalives_idle": "1",
+    "tcp_keepalives_interval": "1",
+    "tcp_keepalives_count": "3",
+    "client_min_messages": "error",
+}
+_REFUSED = re.compile(
+    r"authentication failed|no password supplied|no pg_hba\.conf entry|(role|user|database) \"[^\"]*\" does not exist|permission denied"
+)
+_HINTS = {
+    Code.STORE_AUTH: "check user, password and database in the store's URL, and the server's pg_hba.conf",
+    Code.STORE_READ_ONLY: "name the primary server, or several hosts, in the store's URL",
+    Code.STORE_FULL: "free some space on the database server",
+    Code.STORE_BUSY: "look for long transactions: SELECT * FROM pg_stat_activity WHERE state <> 'idle'",
+    Code.STORE_CORRUPT: "look at the database server's log",
+    Code.STORE_UNREACHABLE: "check that the database server runs and can be reached from here",
+}
+_CLASSES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], Code], ...] = (
+    ((errors.ReadOnlySqlTransaction,), Code.STORE_READ_ONLY),
+    ((errors.DiskFull,), Code.STORE_FULL),
+    (
+        (errors.LockNotAvailable, errors.QueryCanceled, errors.DeadlockDetected, errors.SerializationFailure),
+        Code.STORE_BUSY,
+    ),
+    (
+        (errors.InsufficientPrivilege, errors.InvalidAuthorizationSpecification, errors.InvalidCatalogName),
+        Code.STORE_AUTH,
+    ),
+    ((errors.DataCorrupted, errors.IndexCorrupted), Code.STORE_CORRUPT),
+)
+
+
+class PostgresStore(SqlStore):
+    """See the module's docstring."""
+
+    driver_error = psycopg.Error
+    duplicate_error = errors.UniqueViolation
+
+    def __init__(self, url: str, *, read_only: bool = False) -> None:
+        """Open the database, its schema made or migrated if need be."""
+        super().__init__(load_queries("psycopg", "only_postgres"))
+        self._read_only = read_only
+        self._parameters, self._where = _parameters(url, read_only)
+        self._pool: Pool[Session] = Pool(self._connect, broken=ended)
+        self._listener = Listener(self._connect)
+        self._presence: Session | None = None
+        self._entered: tuple[str, str] | None = None
+        self._seen = 0
+        try:
+            self._insist(self._prepare, repeatable=True)
+        except SurefootError:
+            self.close()
+            raise
+
+    # -- connections -----------------------------------------------------------------------------------------------
+
+    def _connect(self) -> Session:
+        conn = psycopg.connect(**self._parameters)
+        settings = _SETTINGS | ({"default_transaction_read_only": "on"} if self._read_only else {})
+        conn.execute(
+            "SELECT " + ", ".join(["set_config(%s, %s, false)"] * len(settings)),
+            [part for pair in settings.items() for part in pair],
+        )
+        return conn
+
+    def _prepare(self) -> None:
+        with self._pool.connection() as conn:
+            found = _version(conn)
+            if found < migrations.newest():
+                if self._read_only:
+                    raise StoreError(
+                        f"the store at {self._where} has schema {found}, which has to be upgraded first",
+                        code=Code.STORE_READ_ONLY,
+                        hint="run any command of this version that may write, such as: surefoot agents",
+                    )
+                with _transaction(conn):
+                    conn.execute(
+                        "SELECT set_config('lock_timeout', '0', true), set_config('statement_timeout', '0', true)"
+                    )
+                    conn.execute("SELECT pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
+                    found = _version(conn)
+                    if found == 0 and not _has_schema(conn):
+                        conn.execute(f"CREATE SCHEMA {SCHEMA}")
+                    migrations.migrate(conn.execute, found, "postgres")
+            migrations.check_version(found, self._where)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Session]:
+        with self._pool.connection() as conn:
+            yield conn
+
+    @contextmanager
+    def _writing(self, *, durable: bool) -> Iterator[Session]:
+        """Give a transaction. All are durable: an observer may have counted on a renewal that a crash would take back."""
+        with self._pool.connection() as conn, _transaction(conn):
+            yield conn
+
+    # -- changes ------------------------------------------------------------------------------------------------------
+
+    def _notify(self, conn: Any) -> None:
+        self._q.notify(conn)
+
+    def mark(self) -> int:
+        """Return a mark for `wait`; see the protocol."""
+        return self._listener.mark()
+
+    def wait(self, timeout: float, mark: int | None = None) -> bool:
+        """Wait for a change; see the protocol. While the server can't be reached nothing is heard, and then once all at once."""
+        heard = self._listener.wait(self._seen if mark is None else mark, timeout)
+        if heard is not None and mark is None:
+            self._seen = heard
+        return heard is not None
+
+    # -- presence -----------------------------------------------------------------------------------------------------
+
+    def enter(self, agent: str, incarnation: str) -> tuple[int, ...]:
+        """Take the agent's presence; see the protocol. Ask again after a lost connection: the descriptor is then another."""
+        if self._presence is not None and self._entered == (agent, incarnation) and not ended(self._presence):
+            return (self._presence.fileno(),)
+        self._leave()
+
+        def number(conn: Any) -> int:
+            self._q.add_presence(conn, agent=agent)
+            return int(self._q.lock_key(conn, agent=agent))
+
+        def take() -> Session | None:
+            session = self._connect()
+            try:
+                if self._q.try_presence(session, space=PRESENCE_SPACE, lock_key=key):
+                    return session
+            except psycopg.Error:
+                session.close()
+                raise
+            session.close()
+            return None
+
+        key = self._write(number)
+        session = self._insist(take, repeatable=True)
+        if session is None:
+            raise duplicate(agent)
+        self._presence = session
+        self._write(
+            lambda conn: self._q.take_presence(
+                conn, agent=agent, incarnation=incarnation, server=self._q.server(session)
+            )
+        )
+        self._entered = agent, incarnation
+        return (session.fileno(),)
+
+    def _leave(self) -> None:
+        if self._presence is not None:
+            with suppress(psycopg.Error):
+                self._presence.close()
+        self._presence = None
+
+    def _keep_presence(self) -> None:
+        """Take the presence again if its connection was lost."""
+        if self._entered is not None and (self._presence is None or ended(self._presence)):
+            self.enter(*self._entered)
+
+    def report(self, report: Any) -> bool:
+        """Record an agent's sign of life; see the protocol. A presence that a lost connection let fall is taken again."""
+        try:
+            self._keep_presence()
+        except SurefootError as error:
+            if error.code is Code.AGENT_DUPLICATE:
+                return False
+            raise
+        return super().report(report)
+
+    def _presences(self) -> Mapping[str, Presence]:
+        def work(conn: Any) -> list[Any]:
+            return list(self._q.locked_presences(conn, space=PRESENCE_SPACE))
+
+        found = self._read(work)
+        return {agent: Presence(incarnation, held if known else None) for agent, incarnation, known, held in found}
+
+    # -- errors -------------------------------------------------------------------------------------------------------
+
+    def _transient(self, error: Exception) -> bool:
+        if isinstance(error, errors.DeadlockDetected | errors.SerializationFailure):
+            return True
+        if isinstance(error, errors.LockNotAvailable | errors.QueryCanceled | errors.DiskFull):
+            return False
+        return isinstance(error, psycopg.OperationalError) and not _REFUSED.search(str(error))
+
+    def _explain(self, error: Exception) -> StoreError:
+        code = next((code for kinds, code in _CLASSES if isinstance(error, kinds)), None)
+        if code is None:
+            code = Code.STORE_UNREACHABLE
+            if isinstance(error, psycopg.OperationalError) and _REFUSED.search(str(error)):
+                code = Code.STORE_AUTH
+            elif "read-only" in str(error) or "read-write" in str(error):
+                code = Code.STORE_READ_ONLY
+            elif not isinstance(error, psycopg.OperationalError):
+                code = Code.STORE_CORRUPT
+        detail = " ".join(str(error).split()) or type(error).__name__
+        return StoreError(f"the store at {self._where}: {detail}", code=code, hint=_HINTS[code])
+
+    def close(self) -> None:
+        """Release everything; see the protocol."""
+        self._listener.close()
+        self._leave()
+        self._entered = None
+        self._pool.close()
+
+
+def _parameters(url: str, read_only: bool) -> tuple[dict[str, Any], str]:
+    """Return libpq's parameters, and where that is in words without a password."""
+    try:
+        given = conninfo.conninfo_to_dict(url)
+    except psycopg.Error:
+        # libpq's own message may quote the URL, password included.
+        raise StoreError(
+            "the store's URL is no PostgreSQL URL",
+            code=Code.STORE_UNREACHABLE,
+            hint="use postgresql://user:password@host:5432/database; write special characters in a password as %XX",
+        ) from None
+    parameters: dict[str, Any] = {
+        "connect_timeout": CONNECT_TIMEOUT,
+        "keepalives": 1,
+        "keepalives_idle": 1,
+        "keepalives_interval": 1,
+        "keepalives_count": 3,
+        "tcp_user_timeout": LINE_DEAD_MS,
+        "application_name": "surefoot",
+    } | given
+    if "," in str(given.get("host", "")) + str(given.get("hostaddr", "")):
+        parameters.setdefault("target_session_attrs", "any" if read_only else "read-write")
+    where = f"{given.get('host') or given.get('hostaddr') or 'the local socket'}"
+    if "port" in given:
+        where += f":{given['port']}"
+    return parameters | {"autocommit": True}, f"{where}/{given.get('dbname') or given.get('user') or ''}"
+
+
+def _has_schema(conn: Session) -> bool:
+    return conn.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [SCHEMA]).fetchone() is not None
+
+
+def _version(conn: Session) -> int:
+    """Return the schema's version, 0 for an empty database."""
+    if conn.execute(f"SELECT to_regclass('{SCHEMA}.schema_version')").fetchone() == (None,):
+        return 0
+    found = conn.execute(f"SELECT version FROM {SCHEMA}.schema_version").fetchone()  # noqa: S608 - a name of our own
+    assert found is not None
+    return int(str(found[0]))
+
+
+@contextmanager
+def _transaction(conn: Session) -> Iterator[None]:
+    conn.execute("BEGIN")
+    try:
+        yield
+    except BaseException:
+        if not conn.closed:
+            with suppress(psycopg.Error):
+                conn.execute("ROLLBACK")
+        raise
+    try:
+        conn.execute("COMMIT")
+    except psycopg.OperationalError as error:
+        if conn.closed or conn.broken:
+            raise CommitUnknownError from error
+        raise

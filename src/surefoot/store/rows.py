@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From rows of the named queries to the store's types, and back. The order of columns is that of the queries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import msgspec
+
+from surefoot.core import events as ev
+from surefoot.core.deployment import Summary
+from surefoot.core.lease import AgentStatus, Role
+from surefoot.core.status import Status
+from surefoot.store.protocol import AgentReport, AgentRow, EnvironmentRow, Grant, LeaseRow, LogLine
+from surefoot.store.rules import clean, clean_or_none
+
+Row = Sequence[Any]
+
+_summary = msgspec.json.Decoder(Summary)
+_encoder = msgspec.json.Encoder()
+
+
+class Locked(NamedTuple):
+    """An environment's row, as `lock_environment` gives it."""
+
+    next_number: int
+    current_version: str | None
+    previous_version: str | None
+    locked_by: str | None
+    holder: str | None
+    token: int
+    at: float  #: the store's clock
+
+    def grant(self, environment: str) -> Grant | None:
+        """Return the lease, if anyone holds it."""
+        return None if self.holder is None else Grant(environment, self.holder, self.token)
+
+
+def entry(row: Row) -> ev.Entry:
+    """Return a journal's entry."""
+    seq, at, data, agent, token = row
+    return ev.Entry(seq=seq, at=at, event=ev.decode(data), agent=agent, token=token)
+
+
+def summary(data: str) -> Summary:
+    """Return a summary from its JSON."""
+    return _summary.decode(data)
+
+
+def summary_columns(value: Summary) -> dict[str, Any]:
+    """Return a summary's JSON with the columns beside it that change with each append."""
+    return {
+        "id": value.id,
+        "status": str(value.status),
+        "wants_agent": int(value.wants_agent),
+        "token": value.token,
+        "seq": value.seq,
+        "finished_at": value.finished_at,
+        "summary": _encoder.encode(value).decode(),
+    }
+
+
+def event_columns(deployment: str, entries: Iterable[ev.Entry], event_id: str) -> Iterator[dict[str, Any]]:
+    """Return an append's entries as rows."""
+    for place, item in enumerate(entries):
+        yield {
+            "deployment": deployment,
+            "seq": item.seq,
+            "at": item.at,
+            "type": ev.type_of(item.event),
+            "agent": item.agent,
+            "token": item.token,
+            "data": ev.encode(item.event),
+            "event_id": event_id,
+            "place": place,
+        }
+
+
+def environments(rows: Iterable[Row]) -> list[EnvironmentRow]:
+    """Return environments from rows that name one open deployment each."""
+    return [_environment(name, list(group)) for name, group in groupby(rows, key=lambda row: str(row[0]))]
+
+
+def _environment(name: str, rows: list[Row]) -> EnvironmentRow:
+    _, current, previous, locked_by, holder, token, renewals, ttl, age, _, _ = rows[0]
+    running = [row[9] for row in rows if row[10] is not None and Status(row[10]).started]
+    queue = tuple(row[9] for row in rows if row[10] in (Status.QUEUED, Status.WAITING))
+    return EnvironmentRow(
+        name=name,
+        current_version=current,
+        previous_version=previous,
+        locked_by=locked_by,
+        running=running[0] if running else None,
+        queue=queue,
+        lease=LeaseRow(name, holder, token, renewals, ttl, max(0.0, age)),
+    )
+
+
+def report_columns(report: AgentReport) -> dict[str, Any]:
+    """Return what an agent says of itself as columns."""
+    return {
+        "name": report.name,
+        "role": str(report.role),
+        "incarnation": report.incarnation,
+        "preference": report.preference,
+        "cpu_percent": report.cpu_percent,
+        "memory_percent": report.memory_percent,
+        "disk_percent": report.disk_percent,
+        "degraded": clean(report.degraded),
+        "running": report.running,
+        "stopping": int(report.stopping),
+    }
+
+
+def agent_report(row: Row) -> AgentReport:
+    """Return what an agent said of itself, from the first columns of `agents`."""
+    name, role, incarnation, preference, cpu, memory, disk, degraded, running, stopping = row
+    return AgentReport(name, Role(role), incarnation, preference, cpu, memory, disk, degraded, running, bool(stopping))
+
+
+def agent_row(
+    report: AgentReport, *, draining: bool, last_seen_at: float, age: float, offline_after: float, gone: bool
+) -> AgentRow:
+    """Return an agent as others see it, and why it is not simply online."""
+    if report.stopping:
+        status, reason = AgentStatus.OFFLINE, "stopped"
+    elif gone:
+        status, reason = AgentStatus.OFFLINE, "its process is gone"
+    elif age > offline_after:
+        status, reason = AgentStatus.OFFLINE, f"unheard of for {age:.0f} s"
+    elif draining:
+        status, reason = AgentStatus.DRAINING, "drained"
+    elif report.degraded:
+        status, reason = AgentStatus.DEGRADED, report.degraded
+    else:
+        status, reason = AgentStatus.ONLINE, ""
+    return AgentRow(report=report, status=status, last_seen_at=last_seen_at, reason=reason)
+
+
+def log_columns(deployment: str, first: int, lines: Sequence[LogLine]) -> list[dict[str, Any]]:
+    """Return lines of a log as rows."""
+    return [
+        {
+            "deployment": deployment,
+            "id": first + place,
+            "text": clean(line.text),
+            "stream": line.stream,
+            "step": line.step,
+            "direction": line.direction,
+            "attempt": line.attempt,
+            "host": clean_or_none(line.host),
+            "agent": line.agent,
+            "token": line.token,
+        }
+        for place, line in enumerate(lines)
+    ]
+
+
+def log_line(row: Row) -> LogLine:
+    """Return a line of a log."""
+    text, stream, step, direction, attempt, host, agent, token, at, id_ = row
+    return LogLine(text, stream, step, direction, attempt, host, agent, token, at, id_)

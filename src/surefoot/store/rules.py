@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every store holds an append to, whatever it keeps journals in: pure functions, no I/O.
+
+Guarantees: what the holder of a lease alone may say is never said without one; what is written beside a journal is
+its fold; text is such that any database takes it. Trusts the caller that `state` is the fold of the journal up to
+`state.seq`: reading it again here would make each append as slow as its journal is long.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+
+from surefoot.core import events as ev
+from surefoot.core.deployment import Deployment, EnvironmentChange, Summary, accept, environment_after, fold, summarise
+from surefoot.core.errors import Code, ConflictError, LeaseLostError, NotAllowedError, RefusedError, UsageError
+from surefoot.core.status import Status
+from surefoot.store.protocol import Append, Grant, Submission
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+#: Longer names do not fit into an index of PostgreSQL (a third of a page).
+MAX_NAME = 500
+#: How long after its last word the process that holds a name's presence keeps others from using the name.
+DUPLICATE_WITHIN = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a journal stands before an append."""
+
+    environment: str
+    seq: int
+    token: int
+    status: Status
+
+
+def clean(text: str) -> str:
+    """Return text that any database takes: NUL and lone surrogates become U+FFFD."""
+    if text.isascii():
+        return text.replace("\x00", "\ufffd")
+    return "".join("\ufffd" if c == "\x00" or "\ud800" <= c <= "\udfff" else c for c in text)
+
+
+def clean_or_none(text: str | None) -> str | None:
+    """Return the same for text that may be missing."""
+    return None if text is None else clean(text)
+
+
+def clean_struct(value: T) -> T:
+    """Return an event or a summary whose every text can be written as JSON."""
+    try:
+        msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return msgspec.convert(_clean_tree(msgspec.to_builtins(value)), type(value))
+    return value
+
+
+def _clean_tree(value: Any) -> Any:
+    match value:
+        case str():
+            return clean(value)
+        case dict():
+            return {clean(key): _clean_tree(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_clean_tree(item) for item in value]
+        case _:
+            return value
+
+
+def check_submission(submission: Submission) -> None:
+    """Refuse names that no index can hold."""
+    for what, name in (
+        ("environment", submission.environment),
+        ("version", submission.version),
+        ("key", submission.key or "-"),
+    ):
+        if not name or len(name.encode(errors="replace")) > MAX_NAME:
+            raise UsageError(
+                f"the {what} has {len(name)} characters; 1 to {MAX_NAME} bytes are possible",
+                code=Code.VERSION_INVALID if what == "version" else Code.USAGE,
+                hint=f"use a shorter {what}" if name else f"give a {what}",
+            )
+
+
+def refuse_locked(environment: str, locked_by: str) -> RefusedError:
+    """Return the refusal of a new deployment while an environment is locked."""
+    return RefusedError(
+        f"{environment} is locked: {locked_by} could not be put back",
+        code=Code.LOCKED,
+        hint=f"surefoot resolve {locked_by} --reason TEXT",
+    )
+
+
+def accepted(submission: Submission, number: int, at: float) -> tuple[ev.Entry, Summary]:
+    """Return a journal's first entry, and the summary of a journal that has no other."""
+    event = clean_struct(
+        ev.Accepted(
+            id=f"{submission.environment}-{number}",
+            environment=submission.environment,
+            number=number,
+            version=submission.version,
+            plan=submission.plan,
+            bundle=submission.bundle,
+            requested_by=submission.requested_by,
+            reason=submission.reason,
+            key=submission.key,
+            commit=submission.commit,
+            rollback=submission.rollback,
+        )
+    )
+    entry = ev.Entry(seq=1, at=at, event=event)
+    return entry, summarise(accept(entry))
+
+
+def check_append(append: Append, head: Head, holder: Grant | None) -> None:
+    """Refuse an append that does not follow the journal's head, or that its author has no right to make.
+
+    `holder` is the environment's lease as it stands; what a claim appends is checked against the lease that it takes.
+    """
+    assert append.events, "an append has events"
+    assert append.state.environment == head.environment
+    grant = append.grant
+    if grant is not None and (grant != holder or grant.token not in (head.token, _granted(append))):
+        raise lease_lost(grant)
+    if head.seq != append.state.seq:
+        raise ConflictError(f"{append.state.id}: entry {head.seq} is the last one, not {append.state.seq}")
+    if grant is None and not _is_request(append, head):
+        kinds = ", ".join(ev.type_of(event) for event in append.events)
+        raise NotAllowedError(f"{append.state.id}: only the holder of the lease may append {kinds}")
+
+
+def _granted(append: Append) -> int | None:
+    """Return the token that the append itself brings to its journal, if it is a claim's."""
+    return next((event.token for event in append.events if isinstance(event, ev.LeaseGranted)), None)
+
+
+def lease_lost(grant: Grant) -> LeaseLostError:
+    """Return the refusal of a lease that stands no more."""
+    return LeaseLostError(
+        f"{grant.agent} no longer holds {grant.environment} with token {grant.token}",
+        hint="another agent has taken over; this one must stop",
+    )
+
+
+def _is_request(append: Append, head: Head) -> bool:
+    """Whether anyone may append this: requests, and what follows from one without an agent."""
+    if append.release:
+        return False
+    match append.events:
+        case (ev.CancelRequested(), ev.Finished(status=Status.CANCELLED)):
+            return head.token == 0 and not head.status.terminal
+        case (ev.ResolveRequested(unchecked=True), ev.Resolved(unchecked=True)):
+            return head.status is Status.STRANDED
+        case (ev.CancelRequested() | ev.ResolveRequested(),):
+            return True
+        case _:
+            return False
+
+
+def apply(append: Append, at: float) -> tuple[tuple[ev.Entry, ...], Deployment]:
+    """Return the journal entries that an append makes, and the state after them."""
+    grant = append.grant
+    entries = tuple(
+        ev.Entry(
+            seq=append.state.seq + place,
+            at=at,
+            event=clean_struct(event),
+            agent=None if grant is None else grant.agent,
+            token=None if grant is None else grant.token,
+        )
+        for place, event in enumerate(append.events, 1)
+    )
+    return entries, fold(entries, append.state)
+
+
+def environment_change(
+    append: Append, after: Deployment, *, current: str | None, previous: str | None
+) -> EnvironmentChange | None:
+    """Return what an append makes of its environment; only an end or a resolution makes anything of it.
+
+    A request that comes after the end (a late cancel) must not bring back the version of a deployment that is history.
+    """
+    if not any(isinstance(event, ev.Finished | ev.Resolved) for event in append.events):
+        return None
+    return environment_after(after, current=current, previous=previous)

@@ -1,0 +1,31 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- What PostgreSQL alone says in its own way.
+
+-- name: lock_environment(name)^
+-- An environment's row and the clock. Others who want to write in this environment wait until we are done.
+SELECT next_number, current_version, previous_version, locked_by, holder, token, surefoot_now()
+FROM environments WHERE name = :name FOR UPDATE;
+
+-- name: notify()$
+-- Wake who waits, once the transaction is committed.
+SELECT pg_notify('surefoot', '');
+
+-- name: server()$
+-- Which run of which server this is: locks do not outlive it.
+SELECT pg_postmaster_start_time()::text;
+
+-- name: try_presence(space, lock_key)$
+-- Take an agent's presence for as long as this session lives.
+SELECT pg_try_advisory_lock(:space::int, :lock_key::int);
+
+-- name: locked_presences(space)
+-- Who took its presence from this run of the server, and whether a session still holds it. After a restart nobody is known to be
+-- gone: the locks fell with the server, not with their holders.
+SELECT p.agent, p.incarnation, p.server = pg_postmaster_start_time()::text AS known,
+    EXISTS (
+        SELECT 1 FROM pg_locks AS l
+        WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
+            AND l.classid = :space::int::oid AND l.objid = p.lock_key::int::oid
+            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    ) AS held
+FROM presence AS p WHERE p.incarnation IS NOT NULL;

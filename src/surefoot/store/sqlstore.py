@@ -1,0 +1,504 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store on a SQL database: all that SQLite and PostgreSQL have in common.
+
+Guarantees what `protocol` promises, by two means. Every transaction that writes in an environment locks that
+environment's row first (`lock_environment`), so that all of them happen one after another, in one order of locks. And
+the database itself refuses two deployments at work in one environment (index `deployments_one_at_a_time`).
+
+A call whose transaction certainly did not happen is tried again a few times. One whose commit got no answer is tried
+again only where the second time finds the first: appends and claims by `event_id`, submissions by their row, bundles by
+their upload. Lines of a log are not: a line may be missing after such a loss, but none is there twice.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiosql
+
+from surefoot.core.deployment import Summary, summarise
+from surefoot.core.errors import Code, ConflictError, NotFoundError, StoreError
+from surefoot.core.events import Entry
+from surefoot.core.status import Status
+from surefoot.store import rows, rules
+from surefoot.store.protocol import (
+    AgentReport,
+    AgentRow,
+    Append,
+    Claim,
+    EnvironmentRow,
+    Grant,
+    LeaseRow,
+    LogLine,
+    Submission,
+    Work,
+)
+from surefoot.store.sightings import Sightings
+
+T = TypeVar("T")
+
+SQL = Path(__file__).parent / "sql"
+#: Pauses before a call is tried again: long enough for a dead connection to be replaced, short beside any lease.
+RETRY_PAUSES = (0.02, 0.1, 0.4)
+#: Size of a bundle's pieces: a transaction for each stays short.
+CHUNK = 1024 * 1024
+#: An upload that is older than this was given up: its process died.
+UPLOAD_GIVEN_UP = 24 * 3600.0
+#: More than any count of rows; means "no limit" to both databases.
+NO_LIMIT = 2**62
+
+
+class CommitUnknownError(Exception):
+    """The connection was lost while a commit was under way: it may have happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """Who took an agent's presence last, and whether it still holds; None where that can't be known."""
+
+    incarnation: str
+    held: bool | None
+
+
+def load_queries(adapter: str, only: str) -> Any:
+    """Return the named queries for one database."""
+    names = ("environments", "deployments", "agents", "logs", "bundles", only)
+    return aiosql.from_str("\n".join((SQL / f"{name}.sql").read_text(encoding="utf-8") for name in names), adapter)
+
+
+class SqlStore(ABC):
+    """See the module's docstring. Subclasses say how one database connects, notifies, fails and knows presence."""
+
+    #: What the database's driver raises.
+    driver_error: type[Exception]
+    #: What it raises when a unique index refuses a row.
+    duplicate_error: type[Exception]
+
+    def __init__(self, queries: Any) -> None:
+        """Take the named queries."""
+        self._q = queries
+        self._sightings = Sightings(time.monotonic)
+
+    # -- what differs between databases ------------------------------------------------------------------------
+
+    @abstractmethod
+    def _reading(self) -> AbstractContextManager[Any]:
+        """Give a connection for single statements that only read."""
+
+    @abstractmethod
+    def _writing(self, *, durable: bool) -> AbstractContextManager[Any]:
+        """Give a connection in a transaction, committed at the end; `durable` ones survive a loss of power."""
+
+    @abstractmethod
+    def _notify(self, conn: Any) -> None:
+        """Wake who waits, once the transaction is committed."""
+
+    @abstractmethod
+    def _transient(self, error: Exception) -> bool:
+        """Whether the same call may succeed when it is tried again at once."""
+
+    @abstractmethod
+    def _explain(self, error: Exception) -> StoreError:
+        """Return what to tell a user."""
+
+    @abstractmethod
+    def _presences(self) -> Mapping[str, Presence]:
+        """Return all presences that were ever taken."""
+
+    # -- transactions -----------------------------------------------------------------------------------------
+
+    def _read(self, work: Callable[[Any], T]) -> T:
+        def once() -> T:
+            with self._reading() as conn:
+                return work(conn)
+
+        return self._insist(once, repeatable=True)
+
+    def _write(self, work: Callable[[Any], T], *, repeatable: bool = True, durable: bool = True) -> T:
+        def once() -> T:
+            with self._writing(durable=durable) as conn:
+                return work(conn)
+
+        return self._insist(once, repeatable=repeatable)
+
+    def _insist(self, once: Callable[[], T], *, repeatable: bool) -> T:
+        for pause in RETRY_PAUSES:
+            try:
+                return once()
+            except CommitUnknownError as error:
+                if not repeatable:
+                    raise StoreError("the store was lost while it took something down") from error
+            except self.duplicate_error:
+                raise
+            except self.driver_error as error:
+                if not self._transient(error):
+                    raise self._explain(error) from error
+            time.sleep(pause)
+        try:
+            return once()
+        except CommitUnknownError as error:
+            raise StoreError("the store was lost while it took something down") from error
+        except self.duplicate_error:
+            raise
+        except self.driver_error as error:
+            raise self._explain(error) from error
+
+    # -- deployments -------------------------------------------------------------------------------------------
+
+    def submit(self, submission: Submission) -> tuple[str, bool]:
+        """Accept a deployment; see the protocol."""
+        rules.check_submission(submission)
+        environment = rules.clean(submission.environment)
+        name = f"once:{uuid.uuid4()}" if submission.key is None else f"key:{rules.clean(submission.key)}"
+
+        def work(conn: Any) -> tuple[str, bool]:
+            locked = self._q.lock_environment(conn, name=environment)
+            if locked is None:
+                self._q.add_environment(conn, name=environment)
+                locked = self._q.lock_environment(conn, name=environment)
+            row = rows.Locked(*locked)
+            known = self._q.find_submission(conn, environment=environment, submission=name)
+            if known is not None:
+                return str(known), submission.key is None
+            if row.locked_by is not None:
+                raise rules.refuse_locked(environment, row.locked_by)
+            entry, summary = rules.accepted(submission, row.next_number, row.at)
+            self._q.take_number(conn, name=environment)
+            self._q.add_deployment(
+                conn,
+                environment=environment,
+                number=summary.number,
+                submission=name,
+                version=summary.version,
+                requested_at=summary.requested_at,
+                **rows.summary_columns(summary),
+            )
+            self._add_events(conn, summary.id, (entry,), name)
+            self._notify(conn)
+            return summary.id, True
+
+        return self._write(work)
+
+    def append(self, append: Append) -> tuple[Entry, ...]:
+        """Append to a journal; see the protocol."""
+        return self._write(lambda conn: self._append(conn, append))
+
+    def _append(self, conn: Any, append: Append) -> tuple[Entry, ...]:
+        environment, deployment = append.state.environment, append.state.id
+        locked = self._q.lock_environment(conn, name=environment)
+        found = self._q.head(conn, deployment=deployment, event_id=append.event_id)
+        if locked is None or found is None:
+            raise _unknown(deployment)
+        where, seq, had, status, repeated = found
+        if repeated:
+            made = self._q.find_append(conn, deployment=deployment, event_id=append.event_id)
+            return tuple(rows.entry(row) for row in made)
+        lease = rows.Locked(*locked)
+        rules.check_append(append, rules.Head(where, seq, had, Status(status)), lease.grant(environment))
+        entries, after = rules.apply(append, lease.at)
+        self._q.save_deployment(conn, expected_seq=append.state.seq, **rows.summary_columns(summarise(after)))
+        self._add_events(conn, deployment, entries, append.event_id)
+        change = rules.environment_change(append, after, current=lease.current_version, previous=lease.previous_version)
+        if change is not None:
+            self._q.change_environment(
+                conn,
+                name=environment,
+                current_version=rules.clean_or_none(change.current_version),
+                previous_version=rules.clean_or_none(change.previous_version),
+                locked_by=change.locked_by,
+            )
+        if append.release:
+            self._q.release_lease(conn, name=environment)
+        self._notify(conn)
+        return entries
+
+    def _add_events(self, conn: Any, deployment: str, entries: Iterable[Entry], event_id: str) -> None:
+        for columns in rows.event_columns(deployment, entries, event_id):
+            self._q.add_event(conn, **columns)
+
+    def journal(self, deployment: str, after: int = 0, limit: int | None = None) -> list[Entry]:
+        """Return the journal's entries; see the protocol."""
+        up_to = NO_LIMIT if limit is None else after + limit
+
+        def work(conn: Any) -> list[Entry]:
+            entries = [
+                rows.entry(row) for row in self._q.journal(conn, deployment=deployment, after=after, up_to=up_to)
+            ]
+            if not entries and self._q.summary(conn, deployment=deployment) is None:
+                raise _unknown(deployment)
+            return entries
+
+        return self._read(work)
+
+    def summary(self, deployment: str) -> Summary:
+        """Return the deployment's summary; see the protocol."""
+        data = self._read(lambda conn: self._q.summary(conn, deployment=rules.clean(deployment)))
+        if data is None:
+            raise _unknown(deployment)
+        return rows.summary(data)
+
+    def history(self, environment: str, limit: int = 20, before: int | None = None) -> list[Summary]:
+        """Return summaries, newest first; see the protocol."""
+        below = NO_LIMIT if before is None else before
+        found: list[tuple[str]] = self._read(
+            lambda conn: list(self._q.history(conn, environment=environment, before=below, up_to=limit))
+        )
+        return [rows.summary(data) for (data,) in found]
+
+    def find_version(self, environment: str, version: str | None) -> Summary | None:
+        """Return the newest success of a version; see the protocol."""
+
+        def work(conn: Any) -> str | None:
+            def find(wanted: str) -> str | None:
+                found: str | None = self._q.find_version(conn, environment=environment, version=wanted)
+                return found
+
+            if version is not None:
+                return find(version)
+            row = next(iter(rows.environments(list(self._q.environment(conn, name=environment)))), None)
+            if row is None:
+                return None
+            # Nearly always the environment's previous version, which the index finds however long the history is.
+            if row.previous_version not in (None, row.current_version):
+                assert row.previous_version is not None
+                if (found := find(row.previous_version)) is not None:
+                    return found
+            other: str | None = self._q.find_other_version(
+                conn, environment=environment, version=row.current_version or ""
+            )
+            return other
+
+        data = self._read(work)
+        return None if data is None else rows.summary(data)
+
+    def queue_position(self, deployment: str) -> int | None:
+        """Return the place in the queue; see the protocol."""
+        return self._read(lambda conn: int(self._q.queue_position(conn, deployment=deployment))) or None
+
+    def environments(self) -> list[EnvironmentRow]:
+        """Return all environments; see the protocol."""
+        return rows.environments(self._read(lambda conn: list(self._q.environments(conn))))
+
+    def environment(self, name: str) -> EnvironmentRow:
+        """Return one environment; see the protocol."""
+        found = rows.environments(self._read(lambda conn: list(self._q.environment(conn, name=name))))
+        return found[0] if found else EnvironmentRow(name)
+
+    # -- leases and agents ---------------------------------------------------------------------------------------
+
+    def work(self) -> list[Work]:
+        """Return the environments that want an agent; see the protocol."""
+        found = self._read(lambda conn: list(self._q.work(conn)))
+        presences = self._presences() if any(row[2] is not None for row in found) else {}
+        return [
+            Work(
+                environment=environment,
+                deployment=deployment,
+                lease=LeaseRow(environment, holder, token, renewals, ttl, max(0.0, age)),
+                holder_present=holder is None or not (entered and _gone(presences.get(holder), incarnation)),
+            )
+            for environment, deployment, holder, incarnation, entered, token, renewals, ttl, age in found
+        ]
+
+    def claim(self, claim: Claim) -> Grant | None:
+        """Take the lease if it is still what was seen; see the protocol."""
+        seen = claim.seen
+        grant = Grant(seen.environment, claim.agent, seen.token + 1)
+        append = replace(claim.append, grant=grant)
+        deployment = append.state.id
+
+        def work(conn: Any) -> Grant | None:
+            locked = self._q.lock_environment(conn, name=seen.environment)
+            if locked is None:
+                return None
+            row = rows.Locked(*locked)
+            if row.grant(seen.environment) == grant:
+                # Our own claim, whose reply was lost; or another claim of ours, which this one must not repeat.
+                made = list(self._q.find_append(conn, deployment=deployment, event_id=append.event_id))
+                return grant if made else None
+            granted = self._q.grant_lease(
+                conn,
+                name=seen.environment,
+                deployment=deployment,
+                agent=claim.agent,
+                incarnation=claim.incarnation,
+                ttl=claim.ttl,
+                holder=seen.holder or "",
+                token=seen.token,
+                renewals=seen.renewals,
+                at=row.at,
+            )
+            if not granted:
+                return None
+            self._append(conn, append)
+            return grant
+
+        try:
+            return self._write(work)
+        except (ConflictError, self.duplicate_error):
+            return None
+
+    def renew(self, grant: Grant) -> None:
+        """Show a sign of life for a lease; see the protocol."""
+        # Not durable on SQLite, where a loss of power takes the holder down together with the store.
+        renewed = self._write(
+            lambda conn: self._q.renew_lease(conn, name=grant.environment, agent=grant.agent, token=grant.token),
+            durable=False,
+        )
+        if not renewed:
+            raise rules.lease_lost(grant)
+
+    def report(self, report: AgentReport) -> bool:
+        """Record an agent's sign of life; see the protocol."""
+        columns = rows.report_columns(report)
+
+        def put(may_replace: int) -> bool:
+            return bool(self._write(lambda conn: self._q.report(conn, **columns, replace=may_replace), durable=False))
+
+        if put(0):
+            return True
+        presence = self._presences().get(report.name)
+        last = self._read(lambda conn: self._q.last_report(conn, name=report.name))
+        if last is not None and presence is not None and presence.held and presence.incarnation != report.incarnation:
+            incarnation, age, stopping = last
+            if incarnation == presence.incarnation and age < rules.DUPLICATE_WITHIN and not stopping:
+                return False
+        return put(1)
+
+    def agents(self, offline_after: float) -> list[AgentRow]:
+        """Return all agents; see the protocol."""
+        found = self._read(lambda conn: list(self._q.agents(conn)))
+        presences = self._presences() if found else {}
+        result = []
+        for row in found:
+            report = rows.agent_report(row[:10])
+            draining, beats, last_seen_at, by_wall_clock = row[10:]
+            result.append(
+                rows.agent_row(
+                    report,
+                    draining=bool(draining),
+                    last_seen_at=last_seen_at,
+                    age=self._sightings.age(report.name, report.incarnation, beats, by_wall_clock),
+                    offline_after=offline_after,
+                    gone=_gone(presences.get(report.name), report.incarnation, same=True),
+                )
+            )
+        return result
+
+    def set_drain(self, agent: str, draining: bool) -> None:
+        """Ask an agent to take no more work, or allow it again; see the protocol."""
+
+        def work(conn: Any) -> bool:
+            changed = bool(self._q.set_drain(conn, name=agent, draining=int(draining)))
+            self._notify(conn)
+            return changed
+
+        if not self._write(work):
+            raise NotFoundError(f"no agent {agent} has ever reported", code=Code.AGENT_UNKNOWN, hint="surefoot agents")
+
+    # -- logs and bundles ------------------------------------------------------------------------------------------
+
+    def append_log(self, deployment: str, lines: Sequence[LogLine], grant: Grant | None = None) -> None:
+        """Add lines to a deployment's log; see the protocol."""
+        if not lines:
+            return
+
+        def work(conn: Any) -> None:
+            if grant is not None and not self._q.holds_lease(
+                conn, name=grant.environment, agent=grant.agent, token=grant.token
+            ):
+                return
+            last = self._q.take_log_ids(conn, deployment=deployment, count=len(lines))
+            self._q.add_log_line(conn, rows.log_columns(deployment, last - len(lines) + 1, lines))
+
+        self._write(work, repeatable=False, durable=False)
+
+    def log(self, deployment: str, after: int = 0, limit: int = 1000) -> list[LogLine]:
+        """Return log lines; see the protocol."""
+        found = self._read(lambda conn: list(self._q.log(conn, deployment=deployment, after=after, up_to=limit)))
+        return [rows.log_line(row) for row in found]
+
+    def put_bundle(self, digest: str, chunks: Iterable[bytes]) -> None:
+        """Keep a bundle's bytes under its digest; see the protocol."""
+        if self._read(lambda conn: self._q.find_bundle(conn, digest=digest)) is not None:
+            return
+        self._drop_old_uploads()
+        upload = str(uuid.uuid4())
+        self._write(lambda conn: self._q.begin_upload(conn, upload=upload, digest=digest))
+        for place, data in enumerate(_pieces(chunks)):
+            self._put_chunk(upload, place, data)
+        try:
+            self._write(lambda conn: self._q.complete_upload(conn, upload=upload))
+        except self.duplicate_error:
+            self._drop_upload(upload)
+
+    def _put_chunk(self, upload: str, place: int, data: bytes) -> None:
+        self._write(lambda conn: self._q.add_chunk(conn, upload=upload, place=place, data=data))
+
+    def _drop_old_uploads(self) -> None:
+        for (upload,) in self._read(lambda conn: list(self._q.old_uploads(conn, seconds=UPLOAD_GIVEN_UP))):
+            self._drop_upload(upload)
+
+    def _drop_upload(self, upload: str) -> None:
+        def work(conn: Any) -> None:
+            self._q.drop_chunks(conn, upload=upload)
+            self._q.drop_upload(conn, upload=upload)
+
+        self._write(work)
+
+    def get_bundle(self, digest: str) -> Iterable[bytes]:
+        """Return a bundle's bytes; see the protocol."""
+        upload = self._read(lambda conn: self._q.find_bundle(conn, digest=digest))
+        if upload is None:
+            raise NotFoundError(f"the store has no bundle {digest}", code=Code.BUNDLE, hint="deploy the version again")
+        return self._chunks(str(upload))
+
+    def _chunks(self, upload: str) -> Iterator[bytes]:
+        place = 0
+        while (data := self._chunk(upload, place)) is not None:
+            yield data
+            place += 1
+
+    def _chunk(self, upload: str, place: int) -> bytes | None:
+        data = self._read(lambda conn: self._q.chunk(conn, upload=upload, place=place))
+        return None if data is None else bytes(data)
+
+    def now(self) -> float:
+        """Return the store's clock."""
+        return float(self._read(self._q.clock))
+
+
+def _unknown(deployment: str) -> NotFoundError:
+    return NotFoundError(f"there is no deployment {deployment}", hint="surefoot status")
+
+
+def _gone(presence: Presence | None, incarnation: str | None, *, same: bool = False) -> bool:
+    """Whether a process that had taken its presence is known to have lost it.
+
+    Another process can take a presence only once the first one and its shims are gone. `same` leaves that out, where
+    nobody knows whether the process ever took it.
+    """
+    if presence is None:
+        return False
+    if presence.incarnation != incarnation:
+        return not same
+    return presence.held is False
+
+
+def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Cut bytes into pieces of one size."""
+    buffer = bytearray()
+    for chunk in chunks:
+        buffer += chunk
+        while len(buffer) >= CHUNK:
+            yield bytes(buffer[:CHUNK])
+            del buffer[:CHUNK]
+    if buffer:
+        yield bytes(buffer)
