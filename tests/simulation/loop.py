@@ -27,9 +27,19 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.frozen: set[str] = set()
         self.dead: set[str] = set()
         self.steps = 0
+        #: All tasks ever: a killed group's must stay as they are, not be collected (which would run their `finally`).
+        self.tasks: list[asyncio.Task[Any]] = []
+        self.set_task_factory(self._make_task)
         self._held: list[asyncio.Handle] = []
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._count = 0
+
+    @staticmethod
+    def _make_task(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
+        assert isinstance(loop, VirtualLoop)
+        task: asyncio.Task[Any] = asyncio.Task(coro, loop=loop, **kwargs)
+        loop.tasks.append(task)
+        return task
 
     def time(self) -> float:
         return self.now
