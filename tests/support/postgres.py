@@ -74,18 +74,19 @@ class PostgresServer:
                 [str(self._programs / "postgres"), "-D", str(self.data), "-h", "127.0.0.1", "-p", str(self.port),
                  "-k", str(self.folder), *options],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder,
-                user=self._user, extra_groups=[] if self._user else None, preexec_fn=_end_with_parent,
+                user=self._user, extra_groups=[] if self._user else None, preexec_fn=_end_with_parent,  # noqa: PLW1509
             )  # fmt: skip
         deadline = time.monotonic() + _START_SECONDS
         while True:
             try:
                 psycopg.connect(self.url("postgres"), connect_timeout=2).close()
-                return
             except psycopg.OperationalError:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     text = (self.folder / "log").read_text(errors="replace")
                     raise RuntimeError(f"PostgreSQL did not start:\n{text[-4000:]}") from None
                 time.sleep(0.05)
+            else:
+                return
 
     def stop(self) -> None:
         """Stop the server in good order: sessions are ended, nothing has to be recovered."""

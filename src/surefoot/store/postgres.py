@@ -14,6 +14,7 @@ a PgBouncer between must pool sessions, not transactions.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -54,10 +55,12 @@ _SETTINGS = {
     "tcp_keepalives_idle": "1",
     "tcp_keepalives_interval": "1",
     "tcp_keepalives_count": "3",
+    "tcp_user_timeout": str(LINE_DEAD_MS),
     "client_min_messages": "error",
 }
 _REFUSED = re.compile(
-    r"authentication failed|no password supplied|no pg_hba\.conf entry|(role|user|database) \"[^\"]*\" does not exist|permission denied"
+    r"authentication failed|no password supplied|no pg_hba\.conf entry|permission denied"
+    r"|(role|user|database) \"[^\"]*\" does not exist"
 )
 _HINTS = {
     Code.STORE_AUTH: "check user, password and database in the store's URL, and the server's pg_hba.conf",
@@ -96,6 +99,7 @@ class PostgresStore(SqlStore):
         self._pool: Pool[Session] = Pool(self._connect, broken=ended)
         self._listener = Listener(self._connect)
         self._presence: Session | None = None
+        self._presence_lock = threading.RLock()
         self._entered: tuple[str, str] | None = None
         self._seen = 0
         try:
@@ -143,7 +147,7 @@ class PostgresStore(SqlStore):
 
     @contextmanager
     def _writing(self, *, durable: bool) -> Iterator[Session]:
-        """Give a transaction. All are durable: an observer may have counted on a renewal that a crash would take back."""
+        """Give a transaction. All are durable: a crash must not take back a renewal that an observer has counted on."""
         with self._pool.connection() as conn, _transaction(conn):
             yield conn
 
@@ -157,7 +161,7 @@ class PostgresStore(SqlStore):
         return self._listener.mark()
 
     def wait(self, timeout: float, mark: int | None = None) -> bool:
-        """Wait for a change; see the protocol. While the server can't be reached nothing is heard, and then once all at once."""
+        """Wait for a change; see the protocol. While the server can't be reached nothing is heard; then all at once."""
         heard = self._listener.wait(self._seen if mark is None else mark, timeout)
         if heard is not None and mark is None:
             self._seen = heard
@@ -166,7 +170,11 @@ class PostgresStore(SqlStore):
     # -- presence -----------------------------------------------------------------------------------------------------
 
     def enter(self, agent: str, incarnation: str) -> tuple[int, ...]:
-        """Take the agent's presence; see the protocol. Ask again after a lost connection: the descriptor is then another."""
+        """Take the agent's presence; see the protocol. After a lost connection the descriptor is another: ask again."""
+        with self._presence_lock:
+            return self._enter(agent, incarnation)
+
+    def _enter(self, agent: str, incarnation: str) -> tuple[int, ...]:
         if self._presence is not None and self._entered == (agent, incarnation) and not ended(self._presence):
             return (self._presence.fileno(),)
         self._leave()
@@ -207,11 +215,12 @@ class PostgresStore(SqlStore):
 
     def _keep_presence(self) -> None:
         """Take the presence again if its connection was lost."""
-        if self._entered is not None and (self._presence is None or ended(self._presence)):
-            self.enter(*self._entered)
+        with self._presence_lock:
+            if self._entered is not None and (self._presence is None or ended(self._presence)):
+                self._enter(*self._entered)
 
     def report(self, report: Any) -> bool:
-        """Record an agent's sign of life; see the protocol. A presence that a lost connection let fall is taken again."""
+        """Record an agent's sign of life; see the protocol. A presence that a lost connection let fall is retaken."""
         try:
             self._keep_presence()
         except SurefootError as error:
