@@ -41,7 +41,7 @@ class PostgresServer:
         try:
             if self._user is not None:
                 os.chown(self.folder, pwd.getpwnam(self._user).pw_uid, -1)
-            self._programs = self._find_programs()
+            self.programs = self._find_programs()
             self._run(
                 "initdb",
                 "-D",
@@ -71,7 +71,7 @@ class PostgresServer:
         options = [part for key, value in self._settings.items() for part in ("-c", f"{key}={value}")]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [str(self._programs / "postgres"), "-D", str(self.data), "-h", "127.0.0.1", "-p", str(self.port),
+                [str(self.programs / "postgres"), "-D", str(self.data), "-h", "127.0.0.1", "-p", str(self.port),
                  "-k", str(self.folder), *options],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder,
                 user=self._user, extra_groups=[] if self._user else None, preexec_fn=_end_with_parent,  # noqa: PLW1509
@@ -168,7 +168,7 @@ class PostgresServer:
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(
-            [str(self._programs / program), *arguments],
+            [str(self.programs / program), *arguments],
             check=True, capture_output=True, cwd=self.folder, user=self._user, extra_groups=[] if self._user else None,
         )  # fmt: skip
 

@@ -300,7 +300,13 @@ def _has_schema(conn: Session) -> bool:
 
 def _version(conn: Session) -> int:
     """Return the schema's version, 0 for an empty database."""
-    if conn.execute(f"SELECT to_regclass('{SCHEMA}.schema_version')").fetchone() == (None,):
+    # Asks the catalog's tables: `to_regclass` answers from a cache, which the wait for another starter does not refresh.
+    table = conn.execute(
+        "SELECT 1 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = %s AND c.relname = 'schema_version'",
+        [SCHEMA],
+    )
+    if table.fetchone() is None:
         return 0
     found = conn.execute(f"SELECT version FROM {SCHEMA}.schema_version").fetchone()  # noqa: S608 - a name of our own
     assert found is not None

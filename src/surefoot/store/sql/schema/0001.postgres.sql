@@ -8,6 +8,7 @@ CREATE FUNCTION surefoot_now() RETURNS DOUBLE PRECISION LANGUAGE sql VOLATILE
 -- Rows that are written every second stay on their page, and out of the indexes.
 ALTER TABLE environments SET (fillfactor = 50);
 
+-- The same for signs of life.
 ALTER TABLE agents SET (fillfactor = 50);
 
 -- Bundles are compressed already.

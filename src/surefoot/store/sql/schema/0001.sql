@@ -119,8 +119,10 @@ CREATE TABLE bundles (
     started_at DOUBLE PRECISION NOT NULL
 );
 
+-- One bundle per digest.
 CREATE UNIQUE INDEX bundles_complete ON bundles (digest) WHERE complete = 1;
 
+-- Uploads that may have been given up.
 CREATE INDEX bundles_incomplete ON bundles (started_at) WHERE complete = 0;
 
 -- Their bytes, in pieces that any database takes with ease.

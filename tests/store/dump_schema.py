@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes the fixtures of the upgrade test: a small store of this program's schema, as SQL, for both databases.
+
+Run it once for each new schema, before its release, from the repository's root: `python -m tests.store.dump_schema`.
+Fixtures of released schemas are never written again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import subprocess
+import tempfile
+from pathlib import Path
+
+from surefoot.core import events as ev
+from surefoot.core.lease import Role
+from surefoot.core.plan import Direction
+from surefoot.core.status import Status
+from surefoot.store import migrations, open_store
+from surefoot.store.protocol import AgentReport, LogLine, Store
+from tests.store import journal as j
+from tests.support.postgres import PostgresServer
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+def fill(store: Store) -> None:
+    """Make something of everything: ended, stranded, running, queued; agents, a log, a bundle."""
+    j.deployed(store, "1.0")
+    j.deployed(store, "2.0")
+    j.deployed(store, "1.0", "stage", Status.STRANDED)
+    running = j.submit(store, "3.0")
+    store.submit(j.submission("4.0", key="build-4"))
+    store.report(AgentReport("a", Role.PRIMARY, "a-1", running=running))
+    grant = j.claim(store, running)
+    j.append(store, running, grant, ev.StepStarted("only", Direction.FORWARD, 1))
+    store.append_log(running, [LogLine("it's running", step="only"), LogLine("still", step="only")], grant)
+    store.put_bundle("d1", [b"a bundle \x00\xff"])
+
+
+def main() -> None:
+    """Write both fixtures of the newest schema."""
+    name = f"{migrations.newest():04d}"
+    FIXTURES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        store = open_store(f"{folder}/s.db")
+        fill(store)
+        store.close()
+        conn = sqlite3.connect(f"{folder}/s.db")
+        (FIXTURES / f"{name}.sqlite.sql").write_text("\n".join(conn.iterdump()) + "\n")
+        conn.close()
+    server = PostgresServer()
+    try:
+        server.start()
+        url = server.new_database()
+        store = open_store(url)
+        fill(store)
+        store.close()
+        program = server.programs / "pg_dump"
+        command = [str(program), "--inserts", "--no-owner", "--no-privileges", url]
+        text = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ}).stdout
+        # What only psql understands, and settings of one version of the server.
+        text = re.sub(r"(?m)^(\\|SET |--).*\n", "", text)
+        (FIXTURES / f"{name}.postgres.sql").write_text(re.sub(r"\n{2,}", "\n", text).lstrip())
+    finally:
+        server.close()
+
+
+if __name__ == "__main__":
+    main()
