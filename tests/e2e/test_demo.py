@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -62,7 +63,7 @@ def gone_within(folder: Path, seconds: float) -> bool:
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
     """A folder for a demo; whatever still runs in it at the end is killed, by pid."""
-    folder = tmp_path / "demo"
+    folder = tmp_path / "a demo"
     yield folder
     for line in processes_in(folder):
         psutil.Process(int(line.split()[0])).kill()
@@ -136,10 +137,11 @@ def test_kept_demo_can_be_played_with_until_it_is_stopped(place: Path) -> None:
     project = re.search(r"^   cd (.+)$", out, re.MULTILINE)
     stop = re.search(r"remove the folder:  sh (.+)$", out, re.MULTILINE)
     assert project and stop, out
+    [folder], [script] = shlex.split(project[1]), shlex.split(stop[1])
 
     asked = subprocess.run(
         [sys.executable, "-m", "surefoot", "--output", "json", "status"],
-        cwd=project[1],
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=60,
@@ -148,7 +150,7 @@ def test_kept_demo_can_be_played_with_until_it_is_stopped(place: Path) -> None:
     [environment] = json.loads(asked.stdout)["environments"]
     assert environment["current_version"] == "5.0"
 
-    subprocess.run(["sh", stop[1]], timeout=60, check=True)
+    subprocess.run(["sh", script], timeout=60, check=True)
     assert gone_within(place, 15), processes_in(place)
     assert not place.exists()
 

@@ -113,12 +113,16 @@ def _place(folder: Path | None) -> Path:
 
 @contextlib.contextmanager
 def _ends_on_signals() -> Iterator[None]:
-    """Make SIGTERM and SIGHUP end the demo as Ctrl-C does: with nothing left behind."""
+    """Make SIGTERM and SIGHUP end the demo as Ctrl-C does; a second one does not disturb the cleaning up."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for number in before:
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
