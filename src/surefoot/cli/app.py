@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every command needs: the config, the store, the console; each opened when it is first asked for.
+
+Guarantees: reading commands change nothing, validate no config, and need none where the store is named; a store that
+was never written to reads as an empty one instead of being made.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from surefoot.cli.console import Console
+from surefoot.cli.settings import Settings, settings
+from surefoot.cli.text import did_you_mean
+from surefoot.config.discovery import find_config, store_url
+from surefoot.core.errors import Code, ConfigError, Failure, NotFoundError
+from surefoot.core.status import Status
+
+if TYPE_CHECKING:
+    from surefoot.config.models import Config
+    from surefoot.config.peek import Peek
+    from surefoot.core.deployment import Deployment
+    from surefoot.store.protocol import Store, Submission
+
+#: The ttl where no config says another.
+DEFAULT_TTL = 5.0
+
+
+class App:
+    """One call of the program."""
+
+    def __init__(self, chosen: Settings) -> None:
+        """Take the global options; nothing is opened yet."""
+        self.settings = chosen
+        self.console = Console(chosen)
+
+    @classmethod
+    def of(cls, ctx: click.Context) -> App:
+        """Return the app of a click call."""
+        return cls(settings(ctx))
+
+    @property
+    def json(self) -> bool:
+        """Whether stdout takes JSON alone."""
+        return self.settings.json
+
+    # -- config --------------------------------------------------------------------------------------
+
+    @cached_property
+    def config_path(self) -> Path | None:
+        """Return where the config is; None where there is none and none was named."""
+        try:
+            return find_config(self.settings.config, os.environ)
+        except ConfigError as error:
+            if error.code is Code.CONFIG_MISSING and not self._config_named:
+                return None
+            raise
+
+    @property
+    def _config_named(self) -> bool:
+        return bool(self.settings.config is not None or os.environ.get("SUREFOOT_CONFIG"))
+
+    @cached_property
+    def config(self) -> Config:
+        """Return the config, whole and valid."""
+        from surefoot.config.loading import load
+
+        return load(find_config(self.settings.config, os.environ), os.environ)
+
+    @cached_property
+    def _peek(self) -> Peek | None:
+        """Return what reading needs of the config, not validated; None where there is none."""
+        from surefoot.config.peek import peek
+
+        return None if self.config_path is None else peek(self.config_path, os.environ)
+
+    @property
+    def _store_named(self) -> bool:
+        return bool(self.settings.store or os.environ.get("SUREFOOT_STORE"))
+
+    def environment_names(self) -> tuple[str, ...]:
+        """Return the names of the config's environments, as far as there is a config that can be read."""
+        try:
+            return self._peek.environments if self._peek is not None else ()
+        except ConfigError:
+            if self._store_named:
+                return ()
+            raise
+
+    @property
+    def agent_names(self) -> tuple[str, ...]:
+        """Return the config's agents, in the order of preference."""
+        return tuple(self.config.agents or ()) if self.config_path is not None else ()
+
+    @property
+    def has_agents(self) -> bool:
+        """Whether agents elsewhere do the work: the config names some, or there is no config to say that none do."""
+        return self.config_path is None or bool(self.agent_names)
+
+    @property
+    def lease_ttl(self) -> float:
+        """Return the ttl of leases, in seconds."""
+        return self.config.lease.ttl if self.config_path is not None else DEFAULT_TTL
+
+    @property
+    def state_folder(self) -> Path:
+        """Return where agents and this program keep what is not in the store."""
+        folder = self.config_path.parent if self.config_path is not None else Path.cwd()
+        return folder.absolute() / ".surefoot"
+
+    def valid_version(self, version: str) -> str:
+        """Return the version, or refuse what can't be one."""
+        from surefoot.config.versions import validate_version
+
+        return validate_version(version)
+
+    # -- store ---------------------------------------------------------------------------------------
+
+    @cached_property
+    def store_url(self) -> str:
+        """Return where the store is."""
+        peek = None if self._store_named else self._peek
+        if peek is None and not self._store_named:
+            find_config(self.settings.config, os.environ)  # says what is missing, and what to do
+        return store_url(peek, self.settings.store, os.environ)
+
+    @contextmanager
+    def reading(self) -> Iterator[Store]:
+        """Open the store to read; one that was never written to is empty."""
+        with self._opened(self._open_to_read) as store:
+            yield store
+
+    @contextmanager
+    def writing(self, *, existing: bool = False) -> Iterator[Store]:
+        """Open the store to write requests. `existing`: what was never written to holds nothing to write about."""
+        from surefoot.store import open_store
+
+        missing = existing and self._never_written
+        with self._opened(lambda: self._empty() if missing else open_store(self.store_url)) as store:
+            yield store
+
+    @contextmanager
+    def _opened(self, open_it: Callable[[], Store]) -> Iterator[Store]:
+        store = open_it()
+        try:
+            yield store
+        finally:
+            store.close()
+
+    def _open_to_read(self) -> Store:
+        from surefoot.core.errors import StoreError
+        from surefoot.store import open_store
+
+        if self._never_written:
+            return self._empty()
+        try:
+            return open_store(self.store_url, read_only=True)
+        except StoreError as error:
+            if error.code is not Code.STORE_READ_ONLY:
+                raise
+            return open_store(self.store_url)  # its schema has to be made or upgraded first
+
+    @property
+    def _never_written(self) -> bool:
+        return "://" not in self.store_url and not Path(self.store_url).exists()
+
+    @staticmethod
+    def _empty() -> Store:
+        from surefoot.store.memory import MemoryStore
+
+        return MemoryStore()
+
+    # -- deployments ---------------------------------------------------------------------------------
+
+    def submission(self, environment: str, version: str, *, reason: str, key: str | None) -> Submission:
+        """Return what `deploy` asks for, checked; its files are not packed yet."""
+        from surefoot.agent.bundle import commit_of
+        from surefoot.cli.who import requested_by
+        from surefoot.config.freeze import freeze
+        from surefoot.store.protocol import Submission
+
+        self.config.environment(environment)
+        version = self.valid_version(version)
+        return Submission(
+            environment=environment,
+            version=version,
+            plan=freeze(self.config, environment),
+            requested_by=requested_by(),
+            reason=reason,
+            key=key,
+            commit=commit_of(self.config.folder),
+        )
+
+    def refuse_unsupported_gates(self, environment: str) -> None:
+        """Refuse to deploy past a gate that the config asks for and this version does not hold."""
+        gates = self.config.environment(environment).unsupported_gates
+        if gates:
+            raise ConfigError(
+                f"environments.{environment} asks for {', '.join(gates)}, which this version does not enforce",
+                code=Code.CONFIG_KEY,
+                hint=f"take {'it' if len(gates) == 1 else 'them'} out of the config, or use a version that does",
+            )
+
+    def files(self) -> Bundle:
+        """Return the files that a deployment runs from, as they are now."""
+        from surefoot.agent.bundle import pack
+
+        return pack(self.config.folder, self.config.path)
+
+    def know_environment(self, store: Store, environment: str) -> None:
+        """Refuse an environment that neither the config nor the journal knows."""
+        known = {row.name for row in store.environments()} | set(self.environment_names())
+        if environment not in known:
+            raise self.unknown_environment(environment, known)
+
+    def unknown_environment(self, name: str, known: Iterable[str]) -> NotFoundError:
+        """Return the refusal of an environment."""
+        names = sorted(known)
+        meant = did_you_mean(name, names) or (f"there are: {', '.join(names)}" if names else "surefoot init")
+        return NotFoundError(f"there is no environment {name!r}", code=Code.ENVIRONMENT_UNKNOWN, hint=meant)
+
+    def accepted(self, deployment: str, new: bool, key: str | None) -> None:
+        """Say that the store has taken it."""
+        if not new:
+            self.console.note(f"the key {key!r} is known: this is {deployment}, which was submitted before")
+
+    def shown(self, store: Store, state: Deployment) -> dict[str, Any]:
+        """Return the JSON of `show`."""
+        from surefoot.core import views
+
+        place = None if state.status.terminal else store.queue_position(state.id)
+        return views.show(state, place)
+
+    def hint_for(self, state: Deployment, failure: Failure) -> str:
+        """Return what a person does next."""
+        if state.status is Status.STRANDED and state.resolved is None:
+            repaired = f"repair the hosts by hand, then: surefoot resolve {state.id} --reason TEXT"
+            return f"{failure.hint}; {repaired}" if failure.hint else repaired
+        if failure.code is Code.CANCELLED:
+            return failure.hint or f"surefoot show {state.id}"
+        return failure.hint or f"surefoot logs {state.id}"

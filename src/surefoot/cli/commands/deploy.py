@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What changes hosts, and what ends or repairs such a change: deploy, rollback, cancel, resolve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from surefoot.cli.lazy import command
+from surefoot.cli.params import DURATION, TEXT
+
+if TYPE_CHECKING:
+    from surefoot.cli.following import Patience
+    from surefoot.core.deployment import Deployment
+
+
+def following(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of all commands that submit and follow."""
+    options = (
+        click.option("--detach", is_flag=True, help="End once it is accepted."),
+        click.option("--reason", metavar="TEXT", type=TEXT, default="", help="Why; kept in the journal."),
+        click.option(
+            "--key", metavar="KEY", type=TEXT, help="Submitted again with the same key, it is the same deployment."
+        ),
+        click.option("--timeout", metavar="DURATION", type=DURATION, help="Follow no longer than this; it goes on."),
+        click.option(
+            "--on-interrupt",
+            type=click.Choice(["cancel", "detach"]),
+            default="cancel",
+            show_default=True,
+            help="What SIGINT, SIGTERM and SIGHUP mean while it is followed.",
+        ),
+        click.option("--when-open", is_flag=True, help="Wait for a freeze or a window instead of being refused."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _patience(detach: bool, timeout: float | None, on_interrupt: str) -> Patience:
+    from surefoot.cli.following import Patience
+
+    return Patience(detach=detach, timeout=timeout, cancel_on_interrupt=on_interrupt == "cancel")
+
+
+@command(
+    "deploy",
+    example="surefoot deploy production 2.0\nsurefoot deploy production 2.0 --detach --key build-1042 --output json",
+)
+@click.argument("environment", type=TEXT)
+@click.argument("version", type=TEXT)
+@following
+@click.pass_context
+def deploy(
+    ctx: click.Context,
+    environment: str,
+    version: str,
+    *,
+    detach: bool,
+    reason: str,
+    key: str | None,
+    timeout: float | None,
+    on_interrupt: str,
+    when_open: bool,
+) -> int:
+    """Deploy VERSION to ENVIRONMENT and follow it to its end.
+
+    Exit codes: 0 succeeded, 3 refused, 4 failed and put back, 5 stranded, 6 cancelled, 8 timed out waiting.
+    """
+    from dataclasses import replace
+
+    from surefoot.api.requests import submit
+    from surefoot.cli.app import App
+    from surefoot.cli.following import see_through
+    from surefoot.cli.interrupts import Interrupts
+
+    app = App.of(ctx)
+    submission = app.submission(environment, version, reason=reason, key=key)
+    app.refuse_unsupported_gates(environment)
+    files = app.files()
+    with app.writing() as store, Interrupts() as interrupts:
+        store.put_bundle(files.digest, files.chunks())
+        deployment, new = submit(store, replace(submission, bundle=files.digest))
+        app.accepted(deployment, new, key)
+        return see_through(app, store, deployment, _patience(detach, timeout, on_interrupt), interrupts)
+
+
+@command("rollback", example="surefoot rollback production\nsurefoot rollback production --to 1.9")
+@click.argument("environment", type=TEXT)
+@click.option("--to", "to", metavar="VERSION", type=TEXT, help="Which version; the previous one if not given.")
+@following
+@click.pass_context
+def rollback(
+    ctx: click.Context,
+    environment: str,
+    *,
+    to: str | None,
+    detach: bool,
+    reason: str,
+    key: str | None,
+    timeout: float | None,
+    on_interrupt: str,
+    when_open: bool,
+) -> int:
+    """Deploy the previous version again, with the files which it was deployed with."""
+    from surefoot.api import requests
+    from surefoot.cli.app import App
+    from surefoot.cli.following import see_through
+    from surefoot.cli.interrupts import Interrupts
+    from surefoot.cli.who import requested_by
+
+    app = App.of(ctx)
+    with app.writing() as store:
+        app.know_environment(store, environment)
+        submission = requests.rollback(store, environment, to, by=requested_by(), reason=reason, key=key)
+        with Interrupts() as interrupts:
+            deployment, new = requests.submit(store, submission)
+            app.accepted(deployment, new, key)
+            return see_through(app, store, deployment, _patience(detach, timeout, on_interrupt), interrupts)
+
+
+@command("cancel", example='surefoot cancel production-3 --reason "wrong branch"')
+@click.argument("deployment", metavar="ID", type=TEXT)
+@click.option("--reason", metavar="TEXT", type=TEXT, default="", help="Why; kept in the journal.")
+@click.pass_context
+def cancel(ctx: click.Context, deployment: str, reason: str) -> None:
+    """Ask for a safe end of a deployment: what it changed is put back. Asking again does no harm."""
+    from surefoot.api import requests
+    from surefoot.cli.app import App
+    from surefoot.cli.text import clean
+    from surefoot.cli.who import requested_by
+
+    app = App.of(ctx)
+    with app.writing(existing=True) as store:
+        state = requests.cancel(store, deployment, by=requested_by(), reason=reason)
+        if app.json:
+            app.console.document(app.shown(store, state))
+        elif state.status.terminal:
+            app.console.print(f"{clean(state.id)} is cancelled")
+        else:
+            app.console.print(f"{clean(state.id)}: cancel requested{_goes_on(state)}")
+            app.console.note(f"hint: surefoot events {clean(state.id)} --follow")
+
+
+def _goes_on(state: Deployment) -> str:
+    begun = state.grants > 0 and not state.stops_for_cancel
+    return f", but it is {state.status} and goes on to its end" if begun else ""
+
+
+@command("resolve", example='surefoot resolve production-7 --reason "restored web-2 from its backup"')
+@click.argument("deployment", metavar="ID", type=TEXT)
+@click.option("--reason", metavar="TEXT", type=TEXT, required=True, help="What was done; kept in the journal.")
+@click.option("--unchecked", is_flag=True, help="Take it for true without the health checks.")
+@click.option(
+    "--version",
+    "version",
+    metavar="VERSION",
+    type=TEXT,
+    help="Which version it runs now; hosts are asked if not given.",
+)
+@click.pass_context
+def resolve(ctx: click.Context, deployment: str, reason: str, unchecked: bool, version: str | None) -> int:
+    """Declare the environment of a stranded deployment repaired, and have that checked."""
+    from surefoot.api import requests
+    from surefoot.cli.app import App
+    from surefoot.cli.resolving import see_resolved
+    from surefoot.cli.who import requested_by
+
+    app = App.of(ctx)
+    if version is not None:
+        version = app.valid_version(version)
+    with app.writing(existing=True) as store:
+        state = requests.resolve(
+            store, deployment, by=requested_by(), reason=reason, unchecked=unchecked, version=version
+        )
+        return see_resolved(app, store, state)

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a deploy would do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from surefoot.cli.lazy import command
+from surefoot.cli.params import TEXT
+
+if TYPE_CHECKING:
+    from surefoot.cli.app import App
+    from surefoot.core.plan import Plan, Work
+    from surefoot.store.protocol import EnvironmentRow, Store
+
+
+@command("plan", example="surefoot plan production 2.0")
+@click.argument("environment", type=TEXT)
+@click.argument("version", type=TEXT)
+@click.pass_context
+def plan(ctx: click.Context, environment: str, version: str) -> None:
+    """Show what a deploy would do: steps, hosts, agent and why, gates. Touches nothing."""
+    from surefoot.cli.app import App
+    from surefoot.cli.inventory import hosts_of
+
+    app = App.of(ctx)
+    submission = app.submission(environment, version, reason="", key=None)
+    frozen = submission.plan
+    unsupported = app.config.environment(environment).unsupported_gates
+    hosts = hosts_of(app.config.folder, frozen.inventory) if frozen.inventory else ()
+    with app.reading() as store:
+        shown = _shown(frozen, version, hosts, store.environment(environment), _agent(app, store))
+    shown["gates"] += [f"{gate}: not enforced by this version" for gate in unsupported]
+    if app.json:
+        app.console.document(shown)
+    else:
+        _tell(app, shown)
+
+
+def _agent(app: App, store: Store) -> tuple[str | None, tuple[str, ...]]:
+    """Return which agent would claim now, and why."""
+    from surefoot.cli.following import SILENT
+    from surefoot.core.lease import Candidate, choose, rank
+
+    if not app.has_agents:
+        return None, ("no agents in the config: deploy runs its own",)
+    rows = store.agents(SILENT)
+    candidates = [
+        Candidate(r.report.name, r.report.role, r.status, r.report.preference, r.report.running, r.reason) for r in rows
+    ]
+    order = [agent for agent in rank(candidates) if choose(agent.name, candidates).eligible]
+    first = next((agent for agent in order if agent.running is None), next(iter(order), None))
+    if first is None:
+        why = tuple(f"{c.name} {c.status}" + (f" ({c.reason})" if c.reason else "") for c in candidates)
+        return None, (*why, "no agent is online; the deployment would wait")
+    return first.name, choose(first.name, candidates).reasons
+
+
+def _shown(
+    plan: Plan,
+    version: str,
+    hosts: tuple[str, ...],
+    environment: EnvironmentRow,
+    agent: tuple[str | None, tuple[str, ...]],
+) -> dict[str, Any]:
+    return {
+        "project": plan.project,
+        "environment": plan.environment,
+        "version": version,
+        "current_version": environment.current_version,
+        "hosts": list(hosts),
+        "steps": [
+            {
+                "name": step.name,
+                "does": _work(step.work),
+                "undo": None if step.undo is None else _work(step.undo),
+                "attempts": step.retry.attempts,
+                "delay_seconds": step.retry.delay,
+                "timeout_seconds": step.retry.timeout,
+            }
+            for step in plan.steps
+        ],
+        "preflight": [check.name or check.kind for check in plan.preflight],
+        "health": [check.name or check.kind for check in plan.health],
+        "agent": agent[0],
+        "agent_reasons": list(agent[1]),
+        "gates": [f"locked by {environment.locked_by}"] if environment.locked_by else [],
+        "running": environment.running,
+        "queue": list(environment.queue),
+    }
+
+
+def _work(work: Work) -> str:
+    from surefoot.core.plan import Command, Playbook
+
+    match work:
+        case Command(run=text):
+            return f"run {text}"
+        case Playbook(playbook=path):
+            return f"playbook {path}"
+
+
+def _tell(app: App, shown: dict[str, Any]) -> None:
+    from surefoot.cli.text import clean, duration
+
+    say = app.console.print
+    say(
+        clean(
+            f"{shown['project']} {shown['environment']}: {shown['current_version'] or 'nothing'} → {shown['version']}"
+        )
+    )
+    say(clean(f"  hosts   {', '.join(shown['hosts']) or 'none'}"))
+    say(clean(f"  agent   {shown['agent'] or 'none'}"))
+    for why in shown["agent_reasons"]:
+        say(clean(f"          {why}"))
+    waits = [name for name in (shown["running"], *shown["queue"]) if name]
+    say(clean(f"  before  {', '.join(waits) or 'nothing'}"))
+    say(clean(f"  gates   {', '.join(shown['gates']) or 'none'}"))
+    for what in ("preflight", "health"):
+        if shown[what]:
+            say(clean(f"  {what:<9}{', '.join(shown[what])}"))
+    say()
+    app.console.table(
+        ("", "STEP", "DOES", "UNDO", "ATTEMPTS", "TIMEOUT"),
+        [
+            (
+                place,
+                step["name"],
+                step["does"],
+                step["undo"] or "-",
+                step["attempts"],
+                duration(step["timeout_seconds"]),
+            )
+            for place, step in enumerate(shown["steps"], 1)
+        ],
+    )
+    if shown["gates"]:
+        say()
+        say(f"A deploy would be refused: {clean(shown['gates'][0])}")

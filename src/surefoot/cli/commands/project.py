@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The project's files: write a first config, check the one there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from surefoot.cli.lazy import command
+from surefoot.cli.params import TEXT
+
+
+@command("init", example="surefoot init\nsurefoot init --example ansible")
+@click.option("--example", "name", metavar="NAME", type=TEXT, help="Which example; a small one if not given.")
+@click.pass_context
+def init(ctx: click.Context, name: str | None) -> None:
+    """Write a commented surefoot.yml, and what it needs, into this folder."""
+    from surefoot.cli.app import App
+    from surefoot.config.templates import write_template
+
+    app = App.of(ctx)
+    written = write_template(name, Path.cwd())
+    if app.json:
+        app.console.document({"written": [str(path) for path in written]})
+        return
+    for path in written:
+        app.console.print(f"wrote {path}")
+    app.console.note("hint: surefoot check, then surefoot plan ENV VERSION")
+
+
+@command("check", example="surefoot check\nsurefoot check --config deploy/surefoot.yml")
+@click.pass_context
+def check(ctx: click.Context) -> None:
+    """Validate the config; every problem is named with file, line, key and what is allowed."""
+    from surefoot.cli.app import App
+    from surefoot.cli.text import clean
+
+    app = App.of(ctx)
+    config = app.config
+    if app.json:
+        app.console.document(
+            {
+                "config": str(app.config_path),
+                "project": config.project,
+                "environments": list(config.environments),
+                "agents": list(config.agents or ()),
+            }
+        )
+        return
+    environments = len(config.environments)
+    app.console.print(
+        clean(
+            f"{app.config_path}: valid; project {config.project}, {environments} environment{'s' * (environments != 1)}"
+        )
+    )

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Streams: a deployment's events and its log, as they are or as they grow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from surefoot.cli.lazy import command
+from surefoot.cli.params import TEXT
+
+if TYPE_CHECKING:
+    from surefoot.api.follow import Update
+    from surefoot.cli.app import App
+
+
+@command("events", example="surefoot events production-3 --follow\nsurefoot events production-3 --output json")
+@click.argument("deployment", metavar="ID", type=TEXT)
+@click.option("--follow", is_flag=True, help="Go on until the deployment has ended.")
+@click.pass_context
+def events(ctx: click.Context, deployment: str, follow: bool) -> None:
+    """Show a deployment's journal: all that happened, in order."""
+    from surefoot.cli.app import App
+    from surefoot.cli.sentences import sentence
+    from surefoot.cli.text import clean
+    from surefoot.cli.views.plain import clock
+    from surefoot.core import views
+
+    app = App.of(ctx)
+
+    def tell(update: Update) -> None:
+        for entry in update.entries:
+            if app.json:
+                app.console.line(views.event(entry))
+            else:
+                app.console.print(f"{entry.seq:>4}  {clock(entry.at)}  {clean(sentence(entry))}")
+
+    _stream(app, deployment, follow, tell, log=False)
+
+
+@command("logs", example="surefoot logs production-3 --follow")
+@click.argument("deployment", metavar="ID", type=TEXT)
+@click.option("--follow", is_flag=True, help="Go on until the deployment has ended.")
+@click.pass_context
+def logs(ctx: click.Context, deployment: str, follow: bool) -> None:
+    """Show what a deployment's steps printed, and what the agents say of them."""
+    from surefoot.cli.app import App
+    from surefoot.cli.views.plain import clock, log_text
+    from surefoot.core.views import rfc3339
+
+    app = App.of(ctx)
+
+    def tell(update: Update) -> None:
+        for line in update.lines:
+            if app.json:
+                app.console.line(
+                    {
+                        "id": line.id,
+                        "at": rfc3339(line.at),
+                        "stream": line.stream,
+                        "step": line.step,
+                        "direction": line.direction,
+                        "attempt": line.attempt,
+                        "host": line.host,
+                        "agent": line.agent,
+                        "token": line.token,
+                        "text": line.text,
+                    }
+                )
+            else:
+                app.console.print(f"{clock(line.at)}  {log_text(line)}")
+
+    _stream(app, deployment, follow, tell, log=True)
+
+
+def _stream(app: App, deployment: str, follow: bool, tell: Callable[[Update], None], *, log: bool) -> None:
+    """Tell what there is, and with `follow` what comes until the end."""
+    from surefoot.api.follow import Follower, StoreAway, StoreBack
+
+    with app.reading() as store:
+        follower = Follower(store, deployment, log=log)
+        if not follow:
+            tell(follower.rest())
+            return
+        for news in follower.news():
+            match news:
+                case StoreAway(error):
+                    app.console.warn(f"{error.message}; trying again", error.hint)
+                case StoreBack():
+                    app.console.note("the store is back")
+                case _:
+                    tell(news)
+        tell(follower.rest())

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where output goes: results to stdout, progress to stderr; JSON alone on stdout where it is asked for.
+
+Guarantees: text reaches a terminal only clean (see `text`); no colours but on a terminal; JSON is ASCII, so that no
+terminal, locale or log collector can break it. What can't be written because its reader is gone raises
+BrokenPipeError on stdout, and is dropped on stderr: progress must never end what it tells of.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from surefoot.cli.settings import Settings
+from surefoot.cli.text import clean, table
+
+_COLORS = {
+    "succeeded": "green",
+    "online": "green",
+    "running": "cyan",
+    "queued": "blue",
+    "waiting": "yellow",
+    "degraded": "yellow",
+    "draining": "yellow",
+    "rolling_back": "yellow",
+    "rolled_back": "yellow",
+    "cancelled": "magenta",
+    "interrupted": "magenta",
+    "failed": "red",
+    "stranded": "red",
+    "offline": "red",
+}
+
+
+class Console:
+    """The two streams, as the global options want them."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Take what the global options say."""
+        self.json = settings.json
+        self.colors = not settings.no_color and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+    # -- results -------------------------------------------------------------------------------------
+
+    def print(self, text: str = "") -> None:
+        """Print one line for people to stdout."""
+        click.echo(self._styled(text, sys.stdout))
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Print a table for people."""
+        first, *lines = table(head, [[clean(str(cell)) for cell in row] for row in rows])
+        self.print(click.style(first, bold=True) if self.colors else first)
+        for line in lines:
+            self.print(self._words(line))
+
+    def document(self, value: Any) -> None:
+        """Print one JSON document."""
+        click.echo(json.dumps(value, indent=2, allow_nan=False))
+
+    def line(self, value: Any) -> None:
+        """Print one line of JSON Lines, at once."""
+        click.echo(json.dumps(value, allow_nan=False))
+        sys.stdout.flush()
+
+    # -- progress ------------------------------------------------------------------------------------
+
+    def note(self, text: str) -> None:
+        """Say one thing on stderr, where somebody still listens."""
+        try:
+            click.echo(self._styled(text, sys.stderr), err=True)
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            return
+
+    def warn(self, text: str, hint: str = "") -> None:
+        """Warn on stderr."""
+        self.note(f"{self.paint('warning:', 'yellow')} {clean(text)}")
+        if hint:
+            self.note(f"hint: {clean(hint)}")
+
+    # -- colours -------------------------------------------------------------------------------------
+
+    def paint(self, text: str, color: str) -> str:
+        """Return coloured text; the colour is taken out again where the stream is no terminal."""
+        return click.style(text, fg=color) if self.colors else text
+
+    def status(self, status: str) -> str:
+        """Return a status in its colour."""
+        color = _COLORS.get(status)
+        return self.paint(status, color) if color else status
+
+    def _words(self, line: str) -> str:
+        """Colour the first status in a table's line."""
+        for word in line.split("  "):
+            if (bare := word.strip()) in _COLORS:
+                return line.replace(bare, self.status(bare), 1) if self.colors else line
+        return line
+
+    def _styled(self, text: str, stream: Any) -> str:
+        return text if self.colors and stream.isatty() else click.unstyle(text)

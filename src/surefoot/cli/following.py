@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an accepted deployment to the exit code: follow it, cancel it on a signal, leave it to others, tell its
+outcome.
+
+Guarantees: a signal becomes a durable cancel however long the store takes to come back, and does not end the process;
+where no agents are configured one runs in this process, or (once nobody follows any more) in a process of its own, so
+that what was accepted ends.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from surefoot.api import requests
+from surefoot.api.follow import Follower, StoreAway, StoreBack, Update
+from surefoot.cli.own_agent import OwnAgent, start_in_background
+from surefoot.cli.views.base import View, view_for
+from surefoot.core.errors import Exit, NotFoundError, StoreError, WaitTimeoutError
+from surefoot.core.lease import AgentStatus
+from surefoot.core.status import Status
+
+if TYPE_CHECKING:
+    from surefoot.cli.app import App
+    from surefoot.cli.interrupts import Interrupts
+    from surefoot.core.deployment import Deployment
+    from surefoot.store.protocol import Store
+
+#: Seconds between tries to write a cancel while the store is away.
+CANCEL_AGAIN = 0.5
+#: Seconds without a sign of life after which an agent is called offline, for people.
+SILENT = 5.0
+
+EXITS = {
+    Status.SUCCEEDED: Exit.DONE,
+    Status.FAILED: Exit.REFUSED,
+    Status.ROLLED_BACK: Exit.PUT_BACK,
+    Status.STRANDED: Exit.STRANDED,
+    Status.CANCELLED: Exit.CANCELLED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to follow, and what a signal means."""
+
+    detach: bool = False
+    timeout: float | None = None
+    cancel_on_interrupt: bool = True
+
+
+class _Left(Exception):  # noqa: N818 - the follower goes, nothing is wrong
+    """Nobody follows any more; the deployment goes on."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+def see_through(app: App, store: Store, deployment: str, patience: Patience, interrupts: Interrupts) -> int:
+    """Follow an accepted deployment as the caller wants it; return the exit code."""
+    if patience.detach:
+        return _detach(app, store, deployment)
+    agent = None if app.has_agents else OwnAgent(app, until=deployment)
+    view = view_for(app.console)
+    try:
+        if agent is not None:
+            agent.start()
+        else:
+            warn_if_alone(app, store)
+        state = _follow(store, deployment, patience=patience, interrupts=interrupts, view=view, agent=agent)
+    except _Left as left:
+        view.close()
+        return _leave(app, store, deployment, agent, left)
+    finally:
+        view.close()
+        if agent is not None:
+            agent.stop()
+    return conclude(app, store, state)
+
+
+def _detach(app: App, store: Store, deployment: str) -> int:
+    if app.has_agents:
+        warn_if_alone(app, store)
+    else:
+        start_in_background(app)
+    if app.json:
+        app.console.document(app.shown(store, requests.load(store, deployment)))
+    else:
+        app.console.print(deployment)
+        app.console.note(f"hint: surefoot events {deployment} --follow")
+    return Exit.DONE
+
+
+def _leave(app: App, store: Store, deployment: str, agent: OwnAgent | None, left: _Left) -> int:
+    """Go while the deployment goes on, in another agent's hands."""
+    if agent is not None:
+        agent.stop()
+        start_in_background(app)
+    if app.json:
+        app.console.document(app.shown(store, requests.load(store, deployment)))
+    raise WaitTimeoutError(f"{left.why}; {deployment} goes on", hint=f"surefoot events {deployment} --follow")
+
+
+def _follow(
+    store: Store,
+    deployment: str,
+    *,
+    patience: Patience,
+    interrupts: Interrupts,
+    view: View,
+    agent: OwnAgent | None,
+) -> Deployment:
+    detached = threading.Event()
+    gone = threading.Event()
+    interrupts.answer_with(
+        _cancel_when_told(store, deployment, view, gone)
+        if patience.cancel_on_interrupt
+        else lambda _signal: detached.set()
+    )
+    deadline = None if patience.timeout is None else time.monotonic() + patience.timeout
+
+    def check() -> None:
+        if detached.is_set():
+            raise _Left(f"{interrupts.first} ends the following")
+        if deadline is not None and time.monotonic() >= deadline:
+            raise _Left("the time to wait is over")
+        if agent is not None:
+            agent.check()
+
+    try:
+        return watch(Follower(store, deployment), view, check)
+    finally:
+        gone.set()
+
+
+def watch(
+    follower: Follower,
+    view: View,
+    check: Callable[[], None] = lambda: None,
+    until: Callable[[Deployment], bool] = lambda state: state.status.terminal,
+) -> Deployment:
+    """Show what happens until `until` holds; `check` is called at least every half second and may raise."""
+    state: Deployment | None = None
+    for news in follower.news(until):
+        match news:
+            case Update(state):
+                view.update(news)
+            case StoreAway(error):
+                view.say(f"{error.message}; trying again")
+            case StoreBack():
+                view.say("the store is back")
+        if state is None or not until(state):
+            check()
+    view.update(follower.rest())
+    assert state is not None
+    return state
+
+
+def _cancel_when_told(store: Store, deployment: str, view: View, gone: threading.Event) -> Callable[[str], None]:
+    """Return what a signal does: it asks for a safe end, trying until that is written."""
+    from surefoot.cli.who import requested_by
+
+    def answer(signal: str) -> None:
+        while not gone.is_set():
+            try:
+                requests.cancel(store, deployment, by=requested_by(), reason=signal)
+            except StoreError as error:
+                view.say(f"{signal}: the cancel is not written yet: {error.message}")
+                gone.wait(CANCEL_AGAIN)
+            except NotFoundError:
+                return  # it has ended meanwhile
+            else:
+                view.say(f"{signal}: cancel requested; following {deployment} to its safe end")
+                return
+
+    return answer
+
+
+def conclude(app: App, store: Store, state: Deployment) -> int:
+    """Tell how it ended; return the exit code of that."""
+    from surefoot.cli.errors import write_error
+    from surefoot.cli.text import clean, duration
+
+    if app.json:
+        app.console.document(app.shown(store, state))
+    else:
+        took = duration((state.finished_at or state.last_at) - state.requested_at)
+        what = clean(f"{state.id} {state.environment} {state.version}")
+        app.console.print(f"{what}: {app.console.status(state.status)} after {took}")
+    if state.status is not Status.SUCCEEDED and state.outcome is not None:
+        write_error(state.outcome.code, state.outcome.message, app.hint_for(state, state.outcome))
+        for line in state.outcome.evidence.splitlines()[-10:]:
+            app.console.note(f"  {clean(line)}")
+    return EXITS[state.status]
+
+
+def warn_if_alone(app: App, store: Store) -> None:
+    """Say so where no agent is there to take the work."""
+    rows = store.agents(SILENT)
+    if any(row.status in (AgentStatus.ONLINE, AgentStatus.DEGRADED) for row in rows):
+        return
+    name = next(iter(app.agent_names), "NAME")
+    app.console.warn("no agent is online; the deployment waits until one is", f"surefoot agent run {name}")

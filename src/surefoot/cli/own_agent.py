@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent that `deploy` runs by itself where the config names none: in a thread of this process, or in the
+background.
+
+Guarantees: an agent in a thread hands over before the process ends by itself; killed with the process, it leaves what
+every killed agent leaves: a journal from which the next one goes on, and no process. The store's URL, which may hold
+a password, reaches the background process by its environment, never by its arguments.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from surefoot.cli.who import own_agent_name
+from surefoot.core.errors import SurefootError
+from surefoot.core.lease import Role
+
+if TYPE_CHECKING:
+    from surefoot.cli.app import App
+
+#: Seconds that an agent gets to hand over; with a store that is away it needs as long as its lease is good.
+HANDOVER = 30.0
+
+
+class OwnAgent:
+    """An agent in a thread, until one deployment wants no agent any more."""
+
+    def __init__(self, app: App, until: str) -> None:
+        """Nothing runs before `start`."""
+        self._app = app
+        self._until = until
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="agent", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise what ended the agent, if anything did."""
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def stop(self) -> None:
+        """Have it hand over, and wait for that."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(HANDOVER)
+
+    def _run(self) -> None:
+        from surefoot.agent.service import AgentOptions, run_agent
+
+        app = self._app
+        options = AgentOptions(
+            name=own_agent_name(), role=Role.PRIMARY, ttl=app.lease_ttl, state=app.state_folder, until=self._until
+        )
+        try:
+            run_agent(options, app.store_url, stop=self._stop, log=self._say)
+        except SurefootError as error:
+            self._error = error
+        except BaseException as error:
+            self._error = RuntimeError(f"the agent in this process ended: {error!r}")
+            self._error.__cause__ = error
+
+    def _say(self, text: str) -> None:
+        if self._app.settings.verbose:
+            from surefoot.cli.text import clean
+
+            self._app.console.note(clean(text))
+
+
+def start_in_background(app: App) -> None:
+    """Start an agent in a process of its own that works until nothing is left to do."""
+    app.state_folder.mkdir(parents=True, exist_ok=True)
+    name = f"{own_agent_name()}-background"
+    call = [sys.executable, "-m", "surefoot", "agent", "run", name, "--role", Role.EMERGENCY.value, "--once"]
+    env = {**os.environ, "SUREFOOT_STORE": app.store_url}
+    if app.config_path is not None:
+        env["SUREFOOT_CONFIG"] = str(app.config_path)
+    with (app.state_folder / "background.log").open("ab") as log:
+        subprocess.Popen(
+            call,
+            env=env,
+            cwd=app.state_folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One sentence for each event of a journal, as the follow view and `events` tell it."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from surefoot.cli.text import duration
+from surefoot.core import events as ev
+from surefoot.core.errors import Failure
+from surefoot.core.events import Entry
+from surefoot.core.plan import Direction
+
+
+def sentence(entry: Entry) -> str:  # noqa: PLR0911, PLR0912 - one case per event
+    """Say what happened. The text is not clean yet."""
+    match entry.event:
+        case ev.Accepted() as e:
+            by = f" by {e.requested_by}" if e.requested_by else ""
+            return f"{e.id} accepted: {e.version} to {e.environment}{by}" + (f" ({e.reason})" if e.reason else "")
+        case ev.LeaseGranted() as e:
+            return _granted(e)
+        case ev.HandedOver(cause=cause):
+            return f"{entry.agent} hands over: {cause}"
+        case ev.PreflightPassed(warnings=warnings):
+            return "preflight passed" + (f", with warnings: {'; '.join(warnings)}" if warnings else "")
+        case ev.PreflightFailed(failure=failure):
+            return f"preflight failed: {told(failure)}"
+        case ev.FenceRaised(hosts=hosts):
+            return f"fence raised to {entry.token} on {_hosts(hosts)}"
+        case ev.FenceFailed(failure=failure):
+            return f"fence not raised: {told(failure)}"
+        case ev.StepStarted() as e:
+            return f"{_step(e.step, e.direction)} started{_attempt(e.attempt)}"
+        case ev.StepSucceeded() as e:
+            changed = "" if e.changed is None else f", {e.changed} changed"
+            return f"{_step(e.step, e.direction)} succeeded{changed}"
+        case ev.StepFailed() as e:
+            return f"{_step(e.step, e.direction)} failed{_attempt(e.attempt)}: {told(e.failure)}"
+        case ev.StepInterrupted() as e:
+            return f"{_step(e.step, e.direction)} interrupted: {e.cause}"
+        case ev.HealthPassed(checks=checks):
+            return "healthy" + (f": {checks} check{'s' * (checks != 1)} passed" if checks else "")
+        case ev.HealthFailed(failure=failure):
+            return f"not healthy: {told(failure)}"
+        case ev.VersionsRecorded() as e:
+            return f"{_hosts(e.hosts)} run {e.version or 'no version'}"
+        case ev.VersionsMixed(failure=failure):
+            return f"versions differ: {told(failure)}"
+        case ev.CancelRequested() as e:
+            return f"cancel requested by {e.by or 'someone'}" + (f": {e.reason}" if e.reason else "")
+        case ev.UndoStarted(cause=cause):
+            return f"putting back: {told(cause)}"
+        case ev.Finished() as e:
+            return f"{e.status}" + (f": {told(e.reason)}" if e.reason else "")
+        case ev.ResolveRequested() as e:
+            return f"{e.by or 'someone'} says it is repaired: {e.reason}"
+        case ev.ResolveRefused(failure=failure):
+            return f"not repaired: {told(failure)}"
+        case ev.Resolved() as e:
+            return f"resolved{', unchecked' if e.unchecked else ''}: runs {e.version or 'no version'}"
+        case _:
+            assert_never(entry.event)
+
+
+def told(failure: Failure) -> str:
+    """Return a failure's message with where it happened."""
+    return failure.message + (f" (on {failure.host})" if failure.host and failure.host not in failure.message else "")
+
+
+def _granted(e: ev.LeaseGranted) -> str:
+    why = f" ({'; '.join(e.reasons)})" if e.reasons else ""
+    if e.taken_from is None:
+        return f"{e.agent} runs it with token {e.token}{why}"
+    after = "" if e.waited is None else f" after {duration(e.waited)}"
+    return f"{e.agent} takes over from {e.taken_from}{after} with token {e.token}{why}"
+
+
+def _step(name: str, direction: Direction) -> str:
+    return f"undo of {name}" if direction is Direction.UNDO else f"step {name}"
+
+
+def _attempt(number: int) -> str:
+    return f" (attempt {number})" if number > 1 else ""
+
+
+def _hosts(hosts: tuple[str, ...]) -> str:
+    if not hosts:
+        return "the hosts"
+    return ", ".join(hosts) if len(hosts) <= 4 else f"{len(hosts)} hosts"
