@@ -479,6 +479,16 @@ def test_a_second_process_of_one_name_is_refused(opened: Callable[[], Store]) ->
     assert second.enter("other", "o-1") is not None
 
 
+def test_many_agents_that_enter_at_once_all_have_their_presence(opened: Callable[[], Store]) -> None:
+    stores = [opened() for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: stores[n].enter(f"agent {n}/ä", f"{n}"), range(8)))
+    for n in range(8):
+        with pytest.raises(NotAllowedError):
+            stores[0].enter(f"agent {n}/ä", "another")
+    assert stores[0].enter("new", "1") is not None
+
+
 def test_a_new_process_takes_over_the_name_of_one_that_has_no_presence(store: Store) -> None:
     assert store.report(report("a", "a-1"))
     assert store.report(report("a", "a-2"))

@@ -163,7 +163,7 @@ except StoreError as error:
 """
         other = str(pwd.getpwnam("nobody").pw_uid)
         done = subprocess.run(
-            [sys.executable, "-c", program, str(folder / "s.db"), other], capture_output=True, text=True
+            [sys.executable, "-c", program, str(folder / "s.db"), other], capture_output=True, text=True, check=True
         )
         assert done.stdout.strip() == "SF-STORE-READ-ONLY"
     finally:
@@ -172,8 +172,15 @@ except StoreError as error:
         folder.rmdir()
 
 
+@pytest.mark.parametrize(("used", "spared"), [("sqlite", "psycopg"), ("postgres", "sqlite3")])
+def test_one_databases_driver_is_not_imported_for_the_other(used: str, spared: str) -> None:
+    program = f"import sys, surefoot.store.{used}; print({spared!r} in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 class Cutter:
-    """A TCP proxy that cuts a connection when it sees some bytes: before the server has them, or before the client has its answer."""
+    """A TCP proxy that cuts a line at some bytes: before the server has them, or before the client is answered."""
 
     def __init__(self, port: int) -> None:
         self._server = socket.create_server(("127.0.0.1", 0))

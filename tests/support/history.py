@@ -9,8 +9,8 @@ import psycopg
 
 _SUMMARY = (
     """{"id":"prod-%s","environment":"prod","number":%s,"version":"%s.0.0","status":"succeeded","previous_version":null,"""
-    """"requested_by":"history","requested_at":1.0,"started_at":1.0,"finished_at":2.0,"agent":"a","token":1,"takeovers":0,"""
-    """"seq":3,"wants_agent":false}"""
+    """"requested_by":"history","requested_at":1.0,"started_at":1.0,"finished_at":2.0,"agent":"a","token":1,"""
+    """"takeovers":0,"seq":3,"wants_agent":false}"""
 )
 _SERIES = {
     "sqlite": "WITH RECURSIVE s(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM s WHERE n < {last})",
@@ -27,15 +27,17 @@ def add_history(url: str, count: int, first: int = 2) -> None:
     third, tail = rest.split("%s", 1)
     summary = f"'{head}' || n || '{middle}' || n || '{third}' || n || '{tail}'"
     statements = [
-        f"""{series} INSERT INTO deployments (id, environment, number, submission, version, status, wants_agent, token, seq,
-            requested_at, finished_at, summary)
+        f"""{series} INSERT INTO deployments
+            (id, environment, number, submission, version, status, wants_agent, token, seq, requested_at,
+            finished_at, summary)
         SELECT 'prod-' || n, 'prod', n, 'once:' || n, n || '.0.0', 'succeeded', 0, 1, 3, 1.0, 2.0, {summary} FROM s""",
         f"UPDATE environments SET next_number = {first + count} WHERE name = 'prod'",
     ]
     for seq in (1, 2, 3):
         statements.append(
             f"""{series} INSERT INTO events (deployment, seq, at, type, data, event_id, place)
-            SELECT 'prod-' || n, {seq}, 1.0, 'handed_over', '{{"type":"handed_over","cause":"history"}}', 'h' || n || '-{seq}', 0
+            SELECT 'prod-' || n, {seq}, 1.0, 'handed_over', '{{"type":"handed_over","cause":"history"}}',
+                'h' || n || '-{seq}', 0
             FROM s"""
         )
     if database == "sqlite":

@@ -7,6 +7,7 @@ test session, even if that is killed. PostgreSQL refuses to run as root: then it
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
 import itertools
@@ -104,12 +105,14 @@ class PostgresServer:
     def freeze(self) -> None:
         """Stop every process of the server in its tracks; connections stay open and answer nothing."""
         for process in self._processes():
-            process.suspend()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
 
     def thaw(self) -> None:
         """Let a frozen server go on."""
         for process in self._processes():
-            process.resume()
+            with contextlib.suppress(psutil.NoSuchProcess):  # a session may end by itself
+                process.resume()
 
     def close(self) -> None:
         """End the server and remove its folder."""

@@ -29,7 +29,7 @@ class FlockPresence:
     def __init__(self, folder: Path) -> None:
         """Take the folder of the lock files; it is made when it is needed."""
         self._folder = folder
-        self._held: dict[str, int] = {}
+        self._held: dict[str, tuple[int, str]] = {}
 
     def _path(self, agent: str) -> Path:
         name = quote(agent, safe="", errors="replace")
@@ -40,7 +40,9 @@ class FlockPresence:
     def enter(self, agent: str, incarnation: str) -> int:
         """Take the presence and return the descriptor that carries it; the same one if this process has it already."""
         if (held := self._held.get(agent)) is not None:
-            return held
+            if held[1] != incarnation:
+                raise duplicate(agent)
+            return held[0]
         self._folder.mkdir(parents=True, exist_ok=True)
         fd = os.open(self._path(agent), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         for _ in range(TRIES):
@@ -51,7 +53,7 @@ class FlockPresence:
                 continue
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"{os.getpid()} {incarnation}\n".encode(errors="replace"), 0)
-            self._held[agent] = fd
+            self._held[agent] = (fd, incarnation)
             return fd
         os.close(fd)
         raise duplicate(agent)
@@ -77,7 +79,7 @@ class FlockPresence:
 
     def close(self) -> None:
         """Let go of what this process holds; shims that inherited a descriptor keep theirs."""
-        for fd in self._held.values():
+        for fd, _ in self._held.values():
             os.close(fd)
         self._held.clear()
 

@@ -33,7 +33,7 @@ from surefoot.store.protocol import (
     Submission,
     Work,
 )
-from surefoot.store.rows import agent_row
+from surefoot.store.rows import agent_row, lease_row
 from surefoot.store.sightings import Sightings
 
 
@@ -220,8 +220,7 @@ class MemoryStore:
         return None if row is None or row.holder is None else Grant(environment, row.holder, row.token)
 
     def _lease_row(self, name: str, row: _Environment) -> LeaseRow:
-        age = max(0.0, self._clock() - row.renewed_at)
-        return LeaseRow(name, row.holder, row.token, row.renewals, row.ttl, age)
+        return lease_row(name, row.holder, row.token, row.renewals, row.ttl, self._clock() - row.renewed_at)
 
     def work(self) -> list[Work]:
         """Return the environments that want an agent; see the protocol."""

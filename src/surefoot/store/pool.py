@@ -47,10 +47,14 @@ class Pool(Generic[C]):
             self._give(conn)
 
     def _take(self) -> C:
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
-        return self._connect()
+        while True:
+            with self._lock:
+                conn = self._idle.pop() if self._idle else None
+            if conn is None:
+                return self._connect()
+            if not self._broken(conn):
+                return conn
+            _close(conn)
 
     def _give(self, conn: C) -> None:
         if self._broken(conn):

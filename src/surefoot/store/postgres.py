@@ -17,6 +17,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -85,6 +86,14 @@ _CLASSES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], Code], ...]
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Entered:
+    """A presence that this process holds."""
+
+    incarnation: str
+    session: Session
+
+
 class PostgresStore(SqlStore):
     """See the module's docstring."""
 
@@ -98,9 +107,8 @@ class PostgresStore(SqlStore):
         self._parameters, self._where = _parameters(url, read_only)
         self._pool: Pool[Session] = Pool(self._connect, broken=ended)
         self._listener = Listener(self._connect)
-        self._presence: Session | None = None
         self._presence_lock = threading.RLock()
-        self._entered: tuple[str, str] | None = None
+        self._entered: dict[str, _Entered] = {}
         self._seen = 0
         try:
             self._insist(self._prepare, repeatable=True)
@@ -175,54 +183,57 @@ class PostgresStore(SqlStore):
             return self._enter(agent, incarnation)
 
     def _enter(self, agent: str, incarnation: str) -> tuple[int, ...]:
-        if self._presence is not None and self._entered == (agent, incarnation) and not ended(self._presence):
-            return (self._presence.fileno(),)
-        self._leave()
+        held = self._entered.get(agent)
+        if held is not None and held.incarnation != incarnation:
+            raise duplicate(agent)
+        if held is not None and not ended(held.session):
+            return (held.session.fileno(),)
+        key = self._number(agent)
+        session = self._insist(lambda: self._take(key), repeatable=True)
+        if session is None:
+            raise duplicate(agent)
+        try:
+            server = str(self._insist(lambda: self._q.server(session), repeatable=True))
+            self._write(lambda conn: self._q.take_presence(conn, agent=agent, incarnation=incarnation, server=server))
+        except SurefootError:
+            _close(session)
+            raise
+        self._entered[agent] = _Entered(incarnation, session)
+        return (session.fileno(),)
 
-        def number(conn: Any) -> int:
+    def _take(self, key: int) -> Session | None:
+        """Return a session that holds a presence's lock, None if another session holds it."""
+        session = self._connect()
+        try:
+            if self._q.try_presence(session, space=PRESENCE_SPACE, lock_key=key):
+                return session
+        except psycopg.Error:
+            _close(session)
+            raise
+        _close(session)
+        return None
+
+    def _number(self, agent: str) -> int:
+        """Return the number of the agent's lock; new agents take theirs one after another."""
+
+        def work(conn: Any) -> int:
+            self._q.lock_numbers(conn)
             self._q.add_presence(conn, agent=agent)
             return int(self._q.lock_key(conn, agent=agent))
 
-        def take() -> Session | None:
-            session = self._connect()
-            try:
-                if self._q.try_presence(session, space=PRESENCE_SPACE, lock_key=key):
-                    return session
-            except psycopg.Error:
-                session.close()
-                raise
-            session.close()
-            return None
+        return self._write(work)
 
-        key = self._write(number)
-        session = self._insist(take, repeatable=True)
-        if session is None:
-            raise duplicate(agent)
-        self._presence = session
-        self._write(
-            lambda conn: self._q.take_presence(
-                conn, agent=agent, incarnation=incarnation, server=self._q.server(session)
-            )
-        )
-        self._entered = agent, incarnation
-        return (session.fileno(),)
-
-    def _leave(self) -> None:
-        if self._presence is not None:
-            with suppress(psycopg.Error):
-                self._presence.close()
-        self._presence = None
-
-    def _keep_presence(self) -> None:
-        """Take the presence again if its connection was lost."""
+    def _keep_presences(self) -> None:
+        """Take presences again whose session was lost."""
         with self._presence_lock:
-            if self._entered is not None and (self._presence is None or ended(self._presence)):
-                self._enter(*self._entered)
+            for agent, held in list(self._entered.items()):
+                if ended(held.session):
+                    self._enter(agent, held.incarnation)
 
     def report(self, report: Any) -> bool:
         """Record an agent's sign of life; see the protocol. A presence that a lost connection let fall is retaken."""
         try:
-            self._keep_presence()
+            self._keep_presences()
         except SurefootError as error:
             if error.code is Code.AGENT_DUPLICATE:
                 return False
@@ -239,7 +250,9 @@ class PostgresStore(SqlStore):
     # -- errors -------------------------------------------------------------------------------------------------------
 
     def _transient(self, error: Exception) -> bool:
-        if isinstance(error, errors.DeadlockDetected | errors.SerializationFailure):
+        if isinstance(
+            error, errors.DeadlockDetected | errors.SerializationFailure | errors.IdleInTransactionSessionTimeout
+        ):
             return True
         if isinstance(error, errors.LockNotAvailable | errors.QueryCanceled | errors.DiskFull):
             return False
@@ -261,8 +274,10 @@ class PostgresStore(SqlStore):
     def close(self) -> None:
         """Release everything; see the protocol."""
         self._listener.close()
-        self._leave()
-        self._entered = None
+        with self._presence_lock:
+            for held in self._entered.values():
+                _close(held.session)
+            self._entered.clear()
         self._pool.close()
 
 
@@ -294,13 +309,18 @@ def _parameters(url: str, read_only: bool) -> tuple[dict[str, Any], str]:
     return parameters | {"autocommit": True}, f"{where}/{given.get('dbname') or given.get('user') or ''}"
 
 
+def _close(session: Session) -> None:
+    with suppress(psycopg.Error):  # closing what may be broken already
+        session.close()
+
+
 def _has_schema(conn: Session) -> bool:
     return conn.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [SCHEMA]).fetchone() is not None
 
 
 def _version(conn: Session) -> int:
     """Return the schema's version, 0 for an empty database."""
-    # Asks the catalog's tables: `to_regclass` answers from a cache, which the wait for another starter does not refresh.
+    # Asks the catalog's tables: `to_regclass` answers from a cache that the wait for another starter does not renew.
     table = conn.execute(
         "SELECT 1 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
         " WHERE n.nspname = %s AND c.relname = 'schema_version'",

@@ -94,8 +94,15 @@ def _environment(name: str, rows: list[Row]) -> EnvironmentRow:
         locked_by=locked_by,
         running=running[0] if running else None,
         queue=queue,
-        lease=LeaseRow(name, holder, token, renewals, ttl, max(0.0, age)),
+        lease=lease_row(name, holder, token, renewals, ttl, age),
     )
+
+
+def lease_row(  # noqa: PLR0917 - the columns of a row
+    environment: str, holder: str | None, token: int, renewals: int, ttl: float, age: float
+) -> LeaseRow:
+    """Return a lease; one that was never granted has no age."""
+    return LeaseRow(environment, holder, token, renewals, ttl, max(0.0, age) if token else 0.0)
 
 
 def report_columns(report: AgentReport) -> dict[str, Any]:

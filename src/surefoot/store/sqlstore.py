@@ -35,7 +35,6 @@ from surefoot.store.protocol import (
     Claim,
     EnvironmentRow,
     Grant,
-    LeaseRow,
     LogLine,
     Submission,
     Work,
@@ -134,7 +133,7 @@ class SqlStore(ABC):
                 return once()
             except CommitUnknownError as error:
                 if not repeatable:
-                    raise StoreError("the store was lost while it took something down") from error
+                    raise _commit_unknown() from error
             except self.duplicate_error:
                 raise
             except self.driver_error as error:
@@ -144,7 +143,7 @@ class SqlStore(ABC):
         try:
             return once()
         except CommitUnknownError as error:
-            raise StoreError("the store was lost while it took something down") from error
+            raise _commit_unknown() from error
         except self.duplicate_error:
             raise
         except self.driver_error as error:
@@ -301,7 +300,7 @@ class SqlStore(ABC):
             Work(
                 environment=environment,
                 deployment=deployment,
-                lease=LeaseRow(environment, holder, token, renewals, ttl, max(0.0, age)),
+                lease=rows.lease_row(environment, holder, token, renewals, ttl, age),
                 holder_present=holder is None or not (entered and _gone(presences.get(holder), incarnation)),
             )
             for environment, deployment, holder, incarnation, entered, token, renewals, ttl, age in found
@@ -473,6 +472,13 @@ class SqlStore(ABC):
     def now(self) -> float:
         """Return the store's clock."""
         return float(self._read(self._q.clock))
+
+
+def _commit_unknown() -> StoreError:
+    return StoreError(
+        "the connection to the store was lost while it took something down; it may have happened",
+        hint="look with: surefoot status",
+    )
 
 
 def _unknown(deployment: str) -> NotFoundError:

@@ -14,6 +14,10 @@ SELECT pg_notify('surefoot', '');
 -- Which run of which server this is: locks do not outlive it.
 SELECT pg_postmaster_start_time()::text;
 
+-- name: lock_numbers()!
+-- Let nobody else give numbers to presences until we are done; readers go on.
+LOCK TABLE presence IN SHARE ROW EXCLUSIVE MODE;
+
 -- name: try_presence(space, lock_key)$
 -- Take an agent's presence for as long as this session lives.
 SELECT pg_try_advisory_lock(:space::int, :lock_key::int);
