@@ -64,6 +64,8 @@ class Schedule:
             self.limbs.append(Limb("emergency", Role.EMERGENCY, 1.0))
         self.starts = 0
         self.story: list[str] = []
+        self.ids: list[str] = []
+        self.submitted = False
 
     def run(self) -> None:
         """Run the schedule to its end and judge it. Raises PromiseBroken."""
@@ -110,7 +112,7 @@ class Schedule:
 
         access = SimAccess(self.world, limb.name)
         agent = limb.agent = Agent(
-            AgentSettings(limb.name, limb.role, timing=LeaseTiming(TTL)),
+            AgentSettings(limb.name, limb.role, timing=LeaseTiming(TTL), look_every=0.5),
             store=self.store,
             access=access,
             vital_access=access,
@@ -153,7 +155,6 @@ class Schedule:
     async def _play(self) -> None:
         for limb in self.limbs:
             self._start(limb)
-        ids = []
         chaos = self.loop.create_task(self._chaos())
         for number in range(self.random.choice([1, 2, 4])):
             await asyncio.sleep(self.random.uniform(0, 3))
@@ -166,12 +167,19 @@ class Schedule:
                 self._tell(f"{version} refused: the environment is locked")
                 continue
             self._tell(f"{deployment} ({version}) accepted")
-            ids.append(deployment)
+            self.ids.append(deployment)
+            self.world.announce()
             if self.random.random() < 0.25:
                 self.loop.call_later(self.random.uniform(0, 20), self._cancel, deployment)
-        self.ids = ids
+        self.submitted = True
         await chaos
         await self._settle()
+
+    def _busy(self) -> Limb:
+        """Return the agent that holds the lease, where one does: faults that hit idle agents teach little."""
+        lease = self.store.environment("production").lease
+        holder = lease.holder if lease else None
+        return next((limb for limb in self.limbs if limb.name == holder), self.limbs[0])
 
     def _cancel(self, deployment: str) -> None:
         for _ in range(10):
@@ -186,6 +194,7 @@ class Schedule:
             with contextlib.suppress(ConflictError):
                 self.store.append(Append(state, events, f"cancel-{deployment}"))
                 self._tell(f"cancel of {deployment} requested")
+                self.world.announce()
                 return
 
     def _state(self, deployment: str) -> Deployment:
@@ -195,9 +204,11 @@ class Schedule:
         rng, world = self.random, self.world
         world.faults = rng.choice([0.0, 0.0, 0.01, 0.05])
         world.step_faults = rng.choice([0.0, 0.0, 0.05, 0.2])
-        for _ in range(rng.choice([0, 1, 2, 4, 8])):
-            await asyncio.sleep(rng.uniform(0, 8))
-            limb = rng.choice(self.limbs)
+        for _ in range(rng.choice([1, 2, 4, 8])):
+            await asyncio.sleep(rng.uniform(0, 3))
+            if self.submitted and all(self._state(i).status.terminal for i in self.ids):
+                break
+            limb = self._busy() if rng.random() < 0.7 else rng.choice(self.limbs)
             match rng.choice(["kill", "freeze", "machine", "cut", "store", "host", "stop"]):
                 case "kill":
                     self._kill(limb)
@@ -251,7 +262,7 @@ class Schedule:
             for state in states:
                 if state.status is Status.STRANDED and state.resolved is None:
                     self._repair(state)
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(2.0)
         waiting = [f"{s.id} {s.status}" for s in map(self._state, self.ids) if not s.status.terminal]
         raise PromiseBroken(f"seed {self.seed}: promise 2: it ends: {waiting}")
 

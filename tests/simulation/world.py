@@ -113,22 +113,22 @@ class SimAccess:
     async def __call__(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         world, rng = self.world, self.world.loop.random
         if call.__name__ == "wait":
-            await asyncio.sleep(min(0.1, args[0]))
-            return True
-        await asyncio.sleep(rng.uniform(0.0005, 0.01))
+            return await world.wait(args[0])
         if self.agent in world.cut or world.store_down:
             await asyncio.sleep(rng.choice([0.001, 1.0]))
             raise StoreError("no answer")
         fault = rng.random()
+        await asyncio.sleep(rng.uniform(0.1, 1.5) if fault > 1 - world.faults else rng.uniform(0.0005, 0.02))
         if fault < world.faults:
             raise StoreError("connection lost before the call")
         result = call(*args, **kwargs)
+        if call.__name__ in ("append", "claim"):
+            world.announce()
         if fault < 2 * world.faults:
             await asyncio.sleep(rng.choice([0.001, 0.5]))
             raise StoreError("connection lost before the reply")
-        if fault < 3 * world.faults:
-            await asyncio.sleep(rng.uniform(0.1, 1.5))
-        await asyncio.sleep(rng.uniform(0.0005, 0.01))
+        if rng.random() < 0.2:
+            await asyncio.sleep(rng.uniform(0.0005, 0.02))
         return result
 
 
@@ -248,7 +248,26 @@ class World:
         self.faults = 0.0
         self.step_faults = 0.0
         self.broken: set[str | None] = set()
+        self.waiting: list[asyncio.Future[None]] = []
         self.processes: dict[str, list[Process]] = {}
+
+    async def wait(self, timeout: float) -> bool:
+        """Wait for a change of the store, as its listeners do."""
+        changed = self.loop.create_future()
+        self.waiting.append(changed)
+        try:
+            async with asyncio.timeout(timeout):
+                await changed
+        except TimeoutError:
+            return False
+        return True
+
+    def announce(self) -> None:
+        """Wake all that wait for a change."""
+        for changed in self.waiting:
+            if not changed.done():
+                changed.set_result(None)
+        self.waiting = []
 
     def orphan(self, agent: str) -> None:
         """End what an agent that was killed had started, as its shim does."""

@@ -123,7 +123,9 @@ class StepOutput:
             for text in stream.close():
                 self._line(name, text)
         if self._skipped:
-            self._emit(replace(self._template, text=f"… {self._skipped} bytes left out; the last lines:", stream="agent"))
+            self._emit(
+                replace(self._template, text=f"… {self._skipped} bytes left out; the last lines:", stream="agent")
+            )
             for text in self.tail:
                 self._emit(replace(self._template, text=text))
 

@@ -21,6 +21,10 @@ from surefoot.core.plan import Direction, Playbook, Retry
 from surefoot.core.status import Status, StepStatus
 
 
+#: Seconds below which a delay is over: a sleep of rounding errors might never end it.
+SHORTEST_WAIT = 0.001
+
+
 @dataclass(frozen=True, slots=True)
 class Rest:
     """Nothing to do: ended, or not begun."""
@@ -181,8 +185,9 @@ def _fenced(s: Deployment, now: float, *, by_step: bool = False) -> Action | Non
 
 
 def _left(since: float, delay: float, now: float) -> float:
-    """Return what is left of a delay; never more than the delay, whatever clocks do."""
-    return min(delay, delay - (now - since))
+    """Return what is left of a delay; never more than the delay, whatever clocks do, and nothing too short for a clock to tell."""
+    left = min(delay, delay - (now - since))
+    return left if left > SHORTEST_WAIT else 0.0
 
 
 def _give_up(s: Deployment, cause: Failure) -> Action:
