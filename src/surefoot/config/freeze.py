@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a config to a plan: what one environment's deployments will do, with every default and inheritance settled.
+
+Guarantees: the plan says all that a deployment needs, so that a later edit of the config changes nothing about one that
+was accepted; it holds names of secrets, never values.
+"""
+
+from __future__ import annotations
+
+from surefoot.config import models
+from surefoot.core import plan
+
+
+def freeze(config: models.Config, environment: str) -> plan.Plan:
+    """Return the plan of an environment's deployments; refuse an environment that there is not."""
+    env = config.environment(environment)
+    policy = env.health_policy
+    retry = plan.Retry(env.retry.attempts, env.retry.delay, env.retry.timeout)
+    return plan.Plan(
+        project=config.project,
+        environment=environment,
+        steps=tuple(_step(step, retry) for step in env.steps),
+        inventory=env.inventory,
+        retry=retry,
+        preflight=tuple(map(_check, env.preflight)),
+        health=tuple(map(_check, env.health)),
+        health_policy=plan.HealthPolicy(policy.within, policy.every, policy.successes),
+        version_probe=_check(env.version_probe) if env.version_probe else None,
+        state_file=env.state_file,
+        on_cancel=env.on_cancel,
+        takeover_limit=env.takeover_limit,
+        secrets=config.secrets,
+        fence_path=env.fence.path if env.fence else None,
+    )
+
+
+def _step(step: models.Step, inherited: plan.Retry) -> plan.Step:
+    own = step.retry
+    return plan.Step(
+        name=step.name,
+        work=_work(step),
+        undo=_work(step.undo) if step.undo else None,
+        retry=plan.Retry(
+            attempts=inherited.attempts if own.attempts is None else own.attempts,
+            delay=inherited.delay if own.delay is None else own.delay,
+            timeout=inherited.timeout if own.timeout is None else own.timeout,
+        ),
+        leaves_processes=step.leaves_processes,
+    )
+
+
+def _work(work: models.Step | models.Undo) -> plan.Work:
+    if work.run is not None:
+        return plan.Command(work.run)
+    assert work.playbook is not None
+    return plan.Playbook(work.playbook)
+
+
+def _check(check: models.Check) -> plan.Check:
+    return plan.Check(check.kind, check.options, check.name)

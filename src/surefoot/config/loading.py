@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads a config: file, variables, types, and what goes across sections, with all problems told at once.
+
+Guarantees: `load` returns a valid `Config` or raises `ConfigError` (a `ConfigProblems` with file, line and key of each
+problem), whatever the bytes; secrets stay `${NAME}` in what it returns. Does not look into playbooks, reach hosts, or
+ask a store.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from surefoot.config import document as doc
+from surefoot.config.expansion import NAME, expand
+from surefoot.config.problems import ConfigProblems, Place, Problem, dotted
+from surefoot.config.semantics import check_semantics
+from surefoot.core.errors import Code
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from pydantic_core import ErrorDetails
+
+    from surefoot.config.models import Config
+
+Kinds = Mapping[str, "type[BaseModel]"]
+
+#: Top-level keys that begin so are the writer's own: a place for YAML anchors.
+OWN_PREFIX = "x-"
+
+
+@dataclass(frozen=True, slots=True)
+class Peek:
+    """What a command needs that only reads the store: no validation, no pydantic, some milliseconds."""
+
+    path: Path
+    project: str | None
+    store: str | None
+    secrets: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Return the project's root."""
+        return self.path.parent
+
+
+def load(path: Path, *, kinds: Kinds | None, environ: Mapping[str, str] | None = None, files: bool = True) -> Config:
+    """Read and check the config at `path`.
+
+    `kinds` gives the options of each kind of check; with None, checks are taken as they stand. `files=False` does not
+    look whether playbooks and inventories are there.
+    """
+    path = _absolute(path)
+    try:
+        document = doc.read_document(path)
+    except doc.Unreadable as error:
+        raise ConfigProblems([error.problem]) from error
+    return _Loading(path, document, os.environ if environ is None else environ, kinds, files).config()
+
+
+def peek(path: Path, *, environ: Mapping[str, str] | None = None) -> Peek:
+    """Read just what finding the store takes; what is wrong elsewhere in the config does not matter."""
+    path = _absolute(path)
+    try:
+        document = doc.read_document(path)
+    except doc.Unreadable as error:
+        raise ConfigProblems([error.problem]) from error
+    problems: list[Problem] = []
+    secrets = _secrets(document)
+
+    def text(key: str) -> str | None:
+        node = document.node((key,))
+        if not isinstance(node, doc.Scalar) or not isinstance(node.value, str):
+            return None
+        return expand(
+            node.value,
+            os.environ if environ is None else environ,
+            secrets,
+            lambda message, hint: problems.append(
+                document.problem((key,), message, code=Code.CONFIG_VARIABLE, hint=hint)
+            ),
+        )
+
+    found = Peek(path, text("project"), text("store"), secrets)
+    if problems:
+        raise ConfigProblems(problems)
+    return found
+
+
+class _Loading:
+    """One load: the document, and the problems found so far, by place."""
+
+    def __init__(
+        self, path: Path, document: doc.Document, environ: Mapping[str, str], kinds: Kinds | None, files: bool
+    ) -> None:
+        self._path = path
+        self._document = document
+        self._environ = environ
+        self._kinds = kinds
+        self._files = files
+        self._secrets = _secrets(document)
+        self._problems: list[tuple[Place, Problem]] = [((), problem) for problem in document.problems]
+        self._settled: set[Place] = set()  # places of which more need not be said
+
+    def config(self) -> Config:
+        from pydantic import ValidationError
+
+        from surefoot.config.fields import Files
+        from surefoot.config.models import Config
+
+        data = self._value(self._document.root, ())
+        config: Config | None = None
+        try:
+            context = Files(self._path.parent) if self._files else None
+            config = Config.model_validate(data, context=context)
+            config._path = self._path  # the only place where a config comes from
+        except ValidationError as error:
+            self._translate(error, Config, ())
+        check_semantics(data, self._kinds, self._check_options, self._report)
+        if self._problems or config is None:
+            ordered = sorted((problem for _, problem in self._problems), key=lambda p: p.line or 0)
+            raise ConfigProblems(list(dict.fromkeys(ordered)))
+        return config
+
+    # -- plain data ----------------------------------------------------------------------------------
+
+    def _value(self, node: doc.Node, place: Place) -> Any:
+        """Return the plain value with variables replaced, reporting what can't be."""
+        match node:
+            case doc.Mapping():
+                return {
+                    key: self._value(value, (*place, key))
+                    for key, (_, value) in node.entries.items()
+                    if not self._passed_over(value, (*place, key))
+                }
+            case doc.Sequence():
+                return [self._value(item, (*place, index)) for index, item in enumerate(node.items)]
+            case doc.Scalar(value=str() as text) if not _is_left_alone(place):
+                return expand(text, self._environ, self._secrets, lambda m, h: self._variable(place, m, h))
+            case doc.Scalar():
+                return node.value
+
+    def _passed_over(self, value: doc.Node, place: Place) -> bool:
+        """Leave out the writer's own keys, and keys with nothing after them, which are told of here."""
+        if len(place) == 1 and str(place[0]).startswith(OWN_PREFIX):
+            return True
+        if isinstance(value, doc.Scalar) and value.value is None and not _in_check(place):
+            self._report(place, "is empty", hint="give a value, or leave the key out")
+            return True
+        return False
+
+    def _variable(self, place: Place, message: str, hint: str) -> None:
+        self._report(place, message, code=Code.CONFIG_VARIABLE, hint=hint)
+
+    # -- problems ------------------------------------------------------------------------------------
+
+    def _report(
+        self,
+        place: Place,
+        message: str,
+        *,
+        code: Code = Code.CONFIG_VALUE,
+        hint: str = "",
+        allowed: tuple[str, ...] = (),
+    ) -> None:
+        if place in self._settled and code is not Code.CONFIG_VARIABLE:
+            return
+        self._settled.add(place)
+        line = self._document.line_of(place)
+        problem = Problem(self._document.file, line, dotted(place), message, allowed, code, hint)
+        self._problems.append((place, problem))
+
+    def _check_options(self, kind: str, options: Any, place: Place) -> None:
+        from pydantic import ValidationError
+
+        assert self._kinds is not None
+        model = self._kinds[kind]
+        try:
+            model.model_validate(options)
+        except ValidationError as error:
+            self._translate(error, model, place)
+
+    def _translate(self, error: Any, model: type[BaseModel], base: Place) -> None:
+        """Report pydantic's errors in our words."""
+        from surefoot.config.wording import in_our_words
+
+        for detail in error.errors(include_url=False, include_input=False):
+            place = (*base, *self._real(base, detail))
+            words = in_our_words(detail, model, self._document.node(place))
+            self._report(place, words.message, code=words.code, hint=words.hint, allowed=words.allowed)
+
+    def _real(self, base: Place, detail: ErrorDetails) -> Place:
+        """Return an error's place in the file: without the marks that pydantic adds for unions and keys."""
+        place: list[str | int] = []
+        parts = detail["loc"]
+        for index, part in enumerate(parts):
+            here = self._document.node((*base, *place))
+            last = index == len(parts) - 1
+            fits_list = isinstance(here, doc.Sequence) and isinstance(part, int)
+            fits_mapping = isinstance(here, doc.Mapping) and (
+                part in here.entries or (last and detail["type"] == "missing")
+            )
+            if fits_list or fits_mapping:
+                place.append(part)
+        return tuple(place)
+
+
+def _is_left_alone(place: Place) -> bool:
+    """Whether `$` is the shell's here: in the commands of steps and checks."""
+    return place[:1] == ("environments",) and place[-1] == "run"
+
+
+def _in_check(place: Place) -> bool:
+    """Whether this is inside of a check, where null may be what is expected."""
+    return len(place) > 3 and place[0] == "environments" and place[2] in ("preflight", "health", "version_probe")
+
+
+def _secrets(document: doc.Document) -> tuple[str, ...]:
+    """Return the names of secrets, as far as they are names."""
+    node = document.node(("secrets",))
+    items = node.items if isinstance(node, doc.Sequence) else []
+    names = [item.value for item in items if isinstance(item, doc.Scalar) and isinstance(item.value, str)]
+    return tuple(name for name in names if NAME.fullmatch(name))
+
+
+def _absolute(path: Path) -> Path:
+    """Return the path from the root, links in it kept: the project's folder is where the name says."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - `Path.absolute` keeps `..`

@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`surefoot.yml` as types. Descriptions and defaults here are the reference documentation and the JSON Schema.
+
+Guarantees: a `Config` that exists is one that can be deployed by, as far as the file alone can tell; durations are
+seconds. What goes across sections is checked in `semantics`, what a check's options may be by the check itself.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+
+from surefoot.config.durations import format_duration
+from surefoot.config.fields import (
+    Command,
+    Count,
+    Duration,
+    EnvironmentName,
+    HostPath,
+    InventoryPath,
+    Name,
+    Pause,
+    PlaybookPath,
+    SecretName,
+    Section,
+    StepName,
+    Text,
+    Truth,
+    filled,
+    one_of,
+    refuse,
+)
+from surefoot.config.problems import did_you_mean
+from surefoot.core.errors import Code, NotFoundError
+from surefoot.core.lease import MIN_TTL, LeaseTiming, Role
+from surefoot.core.plan import OnCancel
+
+#: A takeover after a power loss waits for the ttl; longer than this, and people would do it by hand.
+MAX_TTL = 3600.0
+#: Checks in a tighter loop than this load what they look at.
+MIN_INTERVAL = 0.05
+DEFAULT_INTERVAL = 2.0
+
+
+class Queue(StrEnum):
+    """What becomes of deployments that wait."""
+
+    ALL = "all"
+    LATEST = "latest"
+
+
+class Agent(Section):
+    """One agent that may run this project's deployments."""
+
+    role: Annotated[Role, BeforeValidator(one_of(Role))] = Field(
+        default=Role.PRIMARY,
+        description="`primary` is preferred, `secondary` takes over, "
+        "`emergency` takes work only when no other is eligible.",
+    )
+
+
+class Lease(Section):
+    """How long a silent agent keeps its deployment."""
+
+    ttl: Duration = Field(
+        default=5.0,
+        description="An agent unheard of for this long has lost its deployment, and its processes are gone by then. "
+        "At least `1s`; a shorter one mistakes a busy machine for a dead one.",
+    )
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        if not MIN_TTL <= self.ttl <= MAX_TTL:
+            limits = f"{format_duration(MIN_TTL)} and {format_duration(MAX_TTL)}"
+            why = f"ttl {format_duration(self.ttl)} is not between {limits}"
+            raise refuse(why, hint="5s suits most", code=Code.CONFIG_TIMING)
+        return self
+
+    @property
+    def timing(self) -> LeaseTiming:
+        """Return the times that follow from the ttl."""
+        return LeaseTiming(self.ttl)
+
+
+class Retry(Section):
+    """How often a step is tried, how long apart, and how long each try may take."""
+
+    attempts: Count = Field(default=3, description="Tries in all, the first included.")
+    delay: Pause = Field(default=30.0, description="Time between the end of a try and the next.")
+    timeout: Duration = Field(
+        default=600.0, description="A try that takes longer is ended, with all its processes, and has failed."
+    )
+
+
+class StepRetry(Section):
+    """What differs for one step; what is left out is as the environment's `retry` says."""
+
+    attempts: Count | None = Field(default=None, description="Tries in all, the first included.")
+    delay: Pause | None = Field(default=None, description="Time between the end of a try and the next.")
+    timeout: Duration | None = Field(default=None, description="A try that takes longer is ended and has failed.")
+
+
+class Undo(Section):
+    """The way back of a step: a command or a playbook."""
+
+    run: Command | None = Field(default=None, description="A shell command, run on the agent.")
+    playbook: PlaybookPath | None = Field(default=None, description="An Ansible playbook.")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        _either(self.run, self.playbook)
+        return self
+
+
+class Step(Section):
+    """One step: a command or a playbook. It must be safe to run again."""
+
+    name: StepName = Field(description="Unique in its environment.")
+    run: Command | None = Field(
+        default=None,
+        description="A shell command, run on the agent by `/bin/sh -c` in the copy of the project. "
+        "Variables in it are the shell's.",
+    )
+    playbook: PlaybookPath | None = Field(default=None, description="An Ansible playbook, run against the inventory.")
+    undo: Undo | None = Field(
+        default=None,
+        description="Run when the deployment is put back and this step was started; the newest step comes first.",
+    )
+    retry: StepRetry = Field(default_factory=StepRetry, description="What differs from the environment's `retry`.")
+    leaves_processes: Truth = Field(
+        default=False,
+        description="Processes that a try has started may live on after it succeeded. Without it they are ended.",
+    )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        _either(self.run, self.playbook)
+        return self
+
+
+class Check(Section):
+    """One check, written as `KIND: {options}`; beside the kind it may have a `name`."""
+
+    kind: str
+    options: dict[str, Any] = {}
+    name: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_entry(cls, entry: Any) -> Any:
+        if not isinstance(entry, dict):
+            raise refuse("must be one check", hint='as in http: {url: "http://{host}:8080/health"}')
+        kinds = [key for key in entry if key != "name"]
+        if len(kinds) != 1:
+            found = " and ".join(kinds) or "none"
+            raise refuse(f"must name one kind of check, not {found}", hint="begin each check with a - of its own")
+        name, options = entry.get("name", ""), entry[kinds[0]]
+        if not isinstance(name, str) or not name.isprintable() or len(name) > 100:
+            raise refuse("name: must be one line of text", hint="put it in quotes")
+        if not isinstance(options, dict | None):
+            raise refuse(f"{kinds[0]}: must be a mapping of options", hint=f"as in {kinds[0]}: {{option: value}}")
+        return {"kind": kinds[0], "options": options or {}, "name": name}
+
+
+class HealthPolicy(Section):
+    """When a deployment counts as healthy."""
+
+    within: Duration = Field(default=60.0, description="All checks must pass within this time after the last step.")
+    interval: Duration | None = Field(
+        default=None, description="Time between two rounds. Default: `2s`, or less where `within` is short."
+    )
+    successes: Count = Field(default=2, description="Rounds in a row in which all checks must pass.")
+
+    @property
+    def every(self) -> float:
+        """Return the interval, or the default that leaves time for twice the rounds that are needed."""
+        return self.interval or max(MIN_INTERVAL, min(DEFAULT_INTERVAL, self.within / (2 * self.successes)))
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        every, within = format_duration(self.every), format_duration(self.within)
+        if self.every < MIN_INTERVAL:
+            why = f"interval {every} is shorter than {format_duration(MIN_INTERVAL)}"
+        elif self.every > self.within:
+            why = f"interval {every} is longer than within {within}"
+        elif (self.successes - 1) * self.every >= self.within:
+            why = f"{self.successes} successes at an interval of {every} do not fit within {within}"
+        else:
+            return self
+        raise refuse(why, hint="the defaults suit most: within 60s, interval 2s, successes 2", code=Code.CONFIG_TIMING)
+
+
+class Approvals(Section):
+    """Whose agreement a deployment needs before it starts."""
+
+    required: Count = Field(default=1, description="How many people must agree.")
+    from_: Annotated[tuple[Name, ...], BeforeValidator(filled)] = Field(
+        alias="from", description="Groups that they must belong to."
+    )
+
+
+class Fence(Section):
+    """Where hosts keep the token of the agent that may change them."""
+
+    path: HostPath = Field(description="A folder on each host that survives a reboot.")
+
+
+class Environment(Section):
+    """One place to deploy to. Deployments of an environment run one after the other."""
+
+    inventory: InventoryPath | None = Field(
+        default=None,
+        description="Ansible's inventory of its hosts. "
+        "Without it there are no hosts, and no step or check may need one.",
+    )
+    steps: Annotated[tuple[Step, ...], BeforeValidator(filled)] = Field(description="What a deployment does, in order.")
+    retry: Retry = Field(default_factory=Retry, description="Of each step; a step may have its own.")
+    preflight: tuple[Check, ...] = Field(default=(), description="Checks that must pass before anything is touched.")
+    health: tuple[Check, ...] = Field(
+        default=(),
+        description="Checks that must pass after the last step. "
+        "Without any, a deployment succeeds when its steps have.",
+    )
+    health_policy: HealthPolicy = Field(default_factory=HealthPolicy, description="When `health` counts as passed.")
+    state_file: HostPath | None = Field(
+        default=None, description="A file on each host that says which version it runs."
+    )
+    version_probe: Check | None = Field(
+        default=None, description="One check that passes when a host runs `{version}`; asked instead of the state file."
+    )
+    on_cancel: Annotated[OnCancel, BeforeValidator(one_of(OnCancel))] = Field(
+        default=OnCancel.ROLLBACK,
+        description="`rollback` puts a cancelled deployment back; `finish` lets one that has started go on.",
+    )
+    takeover_limit: Count = Field(
+        default=5, description="A deployment that was taken over more often is put back: it may be what kills agents."
+    )
+    fence: Fence | None = Field(default=None, description="Where hosts keep the token that keeps stale agents out.")
+    approvals: Approvals | None = Field(default=None, description="Whose agreement a deployment needs.")
+    promote_from: EnvironmentName | None = Field(
+        default=None, description="A version must have succeeded in that environment first."
+    )
+    queue: Annotated[Queue, BeforeValidator(one_of(Queue))] = Field(
+        default=Queue.ALL, description="`all` deploys whatever waits, in order; `latest` only the newest."
+    )
+    bake: Pause = Field(default=0.0, description="How long a version must have been healthy where it is promoted from.")
+
+    @property
+    def unsupported_gates(self) -> tuple[str, ...]:
+        """Return the keys that ask for a gate which this version does not enforce: whoever deploys must refuse."""
+        asked = {
+            "approvals": self.approvals is not None,
+            "promote_from": self.promote_from is not None,
+            "queue": self.queue is not Queue.ALL,
+            "bake": self.bake > 0,
+        }
+        return tuple(key for key, is_asked in asked.items() if is_asked)
+
+
+class Config(Section):
+    """A project: its agents, and the environments that it is deployed to."""
+
+    project: Name = Field(description="The project's name.")
+    agents: dict[Name, Agent] = Field(
+        default={},
+        description="The agents that may run its deployments; order is preference. Left out: `deploy` runs its own.",
+    )
+    store: Text | None = Field(
+        default=None,
+        description="Where deployments are recorded: `postgresql://…`, or the path of an SQLite file. "
+        "Default: `.surefoot/surefoot.db` beside this file.",
+    )
+    lease: Lease = Field(default_factory=Lease, description="How long a silent agent keeps its deployment.")
+    secrets: tuple[SecretName, ...] = Field(
+        default=(),
+        description="Names in the agent's environment. Steps get the values; no output, log or journal ever does.",
+    )
+    environments: Annotated[dict[EnvironmentName, Environment], BeforeValidator(filled)] = Field(description="By name.")
+
+    _path: Path = PrivateAttr(default=Path("surefoot.yml"))
+
+    @property
+    def path(self) -> Path:
+        """Return the absolute path of the file."""
+        return self._path
+
+    @property
+    def folder(self) -> Path:
+        """Return the project's root: playbooks, inventories and commands are relative to it."""
+        return self._path.parent
+
+    def environment(self, name: str) -> Environment:
+        """Return an environment by its name."""
+        if name not in self.environments:
+            raise NotFoundError(
+                f"there is no environment {name!r}{did_you_mean(name, self.environments)}",
+                code=Code.ENVIRONMENT_UNKNOWN,
+                hint=f"this config has: {', '.join(self.environments)}",
+            )
+        return self.environments[name]
+
+
+def _either(run: str | None, playbook: str | None) -> None:
+    """Hold that exactly one of the two is given."""
+    if run is None and playbook is None:
+        raise refuse("needs run or playbook", hint="as in run: ./scripts/migrate.sh", code=Code.CONFIG_KEY)
+    if run is not None and playbook is not None:
+        raise refuse("has both run and playbook", hint="make two steps of it", code=Code.CONFIG_KEY)
