@@ -25,7 +25,7 @@ from surefoot.core.status import Status
 
 if TYPE_CHECKING:
     from surefoot.config.models import Config
-    from surefoot.config.peek import Peek
+    from surefoot.config.loading import Peek
     from surefoot.core.deployment import Deployment
     from surefoot.store.protocol import Store, Submission
 
@@ -70,29 +70,35 @@ class App:
     @cached_property
     def config(self) -> Config:
         """Return the config, whole and valid."""
+        from surefoot.checks.registry import KINDS
         from surefoot.config.loading import load
 
-        return load(find_config(self.settings.config, os.environ), os.environ)
+        return load(find_config(self.settings.config, os.environ), kinds=KINDS)
 
     @cached_property
     def _peek(self) -> Peek | None:
         """Return what reading needs of the config, not validated; None where there is none."""
-        from surefoot.config.peek import peek
+        if self.config_path is None:
+            return None
+        from surefoot.config.loading import peek
 
-        return None if self.config_path is None else peek(self.config_path, os.environ)
+        return peek(self.config_path)
 
     @property
     def _store_named(self) -> bool:
         return bool(self.settings.store or os.environ.get("SUREFOOT_STORE"))
 
     def environment_names(self) -> tuple[str, ...]:
-        """Return the names of the config's environments, as far as there is a config that can be read."""
+        """Return the names of the config's environments; none where it can't be read, since the journal says enough."""
+        from surefoot.config import document
+
+        if self.config_path is None:
+            return ()
         try:
-            return self._peek.environments if self._peek is not None else ()
-        except ConfigError:
-            if self._store_named:
-                return ()
-            raise
+            node = document.read_document(self.config_path).node(("environments",))
+        except document.Unreadable:
+            return ()
+        return tuple(node.entries) if isinstance(node, document.Mapping) else ()
 
     @property
     def agent_names(self) -> tuple[str, ...]:

@@ -58,6 +58,14 @@ _KEPT_ABOVE = (
 )
 
 
+class _Terminal(RichConsole):
+    """A terminal that may go away: rich would end the whole program then."""
+
+    def on_broken_pipe(self) -> None:
+        """Show no more."""
+        self.quiet = True
+
+
 class LiveView:
     """See the module's docstring."""
 
@@ -68,11 +76,12 @@ class LiveView:
         self._tasks: dict[str, str] = {}  # host ("" for none) -> the last line from it
         self._tail: list[str] = []
         self._spinner = Spinner("dots")
-        self._rich = RichConsole(
+        self._rich = _Terminal(
             file=sys.stderr, no_color=not console.colors, highlight=False, markup=False, emoji=False
         )
-        self._live = Live(console=self._rich, get_renderable=self._render, refresh_per_second=8, transient=False)
-        self._live.start()
+        self._live = Live(console=self._rich, get_renderable=self._render, auto_refresh=False)
+        with suppress(OSError, ValueError):
+            self._live.start()
 
     def update(self, update: Update) -> None:
         """Redraw with what is new."""
