@@ -40,6 +40,7 @@ class Peek:
     project: str | None
     store: str | None
     secrets: tuple[str, ...]
+    environments: tuple[str, ...]
 
     @property
     def folder(self) -> Path:
@@ -84,7 +85,9 @@ def peek(path: Path, *, environ: Mapping[str, str] | None = None) -> Peek:
             ),
         )
 
-    found = Peek(path, text("project"), text("store"), secrets)
+    listed = document.node(("environments",))
+    environments = tuple(listed.entries) if isinstance(listed, doc.Mapping) else ()
+    found = Peek(path, text("project"), text("store"), secrets, environments)
     if problems:
         raise ConfigProblems(problems)
     return found
