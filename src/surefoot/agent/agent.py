@@ -29,6 +29,8 @@ from surefoot.store.protocol import AgentReport, AgentRow, Append, Claim, LeaseR
 GRACE = 1.0
 #: Seconds for which a holder must look gone before that counts: a connection that is just being replaced is no death.
 GONE_FOR = 0.3
+#: Seconds until an agent tries again to take its name.
+ENTER_AGAIN = 0.25
 #: Renewal intervals without a sign of life after which an agent counts as offline in the ranking (never for safety).
 SILENT_INTERVALS = 3
 
@@ -83,6 +85,7 @@ class Agent:
         self._gone: dict[str, LeaseSeen] = {}
         self._free: dict[str, float] = {}
         self._store_failed_at = float("-inf")
+        self._entered_at = float("-inf")
         self._duplicate: str | None = None
 
     async def run(self) -> None:
@@ -103,16 +106,20 @@ class Agent:
     # -- signs of life -------------------------------------------------------------------------------
 
     async def _enter(self) -> None:
-        while True:
+        """Take the name. A dead process of that name keeps it until its shims have ended what it ran."""
+        patience = self._clock() + self.settings.timing.ttl
+        while not self.stop.is_set():
             try:
                 self._entered(await self._access(self._store.enter, self.settings.name, self.incarnation))
                 await self._vital_access(self._store.report, self._report())
             except StoreError as error:
                 self._note(f"store: {error.message}; trying again", None)
-                if await self._stopped_within(1.0):
-                    return
+            except NotAllowedError:
+                if self._clock() > patience:
+                    raise
             else:
                 return
+            await self._stopped_within(ENTER_AGAIN)
 
     def _report(self, *, stopping: bool = False) -> AgentReport:
         vitals = self._vitals()
@@ -132,6 +139,10 @@ class Agent:
     async def _signs_of_life(self) -> None:
         while True:
             try:
+                if self._store_failed_at > self._entered_at:
+                    # The connection that carried the presence may be gone: the store gives the one that there is now.
+                    self._entered_at = self._clock()
+                    self._entered(await self._vital_access(self._store.enter, self.settings.name, self.incarnation))
                 if not await self._vital_access(self._store.report, self._report()):
                     self._duplicate = f"another live agent is called {self.settings.name}"
                     self.stop.set()

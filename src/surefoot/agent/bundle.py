@@ -56,7 +56,9 @@ def pack(folder: Path, config: Path | None = None) -> Bundle:
     raw = io.BytesIO()
     sizes: dict[bytes, int] = {}
     count = 0
-    with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape") as tar:
+    with tarfile.open(
+        fileobj=raw, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape"
+    ) as tar:
         for name in sorted(names):
             size = _add(tar, folder, name)
             if size is None:
@@ -113,7 +115,9 @@ def _all_files(folder: Path) -> set[bytes]:
 
     def fail(error: OSError) -> None:
         raise UsageError(
-            f"{error.filename}: {error.strerror}", code=Code.BUNDLE, hint="make it readable, or move it out of the folder"
+            f"{error.filename}: {error.strerror}",
+            code=Code.BUNDLE,
+            hint="make it readable, or move it out of the folder",
         )
 
     for parent, folders, files in os.walk(root, onerror=fail):

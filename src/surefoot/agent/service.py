@@ -19,6 +19,7 @@ from surefoot.agent.agent import Agent, AgentSettings
 from surefoot.agent.logs import LogSink
 from surefoot.agent.machine import vitals_of
 from surefoot.agent.processes import ShimRunner
+from surefoot.agent.secrets import Secrets
 from surefoot.agent.world import World
 from surefoot.core.lease import LeaseTiming, Role
 from surefoot.store import open_store
@@ -97,8 +98,8 @@ async def _run(
         attempts=attempts_folder(),
         folder=folder,
         realm=hashlib.sha256(store_url.encode()).hexdigest()[:12],
-        store_url=store_url,
         environ=os.environ,
+        secrets=Secrets(os.environ, store_url),
     )
     agent = Agent(
         AgentSettings(options.name, options.role, options.preference, timing, once=options.once, until=options.until),

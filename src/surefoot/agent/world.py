@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The performer that touches the real world: bundles, processes, hosts, checks.
+
+Guarantees: nothing runs but under a shim that ends it with the lease; no process is left when a method returns or is cancelled; what an older
+token still ran on this machine is ended before anything begins. See performer.py for what callers may expect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from surefoot.agent import checking, leftovers
+from surefoot.agent.access import StoreAccess
+from surefoot.agent.attempt import Ran, run_attempt
+from surefoot.agent.bundle import unpack
+from surefoot.agent.hosts import Hosts
+from surefoot.agent.logs import LogSink, StepOutput
+from surefoot.agent.performer import Job
+from surefoot.agent.processes import EndReason, ProcessRunner, Spawn
+from surefoot.agent.secrets import Secrets
+from surefoot.checks.model import CommandResult, Context
+from surefoot.core import events as ev
+from surefoot.core.decide import RunStep
+from surefoot.core.errors import Code, Failure
+from surefoot.core.plan import Command, Direction, Playbook
+from surefoot.store.protocol import LogLine, Store
+
+#: Lines of a failed step's output that its failure carries.
+EVIDENCE = 10
+
+
+class World:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        access: StoreAccess,
+        logs: LogSink,
+        runner: ProcessRunner,
+        attempts: Path,
+        folder: Path,
+        realm: str,
+        environ: Mapping[str, str],
+        secrets: Secrets,
+    ) -> None:
+        """`folder` is the agent's own; `attempts` this machine's registry, where `realm` tells stores apart."""
+        self._store = store
+        self._access = access
+        self._logs = logs
+        self._runner = runner
+        self._attempts = attempts
+        self._folder = folder
+        self._realm = realm
+        self._environ = environ
+        self._secrets = secrets
+        self._ready: tuple[str, int] | None = None
+        self._hosts = Hosts(self)
+
+    # -- the performer's methods ---------------------------------------------------------------------
+
+    async def preflight(self, job: Job) -> ev.PreflightPassed | ev.PreflightFailed:
+        """See Performer."""
+        plan = job.state.plan
+        if (failure := self._secrets.missing(plan.secrets, job.agent)) is not None:
+            return ev.PreflightFailed(failure)
+        failure, warnings = await checking.preflight(plan.preflight, await self._context(job), job.note)
+        return ev.PreflightPassed(warnings) if failure is None else ev.PreflightFailed(failure)
+
+    async def raise_fence(self, job: Job) -> ev.FenceRaised | ev.FenceFailed:
+        """See Performer."""
+        return await self._hosts.raise_fence(job)
+
+    async def step(self, job: Job, action: RunStep) -> ev.StepSucceeded | ev.StepFailed | ev.FenceFailed:
+        """See Performer."""
+        state, run = job.state, action.run
+        if (failure := self._secrets.missing(state.plan.secrets, job.agent)) is not None:
+            return ev.FenceFailed(msgspec.structs.replace(failure, step=run.name))
+        match state.work(run):
+            case Command(run=command):
+                return await self._command(job, action, command)
+            case Playbook(playbook=playbook):
+                return await self._hosts.playbook(job, action, playbook)
+
+    async def health(self, job: Job) -> ev.HealthPassed | ev.HealthFailed:
+        """See Performer."""
+        plan, direction = job.state.plan, job.state.direction
+        version = job.state.version if direction is Direction.FORWARD else job.state.previous_version
+        context = await self._context(job, version)
+        failure, count = await checking.healthy(plan.health, plan.health_policy, context, job.note)
+        return ev.HealthPassed(direction, count) if failure is None else ev.HealthFailed(direction, failure)
+
+    async def record(self, job: Job, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed:
+        """See Performer."""
+        return await self._hosts.record(job, version)
+
+    async def resolve(self, job: Job, request: ev.ResolveRequested) -> ev.Resolved | ev.ResolveRefused:
+        """See Performer."""
+        plan = job.state.plan
+        version, failure = await self._hosts.one_version(job, request.version)
+        if failure is None and plan.health and version is not None:
+            context = await self._context(job, version)
+            failure, _ = await checking.healthy(plan.health, plan.health_policy, context, job.note)
+        return ev.Resolved(version) if failure is None else ev.ResolveRefused(failure)
+
+    async def forget(self, job: Job) -> None:
+        """See Performer."""
+        await asyncio.to_thread(shutil.rmtree, self._folder / "work", ignore_errors=True)
+        self._ready = None
+
+    async def _context(self, job: Job, version: str | None = None) -> Context:
+        """Return what checks may use."""
+        state = job.state
+
+        async def run(command: str, timeout: float) -> CommandResult:
+            output = self.output(job)
+            env = environment(job) | {"SUREFOOT_CHECKED_VERSION": version or ""}
+            ran = await self.process(job, ("/bin/sh", "-c", command), env=env, output=output, timeout=timeout)
+            return CommandResult(None if ran.timed_out else ran.ended.exit_code, "\n".join(output.tail))
+
+        return Context(
+            values={
+                "version": version or state.version,
+                "previous_version": state.previous_version or "",
+                "environment": state.environment,
+                "deployment": state.id,
+                "agent": job.agent,
+            },
+            hosts=await self._hosts.known(job),
+            secrets=self._secrets.values(state.plan.secrets),
+            run=run,
+        )
+
+    # -- commands ------------------------------------------------------------------------------------
+
+    async def _command(self, job: Job, action: RunStep, command: str) -> ev.StepSucceeded | ev.StepFailed:
+        run, retry = action.run, action.retry
+        output = self.output(job, action)
+        step = job.state.plan.step(run.name)
+        ran = await self.process(
+            job,
+            ("/bin/sh", "-c", command),
+            env=step_environment(job, action),
+            output=output,
+            timeout=retry.timeout,
+            leaves_processes=step.leaves_processes,
+        )
+        if ran.succeeded:
+            return ev.StepSucceeded(run.name, run.direction, action.attempt)
+        failure = why_failed(ran, run.name, retry.timeout, job.agent, list(output.tail)[-EVIDENCE:])
+        return ev.StepFailed(run.name, run.direction, action.attempt, failure)
+
+    async def process(
+        self,
+        job: Job,
+        argv: tuple[str, ...],
+        *,
+        env: Mapping[str, str],
+        output: StepOutput,
+        timeout: float | None,
+        leaves_processes: bool = False,
+        pass_fds: tuple[int, ...] = (),
+    ) -> Ran:
+        """Run a command in the deployment's folder, under the lease, with the agent's environment and `env`."""
+        spawn = Spawn(
+            argv,
+            cwd=await self.prepare(job),
+            env={**self._environ, **env},
+            scope=self._scope(job),
+            token=job.token,
+            leaves_processes=leaves_processes,
+            pass_fds=pass_fds,
+        )
+        try:
+            return await run_attempt(self._runner, job.holding, spawn, output.feed, timeout)
+        finally:
+            output.close()
+
+    def output(self, job: Job, action: RunStep | None = None) -> StepOutput:
+        """Return what turns an attempt's output into lines of the deployment's log."""
+        template = LogLine("", agent=job.agent, token=job.token)
+        if action is not None:
+            run = action.run
+            template = replace(template, step=run.name, direction=str(run.direction), attempt=action.attempt)
+        names = job.state.plan.secrets
+        return StepOutput(
+            lambda line: self._logs.add(job.state.id, line, job.holding.grant),
+            template,
+            lambda: self._secrets.redactor(names),
+        )
+
+    # -- this machine --------------------------------------------------------------------------------
+
+    def _scope(self, job: Job) -> str:
+        return f"{self._realm}/{job.state.plan.project}/{job.state.environment}"
+
+    async def prepare(self, job: Job) -> Path:
+        """Return the folder in which the deployment's commands run: its bundle, unpacked once for each grant.
+
+        Before anything runs with a new token, what older ones left on this machine is ended.
+        """
+        folder = self._folder / "work" / f"{job.state.id}-{job.token}"
+        if self._ready == (job.state.id, job.token):
+            return folder
+        ended = await asyncio.to_thread(leftovers.sweep, self._attempts, self._scope(job), job.token)
+        if ended:
+            job.note(f"ended {len(ended)} processes that an earlier attempt left on this machine")
+        await asyncio.to_thread(shutil.rmtree, self._folder / "work", ignore_errors=True)
+        if job.state.bundle is None:
+            folder.mkdir(parents=True)
+        else:
+            chunks = await self._access(lambda digest: list(self._store.get_bundle(digest)), job.state.bundle)
+            await asyncio.to_thread(unpack, chunks, folder, job.state.bundle)
+        self._ready = (job.state.id, job.token)
+        return folder
+
+
+def environment(job: Job) -> dict[str, str]:
+    """Return what every command is told of its deployment."""
+    state = job.state
+    return {
+        "SUREFOOT_DEPLOYMENT": state.id,
+        "SUREFOOT_ENVIRONMENT": state.environment,
+        "SUREFOOT_VERSION": state.version,
+        "SUREFOOT_PREVIOUS_VERSION": state.previous_version or "",
+        "SUREFOOT_AGENT": job.agent,
+        "SUREFOOT_TOKEN": str(job.token),
+    }
+
+
+def step_environment(job: Job, action: RunStep) -> dict[str, str]:
+    """Return what every attempt of a step is told."""
+    return environment(job) | {
+        "SUREFOOT_STEP": action.run.name,
+        "SUREFOOT_DIRECTION": str(action.run.direction),
+        "SUREFOOT_ATTEMPT": str(action.attempt),
+    }
+
+
+def why_failed(ran: Ran, step: str, timeout: float, agent: str, tail: list[str]) -> Failure:
+    """Say in one sentence why a command did not succeed."""
+    ended, evidence = ran.ended, "\n".join(tail)
+    if ran.timed_out:
+        message, code = f"{step} was still running after {timeout:g} s and was ended", Code.STEP_TIMED_OUT
+    elif ended.reason is EndReason.FAILED:
+        message, code = f"{step} could not be started: {ended.error}", Code.STEP_NOT_STARTED
+    elif ended.reason is EndReason.ORPHANED or ended.reason is EndReason.KILLED:
+        message, code = f"{step}: what watches over it was killed, so it was ended", Code.STEP_KILLED
+    elif ended.signal is not None:
+        message, code = f"{step} was killed by signal {ended.signal}", Code.STEP_KILLED
+    else:
+        last = f": {tail[-1]}" if tail and tail[-1].strip() else ""
+        message, code = f"{step} ended with status {ended.exit_code}{last}", Code.STEP_FAILED
+    return Failure(code, message, agent=agent, step=step, evidence=evidence)

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`command`: a shell command on the agent ends with status 0."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from surefoot.checks.model import CheckFailed, CheckOptions, Context, Kind, excerpt
+from surefoot.config.fields import Duration
+
+
+class CommandOptions(CheckOptions):
+    """Options of `command`."""
+
+    run: str = Field(min_length=1, description="A shell command; runs on the agent, in the deployment's folder.")
+    timeout: Duration = Field(default=30.0, description="Seconds after which it is ended, and has failed.")
+
+
+class Command(Kind):
+    """See the module's docstring."""
+
+    name: ClassVar = "command"
+    options: ClassVar = CommandOptions
+
+    async def probe(self, options: CommandOptions, context: Context) -> str:
+        """Run it; the shell, not we, fills in variables, but `{host}` and the like are ours."""
+        result = await context.run(context.fill(options.run), options.timeout)
+        if result.status == 0:
+            return f"{options.run} ended with status 0"
+        ended = "did not end by itself" if result.status is None else f"ended with status {result.status}"
+        said = f": {excerpt(result.output[-800:])}" if result.output.strip() else ""
+        raise CheckFailed(f"`{options.run}` {ended}{said}")

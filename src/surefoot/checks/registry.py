@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All kinds of checks, by the name that the config calls them, and how many of them are run at once.
+
+Guarantees: no check outlives its deadline; what a check does wrong (a bug too) is its own failure and no other's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+from surefoot.checks.command import Command
+from surefoot.checks.http import Http
+from surefoot.checks.model import CheckFailed, CheckOptions, CheckResult, CheckStatus, Context, Kind, placeholders
+from surefoot.checks.tcp import Tcp
+from surefoot.core.plan import Check
+
+_KINDS: dict[str, Kind] = {kind.name: kind for kind in (Http(), Tcp(), Command())}
+
+#: The options of each kind, for the config's validation and reference.
+KINDS: dict[str, type[CheckOptions]] = {name: kind.options for name, kind in _KINDS.items()}
+
+#: Checks that run at the same time; the rest wait their turn.
+AT_ONCE = 200
+#: Seconds that a check gets beside its own time-out.
+SPARE = 2.0
+_HOST_NAMES = {"host", "host_name"}
+
+
+async def run_all(checks: Sequence[Check], context: Context) -> list[CheckResult]:
+    """Run checks side by side, those that are about hosts once for each; results come in the checks' order."""
+    gate = asyncio.Semaphore(AT_ONCE)
+    runs = [(check, each) for check in checks for each in _contexts(check, context)]
+    return list(await asyncio.gather(*(_run(check, each, gate) for check, each in runs)))
+
+
+def _contexts(check: Check, context: Context) -> list[Context]:
+    about_hosts = _HOST_NAMES.union(*(host.variables for host in context.hosts)) - set(context.values)
+    if not placeholders(check.options) & about_hosts:
+        return [context]
+    return [replace(context, host=host) for host in context.hosts]
+
+
+async def _run(check: Check, context: Context, gate: asyncio.Semaphore) -> CheckResult:
+    kind = _KINDS[check.kind]
+    async with gate:
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        hint = ""
+        try:
+            options = kind.options.model_validate(check.options)
+            limit = getattr(options, "timeout", kind.deadline) + SPARE
+            async with asyncio.timeout(limit):
+                message, status = await kind.probe(options, context), CheckStatus.PASS
+        except CheckFailed as failure:
+            message, status, hint = str(failure), CheckStatus.FAIL, failure.hint
+        except TimeoutError:
+            message, status = "no result in time", CheckStatus.FAIL
+        except Exception as error:
+            message, status = f"{type(error).__name__}: {error}", CheckStatus.FAIL
+        host = context.host.name if context.host else None
+        return CheckResult(check.name or check.kind, status, message, hint, loop.time() - start, host)
