@@ -19,6 +19,7 @@ import pytest
 
 from surefoot import demo
 from surefoot.core.errors import UsageError
+from surefoot.demo import refusal
 from surefoot.demo.hosts import DemoHost, Probe
 from surefoot.demo.scene import Scene
 from surefoot.demo.verdict import judge, nothing_lost
@@ -222,6 +223,20 @@ def test_probe_counts_requests_that_a_dead_service_loses(scene: Scene) -> None:
     assert probe.lost == probe.requests > 0
     assert not nothing_lost(probe.requests, probe.lost).kept
     assert not nothing_lost(0, 0).kept
+
+
+def test_host_refuses_an_older_token_and_runs_the_present_one(scene: Scene) -> None:
+    fence = scene.fences / "demo" / "production" / "store"
+    fence.mkdir(parents=True)
+    (fence / "token").write_text("2\n")
+    for host in scene.hosts:
+        before = host.black_box.read_bytes()
+        code, said = refusal.try_command(scene.fences, host, 1)
+        assert code == refusal.STALE
+        assert "stale" in said
+        assert host.black_box.read_bytes() == before
+        assert refusal.try_command(scene.fences, host, 2) == (0, "")
+        assert host.records()[-1].token == 2
 
 
 # -- the stage -------------------------------------------------------------------------------------------

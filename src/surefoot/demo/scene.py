@@ -61,6 +61,11 @@ class Scene:
         return self.project / ".surefoot" / "surefoot.db"
 
     @property
+    def fences(self) -> Path:
+        """Where the hosts keep the token that may change them."""
+        return self.folder / "fence"
+
+    @property
     def output(self) -> Path:
         """What the processes say, one file each."""
         return self.folder / "output"
@@ -78,7 +83,7 @@ class Scene:
             buggy, good, bad = BUG
             text = app.replace(good, bad) if version == buggy else app
             release.write_text(text.replace("@VERSION@", version), encoding="utf-8")
-        values = {"@FENCE@": str(self.folder / "fence"), "@PYTHON@": sys.executable}
+        values = {"@FENCE@": str(self.fences), "@PYTHON@": sys.executable}
         for host in self.hosts:
             key = host.name.upper().replace("-", "_")
             values |= {f"@{key}_ROOT@": str(host.root), f"@{key}_PORT@": str(host.port)}

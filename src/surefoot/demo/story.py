@@ -218,7 +218,7 @@ class Story:
         else:
             raise Broken(f"the store took a report with token {old_token} after token {token}")
         for host in self._scene.hosts:
-            code, said = refusal.try_command(self._scene, host, old_token)
+            code, said = refusal.try_command(self._scene.fences, host, old_token)
             if code != refusal.STALE:
                 raise Broken(
                     f"{host.name} ran a command with token {old_token} after token {token} (exit {code}): {said}"
