@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+# Targets explain themselves: `make help`. Everything happens in .venv; only `make test` may install Debian packages,
+# and only as root.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+# A Python that is new enough; `make PYTHON=… venv` chooses another.
+PYTHON ?= $(shell tools/find-python)
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+LOCK := requirements.lock
+INSTALLED := $(VENV)/.installed
+
+# What the tests need beside Python: real sshd, sudo, namespaces, git work trees, processes to look at.
+DEBIAN := openssh-server:/usr/sbin/sshd openssh-client:/usr/bin/ssh sudo:/usr/bin/sudo util-linux:/usr/bin/setpriv \
+          git:/usr/bin/git procps:/usr/bin/ps
+# For a part of the tests alone: make test ARGS="tests/unit -x"
+ARGS ?=
+
+.PHONY: help
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: venv
+venv: $(INSTALLED) ## Make .venv: Surefoot from this folder, and all it needs at the locked versions
+
+$(INSTALLED): $(LOCK) pyproject.toml tools/make-venv
+	@tools/make-venv "$(PYTHON)" $(VENV) $(LOCK)
+	@touch $@
+
+.PHONY: demo
+demo: venv ## The whole story on this machine: deploys, kills, freezes, and a verdict read from the hosts
+	@$(BIN)/surefoot demo
+
+.PHONY: debian
+debian: ## Install what the tests need of Debian, if it is missing and you are root
+	@tools/need-debian $(DEBIAN)
+
+.PHONY: test
+test: debian venv ## Run all tests, with branch coverage; ARGS="tests/unit -x" for a part
+	@rm -f .coverage .coverage.*
+	@$(BIN)/coverage run -m pytest $(ARGS) && status=0 || status=$$?; \
+	$(BIN)/coverage combine --quiet && $(BIN)/coverage report || true; \
+	exit $$status
+
+.PHONY: lint
+lint: venv ## Lint, and hold the format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+.PHONY: format
+format: venv ## Put the code in the project's format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: types
+types: venv ## Check types, strictly
+	@$(BIN)/mypy
+
+.PHONY: imports
+imports: venv ## Hold the direction of imports: cli, agent, steps and checks and store, config, core
+	@$(BIN)/lint-imports
+
+.PHONY: docs
+docs: venv ## Check the documentation: every link leads somewhere, every page is reached, every command exists
+	@$(BIN)/python tools/check_docs.py
+
+.PHONY: package
+package: venv ## Build the wheel, install it into an empty environment, and run it there
+	@tools/check-package $(VENV) $(LOCK)
+
+.PHONY: check
+check: test lint types imports docs package ## All of the above but the demo: what CI runs
+
+.PHONY: lock
+lock: venv ## Choose versions anew, the newest that pyproject.toml allows (UPGRADE= keeps the locked ones where it can)
+	@tools/make-lock $(UV) $(LOCK) $(UPGRADE)
+UPGRADE := --upgrade
+
+.PHONY: clean
+clean: ## Remove what was built, and .venv
+	@rm -rf $(VENV) build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
