@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tries a command on a host just as an agent with a given token would: behind the host's fence.
 
-The demo's hosts share one machine, and so one fence folder; commands differ by host, the token they are held against does not.
+The demo's hosts share one machine, and so one fence folder: commands differ by host, the token that they are held
+against does not.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class Story:
     def store(self) -> Store:
         """The scene's store."""
         if self._store is None:
-            self._store = open_store(f"sqlite:///{self._scene.store}")
+            self._store = open_store(str(self._scene.store))
         return self._store
 
     def close(self) -> None:

@@ -25,6 +25,9 @@ class Tone(StrEnum):
     DRAMA = "\x1b[1;33m"
 
 
+#: Characters of a failure that are shown.
+LONGEST = 100
+
 _END = "\x1b[0m"
 _ENDS = {
     Status.SUCCEEDED: "succeeded: healthy on every host",
@@ -93,6 +96,10 @@ class Teller:
         return f"{tone}{text}{_END}" if self._color and tone and text else text
 
 
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
 def _sentence(event: ev.Event, token: int | None) -> tuple[str, Tone] | None:  # noqa: PLR0911, PLR0912 - one for each event
     match event:
         case ev.Accepted(id=name):
@@ -115,7 +122,7 @@ def _sentence(event: ev.Event, token: int | None) -> tuple[str, Tone] | None:  #
         case ev.HealthPassed():
             return "health checks pass on every host", Tone.GOOD
         case ev.HealthFailed(failure=failure):
-            return f"health check fails: {failure.message}", Tone.BAD
+            return f"health check fails: {_short(failure.message)}", Tone.BAD
         case ev.CancelRequested():
             return "the request to cancel is in the journal", Tone.PLAIN
         case ev.UndoStarted():
