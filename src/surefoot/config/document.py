@@ -323,7 +323,9 @@ class _Reader:
                 _TAG + "null": self._constructor.construct_yaml_null,
             }[tag](node)
         except (ValueError, KeyError, IndexError, OverflowError):
-            self._note(_line(event), f"{shown(event.value)} is not what its tag says", Code.CONFIG_VALUE, "quote it")
+            self._note(
+                _line(event), f"{shown(event.value)} can't be read as what it looks like", Code.CONFIG_VALUE, "quote it"
+            )
             return str(event.value)
         if isinstance(value, float) and (value != value or abs(value) == float("inf")):  # noqa: PLR0124 - not a number
             self._note(_line(event), f"{event.value} is no number to work with", Code.CONFIG_VALUE, "quote it")
@@ -397,6 +399,8 @@ def _syntax(error: yaml.YAMLError, text: str, file: str) -> Problem:
     )
     if "\t" in written[: len(written) - len(written.lstrip())]:
         message, hint = "a tab in the indentation, which YAML does not allow", "indent with spaces"
+    elif "flow mapping" in context and "${" in written:
+        message, hint = f"a '{{' inside of a mapping in braces (column {column})", "quote values with ${NAME} in them"
     elif "mapping values are not allowed" in what:
         message, hint = (
             f"a ':' that YAML takes for another key (column {column})",

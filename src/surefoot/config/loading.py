@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from surefoot.config import document as doc
 from surefoot.config.expansion import NAME, expand
-from surefoot.config.problems import ConfigProblems, Place, Problem, dotted
+from surefoot.config.problems import ConfigProblems, Place, Problem, dotted, shown
 from surefoot.config.semantics import check_semantics
 from surefoot.core.errors import Code
 
@@ -30,6 +30,9 @@ Kinds = Mapping[str, "type[BaseModel]"]
 
 #: Top-level keys that begin so are the writer's own: a place for YAML anchors.
 OWN_PREFIX = "x-"
+_EMPTY = "is empty"
+#: Errors whose texts are written by the options of checks, with whatever values in them.
+_FREE_TEXT = ("value_error", "assertion_error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,8 @@ class _Loading:
         self._files = files
         self._secrets = _secrets(document)
         self._problems: list[tuple[Place, Problem]] = [((), problem) for problem in document.problems]
-        self._settled: set[Place] = set()  # places of which more need not be said
+        self._settled = {problem.key for problem in document.problems}  # of these, no more need be said
+        self._expanded: set[Place] = set()  # here a variable was replaced
 
     def config(self) -> Config:
         from pydantic import ValidationError
@@ -124,7 +128,7 @@ class _Loading:
             self._translate(error, Config, ())
         check_semantics(data, self._kinds, self._check_options, self._report)
         if self._problems or config is None:
-            ordered = sorted((problem for _, problem in self._problems), key=lambda p: p.line or 0)
+            ordered = sorted((problem for _, problem in self._worth_telling()), key=lambda p: p.line or 0)
             raise ConfigProblems(list(dict.fromkeys(ordered)))
         return config
 
@@ -142,7 +146,10 @@ class _Loading:
             case doc.Sequence():
                 return [self._value(item, (*place, index)) for index, item in enumerate(node.items)]
             case doc.Scalar(value=str() as text) if not _is_left_alone(place):
-                return expand(text, self._environ, self._secrets, lambda m, h: self._variable(place, m, h))
+                expanded = expand(text, self._environ, self._secrets, lambda m, h: self._variable(place, m, h))
+                if expanded != text:
+                    self._expanded.add(place)
+                return expanded
             case doc.Scalar():
                 return node.value
 
@@ -151,7 +158,7 @@ class _Loading:
         if len(place) == 1 and str(place[0]).startswith(OWN_PREFIX):
             return True
         if isinstance(value, doc.Scalar) and value.value is None and not _in_check(place):
-            self._report(place, "is empty", hint="give a value, or leave the key out")
+            self._report(place, _EMPTY, hint="give a value, or leave the key out")
             return True
         return False
 
@@ -169,12 +176,30 @@ class _Loading:
         hint: str = "",
         allowed: tuple[str, ...] = (),
     ) -> None:
-        if place in self._settled and code is not Code.CONFIG_VARIABLE:
+        key = dotted(place)
+        if key in self._settled and code is not Code.CONFIG_VARIABLE:
             return
-        self._settled.add(place)
+        self._settled.add(key)
+        if place in self._expanded and code is not Code.CONFIG_VARIABLE:
+            message, hint = self._concealed(place)
         line = self._document.line_of(place)
-        problem = Problem(self._document.file, line, dotted(place), message, allowed, code, hint)
+        problem = Problem(self._document.file, line, key, message, allowed, code, hint)
         self._problems.append((place, problem))
+
+    def _concealed(self, place: Place) -> tuple[str, str]:
+        """Return message and hint about a value that came from the environment and is not ours to show."""
+        node = self._document.node(place)
+        what = shown(node.written) if isinstance(node, doc.Scalar) else "what stands here"
+        return f"{what} is not allowed with what its variables hold", "see what they hold in the environment"
+
+    def _worth_telling(self) -> list[tuple[Place, Problem]]:
+        """Leave out what is said to be empty inside of something that should not be there at all."""
+        wrong = {place for place, problem in self._problems if problem.message != _EMPTY}
+        return [
+            (place, problem)
+            for place, problem in self._problems
+            if problem.message != _EMPTY or not any(place[:end] in wrong for end in range(1, len(place)))
+        ]
 
     def _check_options(self, kind: str, options: Any, place: Place) -> None:
         from pydantic import ValidationError
@@ -188,11 +213,17 @@ class _Loading:
 
     def _translate(self, error: Any, model: type[BaseModel], base: Place) -> None:
         """Report pydantic's errors in our words."""
-        from surefoot.config.wording import in_our_words
+        from surefoot.config.wording import Words, in_our_words
 
+        found: dict[Place, Words] = {}
         for detail in error.errors(include_url=False, include_input=False):
             place = (*base, *self._real(base, detail))
             words = in_our_words(detail, model, self._document.node(place))
+            if detail["type"] in _FREE_TEXT and any(under[: len(place)] == place for under in self._expanded):
+                message, hint = self._concealed(place)
+                words = Words(message, hint=hint)
+            found[place] = found[place].or_else(words) if place in found else words
+        for place, words in found.items():
             self._report(place, words.message, code=words.code, hint=words.hint, allowed=words.allowed)
 
     def _real(self, base: Place, detail: ErrorDetails) -> Place:

@@ -15,7 +15,7 @@ from surefoot.config.problems import Place, did_you_mean
 from surefoot.core.errors import Code
 
 #: `{host}` as Surefoot replaces it; `${host}` is the shell's.
-_HOST = re.compile(r"(?<!\$)\{host\}")
+_HOST = re.compile(r"(?<!\$)\{host(_name)?\}")
 
 
 class Report(Protocol):

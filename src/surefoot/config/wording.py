@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -25,6 +25,14 @@ class Words:
     code: Code = Code.CONFIG_VALUE
     hint: str = ""
     allowed: tuple[str, ...] = ()
+    expected: str = ""  #: where the type is wrong: what it should have been
+
+    def or_else(self, other: Words) -> Words:
+        """Return what to say where two types would have done and neither came."""
+        if not (self.expected and other.expected) or other.expected in self.expected.split(" or "):
+            return self
+        both = f"{self.expected} or {other.expected}"
+        return replace(self, expected=both, message=self.message.replace(self.expected, both, 1))
 
 
 _EXPECTED = {
@@ -76,7 +84,7 @@ def in_our_words(detail: ErrorDetails, model: type[BaseModel], node: doc.Node | 
     if (expected := _EXPECTED.get(kind)) is not None:
         found = f", not {doc.kind_of(node)}" if node is not None else ""
         hint = "put the value in quotes" if expected == "text" and isinstance(node, doc.Scalar) else ""
-        return Words(f"must be {expected}{found}", hint=hint)
+        return Words(f"must be {expected}{found}", hint=hint, expected=expected)
     return Words(_sentence(detail))
 
 
