@@ -187,7 +187,7 @@ class Scene:
         return script
 
 
-class frozen(contextlib.AbstractContextManager[int]):  # noqa: N801 - reads as the verb it is
+class frozen(contextlib.AbstractContextManager[list[int]]):  # noqa: N801 - reads as the verb it is
     """Freezes a process and everything below it, as if its machine slept; it wakes up at the end of the block.
 
     `unless`: as long as this is true of what the freeze caught, it is thawed and frozen again.
@@ -199,14 +199,14 @@ class frozen(contextlib.AbstractContextManager[int]):  # noqa: N801 - reads as t
         self._unless = unless
         self._stopped: list[int] = []
 
-    def __enter__(self) -> int:
-        """Return how many processes are frozen."""
+    def __enter__(self) -> list[int]:
+        """Return the ids of all that is frozen."""
         while True:
             while fresh := [p for p in (self._pid, *descendants(self._pid)) if p not in self._stopped]:
                 self._stopped += fresh
                 _signal(fresh, signal.SIGSTOP)
             if not self._unless():
-                return len(self._stopped)
+                return list(self._stopped)
             self._thaw()
 
     def __exit__(self, *_: object) -> None:

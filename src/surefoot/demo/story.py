@@ -13,6 +13,8 @@ import time
 import uuid
 from collections.abc import Callable
 
+import psutil
+
 from surefoot.core import events as ev
 from surefoot.core.deployment import Deployment, fold
 from surefoot.core.errors import Exit, LeaseLostError, NotFoundError, StoreError
@@ -187,9 +189,10 @@ class Story:
         deploy = self._deploy("5.0")
         self._reach_the_middle(deploy, before="2.0")
         holder, old_token = self._holder(deploy)
-        with self._frozen(holder) as count:
+        with self._frozen(holder) as asleep:
             tell.drama(
-                f"{holder} freezes with all {count} processes of its deploy (SIGSTOP: a stalled VM)", deploy.since()
+                f"{holder} freezes with the {len(asleep) - 1} processes of its step (SIGSTOP: a stalled VM)",
+                deploy.since(),
             )
             self._finish(deploy, Exit.DONE, "5.0")
             successor, token = self._taken_over(deploy, holder, old_token)
@@ -197,6 +200,10 @@ class Story:
             before = _footprints(hosts)
             tell.drama(f"{holder} wakes up; it still believes in token {old_token}", deploy.since())
         time.sleep(WAKE_FOR)
+        left = [pid for pid in asleep if pid != self._agents[holder].pid and psutil.pid_exists(pid)]
+        if left:
+            raise Broken(f"{len(left)} processes of the step that {holder} lost still run: {left}")
+        tell.good(f"none of the {len(asleep) - 1} processes of its step is left")
         self._refused(deploy, holder, old_token, token)
         if _footprints(hosts) != before:
             raise Broken(f"{holder} changed a host after it woke up")
