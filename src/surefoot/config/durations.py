@@ -72,9 +72,9 @@ def _hint(text: str) -> str:
     bare = text.strip().lower().replace(" ", "")
     if re.fullmatch(r"-.*", bare):
         return f"a duration is never negative; write {EXAMPLES}"
-    if re.fullmatch(r"\d{1,12}(\.\d{1,9})?", bare):
+    if re.fullmatch(r"\d{1,12}(\.\d{1,9})?", bare, re.ASCII):
         return f"write {bare}s if seconds are meant"
-    if match := re.fullmatch(r"(\d{1,9})([a-z]+)", bare):
+    if match := re.fullmatch(r"(\d{1,9})([a-z]+)", bare, re.ASCII):
         number, unit = match.groups()
         if unit in _DAYS:
             return f"write {int(number) * _DAYS[unit]}h"

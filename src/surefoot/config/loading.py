@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from surefoot.config import document as doc
 from surefoot.config.expansion import NAME, expand
-from surefoot.config.problems import ConfigProblems, Place, Problem, dotted, shown
+from surefoot.config.problems import ConfigProblems, Place, Problem, dotted, one_line, shown
 from surefoot.config.semantics import check_semantics
 from surefoot.core.errors import Code
 
@@ -183,7 +183,7 @@ class _Loading:
         if place in self._expanded and code is not Code.CONFIG_VARIABLE:
             message, hint = self._concealed(place)
         line = self._document.line_of(place)
-        problem = Problem(self._document.file, line, key, message, allowed, code, hint)
+        problem = Problem(self._document.file, line, key, one_line(message), allowed, code, one_line(hint))
         self._problems.append((place, problem))
 
     def _concealed(self, place: Place) -> tuple[str, str]:

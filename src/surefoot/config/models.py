@@ -33,7 +33,7 @@ from surefoot.config.fields import (
     one_of,
     refuse,
 )
-from surefoot.config.problems import did_you_mean
+from surefoot.config.problems import did_you_mean, shown
 from surefoot.core.errors import Code, NotFoundError
 from surefoot.core.lease import MIN_TTL, LeaseTiming, Role
 from surefoot.core.plan import OnCancel
@@ -155,13 +155,13 @@ class Check(Section):
             raise refuse("must be one check", hint='as in http: {url: "http://{host}:8080/health"}')
         kinds = [key for key in entry if key != "name"]
         if len(kinds) != 1:
-            found = " and ".join(kinds) or "none"
+            found = shown(" and ".join(kinds))[1:-1] or "none"
             raise refuse(f"must name one kind of check, not {found}", hint="begin each check with a - of its own")
         name, options = entry.get("name", ""), entry[kinds[0]]
         if not isinstance(name, str) or not name.isprintable() or len(name) > 100:
             raise refuse("name: must be one line of text", hint="put it in quotes")
         if not isinstance(options, dict | None):
-            raise refuse(f"{kinds[0]}: must be a mapping of options", hint=f"as in {kinds[0]}: {{option: value}}")
+            raise refuse("the options of a check must be a mapping", hint="as in http: {url: https://example.com}")
         return {"kind": kinds[0], "options": options or {}, "name": name}
 
 

@@ -70,6 +70,11 @@ def shown(value: object, limit: int = 60) -> str:
     return text if len(text) <= limit else f"{text[: limit - 4]}...{text[-1]}"
 
 
+def one_line(text: str) -> str:
+    """Return a sentence from elsewhere so that it can neither break a line nor steer a terminal."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word that was probably meant."""
     found = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)

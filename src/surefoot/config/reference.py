@@ -141,13 +141,6 @@ def reference(kinds: Kinds) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def write(docs: Path, kinds: Kinds) -> list[Path]:
-    """Write the reference page and the schema; return the files."""
-    docs.write_text(reference(kinds), encoding="utf-8")
-    SCHEMA_FILE.write_text(schema_text(kinds), encoding="utf-8")
-    return [docs, SCHEMA_FILE]
-
-
 def schema_text(kinds: Kinds) -> str:
     """Return the JSON Schema as it is in the file."""
     return json.dumps(_without_labels(json_schema(kinds)), indent=2) + "\n"
@@ -289,6 +282,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Write docs/configuration.md and the JSON Schema of surefoot.yml.")
     parser.add_argument("--kinds", metavar="MODULE:NAME", help="the mapping of kinds of checks to their options")
     parser.add_argument("--docs", type=Path, default=Path("docs/configuration.md"))
+    parser.add_argument("--schema", type=Path, default=SCHEMA_FILE)
     arguments = parser.parse_args()
-    for path in write(arguments.docs, _kinds(arguments.kinds) if arguments.kinds else {}):
-        sys.stdout.write(f"wrote {path}\n")
+    found = _kinds(arguments.kinds) if arguments.kinds else {}
+    arguments.docs.write_text(reference(found), encoding="utf-8")
+    arguments.schema.write_text(schema_text(found), encoding="utf-8")
