@@ -1,28 +1,408 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hosts."""
+"""The hosts of an environment: their fence, the playbooks that change them, and the version that each says it runs.
+
+Guarantees: whatever is run on a host stands behind its fence; a host that can't be raised fails the action, it is never skipped; a version counts as
+recorded only when it was read back from every host.
+"""
 
 from __future__ import annotations
-from typing import Any
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from surefoot.agent.attempt import Ran
+from surefoot.agent.logs import StepOutput
+from surefoot.agent.performer import Job
 from surefoot.checks.model import Host
 from surefoot.core import events as ev
-from surefoot.core.errors import Failure
+from surefoot.core.decide import RunStep
+from surefoot.core.errors import Code, Failure
+from surefoot.core.plan import Direction
+from surefoot.core.views import rfc3339
+from surefoot.steps.ansible import BEGIN, AnsibleRun, Answer, Channel, Progress, explain
+from surefoot.steps.fence import Fence, fence_name, refusal
+
+if TYPE_CHECKING:
+    from surefoot.agent.world import World
+
+#: Seconds for reading or writing a state file on all hosts, or for raising the fence alone.
+HOSTS_TIMEOUT = 60.0
+#: Bytes of an answer that are read; a state file is much smaller.
+LONGEST_ANSWER = 256 * 1024
+#: sh that runs "$1" as we are, else as root where that needs no password.
+AS_ROOT_IF_NEEDED = 'sh -c "$1" || { [ "$(id -u)" != 0 ] && sudo -n sh -c "$1"; }'
+
+
+@dataclass
+class _Captured:
+    """Takes what a command prints."""
+
+    parts: dict[str, bytearray] = field(default_factory=lambda: {"stdout": bytearray(), "stderr": bytearray()})
+
+    def feed(self, stream: str, data: bytes) -> None:
+        part = self.parts[stream]
+        part += data[: LONGEST_ANSWER - len(part)]
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+    def text(self, stream: str) -> str:
+        return self.parts[stream].decode("utf-8", "replace")
 
 
 class Hosts:
-    def __init__(self, world: Any) -> None:
-        self.world = world
+    """See the module's docstring."""
 
-    async def raise_fence(self, job: Any) -> ev.FenceRaised | ev.FenceFailed:
-        raise NotImplementedError
+    def __init__(self, world: World, store: str) -> None:
+        """`store` is the store's identity: fences of two stores never mix."""
+        self._world = world
+        self._store = store
+        self._known: tuple[tuple[str, int], Progress] | None = None
 
-    async def playbook(self, job: Any, action: Any, playbook: str) -> ev.StepSucceeded | ev.StepFailed | ev.FenceFailed:
-        raise NotImplementedError
+    # -- the fence and playbooks ---------------------------------------------------------------------
 
-    async def record(self, job: Any, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed:
-        raise NotImplementedError
+    async def raise_fence(self, job: Job) -> ev.FenceRaised | ev.FenceFailed:
+        """Raise the fence on every host, and learn how each is reached."""
+        progress, failure = await self._on_all(job, "true")
+        return ev.FenceFailed(failure) if failure else ev.FenceRaised(tuple(progress.hosts))
 
-    async def one_version(self, job: Any, named: str | None) -> tuple[str | None, Failure | None]:
-        return named or job.state.previous_version, None
+    async def playbook(
+        self, job: Job, action: RunStep, playbook: str
+    ) -> ev.StepSucceeded | ev.StepFailed | ev.FenceFailed:
+        """Run a playbook; the fence is raised in the same run, before its first task."""
+        from surefoot.agent.world import step_environment, why_failed
 
-    async def known(self, job: Any) -> tuple[Host, ...]:
-        return ()
+        run, retry = action.run, action.retry
+        env = step_environment(job, action)
+        output = self._world.output(job, action)
+        raised: list[asyncio.Task[None]] = []
+
+        def begun(progress: Progress) -> None:
+            if action.raises_fence:
+                raised.append(asyncio.create_task(_awaited(job.fence_raised(ev.FenceRaised(tuple(progress.hosts))))))
+
+        try:
+            progress, ran = await self._ansible(
+                job, env, output, retry.timeout, playbook=playbook, raises=action.raises_fence, begun=begun
+            )
+        finally:
+            for task in raised:
+                await task
+        self._learn(job, progress)
+        if ran.succeeded and (progress.hosts or not action.raises_fence):
+            return ev.StepSucceeded(run.name, run.direction, action.attempt, progress.changed)
+        if ran.succeeded:
+            failure = _no_hosts(job)
+        else:
+            tail = list(output.tail)
+            failure = progress.failure(run.name, job.agent, "\n".join(tail)) or why_failed(
+                ran, run.name, retry.timeout, job.agent, tail[-10:]
+            )
+            failure = msgspec.structs.replace(failure, agent=job.agent, step=run.name, evidence="\n".join(tail[-10:]))
+        if not progress.begun and not ran.timed_out:
+            return ev.FenceFailed(failure)
+        return ev.StepFailed(run.name, run.direction, action.attempt, failure)
+
+    async def known(self, job: Job) -> tuple[Host, ...]:
+        """Return the hosts of the inventory."""
+        if job.state.plan.inventory is None:
+            return ()
+        progress, _ = await self._channels(job)
+        return tuple(progress.hosts.values())
+
+    # -- versions ------------------------------------------------------------------------------------
+
+    async def record(self, job: Job, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed:
+        """Write the state file where it says otherwise, read all back, and ask the probe."""
+        direction = job.state.direction
+        state_file = job.state.plan.state_file
+        if state_file is not None:
+            failure, versions = await self._record_files(job, state_file, version)
+            if failure is not None:
+                return ev.VersionsMixed(direction, failure, versions)
+        failure = await self._world.probe(job, version)
+        hosts = await self.known(job)
+        if failure is not None:
+            return ev.VersionsMixed(direction, failure)
+        return ev.VersionsRecorded(direction, version, tuple(host.name for host in hosts))
+
+    async def one_version(self, job: Job, named: str | None) -> tuple[str | None, Failure | None]:
+        """Return the version that all hosts say they run; a person's word counts where they can't say."""
+        plan = job.state.plan
+        if plan.inventory is not None and plan.state_file is not None:
+            answers, failure = await self.on_hosts(job, f"cat {quote(plan.state_file)} 2>/dev/null || true")
+            if failure is not None:
+                return None, failure
+            versions = {name: _version_in(answer.stdout) for name, answer in answers.items()}
+            if named is None and len(set(versions.values())) == 1:
+                named = next(iter(versions.values()))
+            elif set(versions.values()) != {named}:
+                return None, _mixed(versions, named, plan.state_file)
+        elif named is None:
+            named = job.state.previous_version
+        return named, await self._world.probe(job, named)
+
+    async def _record_files(
+        self, job: Job, path: str, version: str | None
+    ) -> tuple[Failure | None, dict[str, str | None]]:
+        read = f"cat {quote(path)} 2>/dev/null || true"
+        answers, failure = await self.on_hosts(job, read)
+        if failure is not None:
+            return failure, {}
+        wrong = [name for name, answer in answers.items() if _version_in(answer.stdout) != version]
+        if wrong:
+            script = _remove(path) if version is None else _write(path, _state(job, version))
+            written, failure = await self.on_hosts(job, f"{script} && {{ {read}; }}", wrong)
+            if failure is not None:
+                return failure, {}
+            answers = {**answers, **written}
+        versions = {name: _version_in(answer.stdout) for name, answer in answers.items()}
+        if set(versions.values()) == {version}:
+            return None, versions
+        broken = next(name for name, found in versions.items() if found != version)
+        said = " ".join(answers[broken].stderr.split())[-300:]
+        if said:
+            code, hint = explain(said)
+            message = f"{broken}: {path} can't be written: {said}"
+            return Failure(code or Code.STATE_FILE, message, hint=hint, host=broken), versions
+        return _mixed(versions, version, path), versions
+
+    # -- reaching hosts ------------------------------------------------------------------------------
+
+    async def on_hosts(
+        self, job: Job, script: str, names: Sequence[str] | None = None
+    ) -> tuple[dict[str, Answer], Failure | None]:
+        """Run a script on hosts behind the fence, side by side; return what each answered, or what went wrong with one."""
+        progress, failure = await self._channels(job)
+        if failure is not None:
+            return {}, failure
+        channels = progress.reachable()
+        wanted = tuple(names if names is not None else progress.hosts)
+        if not set(wanted) <= set(channels):
+            # A host that needs a password, or another kind of connection: only Ansible itself gets there.
+            progress, failure = await self._on_all(job, script)
+            return {name: progress.answers[name] for name in wanted if name in progress.answers}, failure
+        answers = await asyncio.gather(*(self._direct(job, channels[name], script) for name in wanted))
+        for name, answer in zip(wanted, answers, strict=True):
+            refused = refusal(answer.stderr, name)
+            if refused is not None:
+                return {}, refused
+            if answer.code == 255 and channels[name].argv:
+                code, hint = explain(answer.stderr)
+                said = " ".join(answer.stderr.split())[-300:]
+                failed = Failure(code or Code.HOST_UNREACHABLE, f"{name}: {said}", hint=hint, host=name)
+                return {}, failed
+        return dict(zip(wanted, answers, strict=True)), None
+
+    async def _direct(self, job: Job, channel: Channel, script: str) -> Answer:
+        captured = _Captured()
+        guarded = self._fence(job).guard(script)
+        argv = (*channel.argv, guarded) if channel.argv else ("/bin/sh", "-c", guarded)
+        ran = await self._world.process(job, argv, env={}, output=captured, timeout=HOSTS_TIMEOUT)
+        code = 255 if ran.timed_out or ran.ended.exit_code is None else ran.ended.exit_code
+        return Answer(code, captured.text("stdout"), captured.text("stderr"))
+
+    async def _channels(self, job: Job) -> tuple[Progress, Failure | None]:
+        """Return what an earlier run with this token has learned, or have one learn it."""
+        if self._known is not None and self._known[0] == (job.state.id, job.token):
+            return self._known[1], None
+        return await self._on_all(job, "true")
+
+    async def _on_all(self, job: Job, script: str) -> tuple[Progress, Failure | None]:
+        from surefoot.agent.world import environment, why_failed
+
+        output = self._world.output(job)
+        progress, ran = await self._ansible(job, environment(job), output, HOSTS_TIMEOUT, on_hosts=script)
+        self._learn(job, progress)
+        if not ran.succeeded:
+            tail = list(output.tail)
+            what = "raising the fence"
+            failure = progress.failure(None, job.agent, "\n".join(tail))
+            return progress, failure or why_failed(ran, what, HOSTS_TIMEOUT, job.agent, tail[-10:])
+        return progress, None if progress.hosts else _no_hosts(job)
+
+    def _learn(self, job: Job, progress: Progress) -> None:
+        if progress.hosts:
+            self._known = ((job.state.id, job.token), progress)
+
+    def _fence(self, job: Job) -> Fence:
+        plan = job.state.plan
+        return Fence(fence_name(self._store, plan.project, plan.environment), job.token, plan.fence_path or "")
+
+    async def _ansible(
+        self,
+        job: Job,
+        env: Mapping[str, str],
+        output: StepOutput,
+        timeout: float,
+        *,
+        playbook: str | None = None,
+        on_hosts: str = "true",
+        raises: bool = True,
+        begun: Callable[[Progress], None] = lambda _: None,
+    ) -> tuple[Progress, Ran]:
+        """Run ansible-playbook in the deployment's folder, and follow what its callback tells."""
+        plan = job.state.plan
+        assert plan.inventory is not None
+        folder = await self._world.prepare(job)
+        # Sockets' paths are short: no folder of ours would do.
+        control = Path(tempfile.mkdtemp(prefix="sf-"))
+        variables = {name.lower(): value for name, value in env.items()}
+        run = AnsibleRun(folder, plan.inventory, self._fence(job), control, playbook, variables, on_hosts, raises)
+        told, tell = os.pipe()
+        progress = Progress()
+
+        def line(text: bytes) -> None:
+            before = progress.begun
+            progress.take(text)
+            if progress.begun and not before:
+                begun(progress)
+
+        reader = _Lines(told, line)
+        try:
+            environ = {**env, **run.environment(self._world.environ, tell)}
+            ran = await self._world.process(
+                job,
+                run.argv(),
+                env=environ,
+                output=_AfterPrelude(output) if playbook and raises else output,
+                timeout=timeout,
+                pass_fds=(tell,),
+            )
+        finally:
+            reader.close()
+            shutil.rmtree(control, ignore_errors=True)
+        return progress, ran
+
+
+class _AfterPrelude:
+    """Leaves out what our own play prints before the user's playbook, unless the run does not get beyond it."""
+
+    def __init__(self, output: StepOutput) -> None:
+        self._output = output
+        self._held: bytearray | None = bytearray()
+
+    def feed(self, stream: str, data: bytes) -> None:
+        if stream == "stdout" and self._held is not None:
+            self._held += data
+            before, mark, data = bytes(self._held).partition(BEGIN)
+            if not mark:
+                if len(before) < LONGEST_ANSWER:
+                    return
+                data = before
+            self._held = None
+        self._output.feed(stream, data)
+
+    def close(self) -> None:
+        if self._held:
+            self._output.feed("stdout", bytes(self._held))
+        self._output.close()
+
+
+class _Lines:
+    """Reads lines from a pipe as they come."""
+
+    def __init__(self, fd: int, take: Callable[[bytes], None]) -> None:
+        self._fd = fd
+        self._take = take
+        self._rest = b""
+        self._loop = asyncio.get_running_loop()
+        os.set_blocking(fd, False)
+        self._loop.add_reader(fd, self._read)
+
+    def _read(self) -> bool:
+        try:
+            data = os.read(self._fd, 65536)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._loop.remove_reader(self._fd)
+            return False
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._take(line)
+        return True
+
+    def close(self) -> None:
+        """Take what is left, and let go."""
+        while self._read():
+            pass
+        self._loop.remove_reader(self._fd)
+        os.close(self._fd)
+
+
+async def _awaited(work: Awaitable[None]) -> None:
+    await work
+
+
+def _no_hosts(job: Job) -> Failure:
+    inventory = job.state.plan.inventory
+    return Failure(Code.NO_HOSTS, f"{inventory} holds no hosts", hint=f"ansible-inventory -i {inventory} --list")
+
+
+def _version_in(text: str) -> str | None:
+    """Return the version that a state file names; None if there is none, and the text's beginning if it is no state file."""
+    if not text.strip():
+        return None
+    try:
+        version = json.loads(text)["current_version"]
+    except (ValueError, KeyError, TypeError):
+        return f"unreadable: {text[:40]!r}"
+    return None if version is None else str(version)
+
+
+def _state(job: Job, version: str) -> str:
+    state = job.state
+    forward = state.direction is Direction.FORWARD
+    return json.dumps(
+        {
+            "current_version": version,
+            "previous_version": state.previous_version if forward else None,
+            "last_deploy_timestamp": rfc3339(state.last_at),
+            "deploy_start": rfc3339(state.started_at),
+            "deploy_runner": job.agent,
+            "deployed_by": state.requested_by,
+            "deployment": state.id,
+        },
+        indent=2,
+    )
+
+
+def _write(path: str, text: str) -> str:
+    """Return sh that writes a file whole and durably; two hosts of the inventory may be one machine, so each shell has a file of its own."""
+    script = """
+f=FILE d=FOLDER n=$f.$$
+durable() { sync "$1" 2>/dev/null || sync; }
+mkdir -p "$d" && printf '%s\\n' TEXT > "$n" && chmod 644 "$n" && durable "$n" && mv "$n" "$f" && durable "$d"
+"""
+    filled = {"FILE": quote(path), "FOLDER": quote(str(Path(path).parent)), "TEXT": quote(text)}
+    return _as_root_if_needed(re.sub("FILE|FOLDER|TEXT", lambda m: filled[m[0]], script))
+
+
+def _remove(path: str) -> str:
+    return _as_root_if_needed(f"rm -f {quote(path)}")
+
+
+def _as_root_if_needed(script: str) -> str:
+    return f"sh -c {quote(AS_ROOT_IF_NEEDED)} surefoot {quote(script)}"
+
+
+def _mixed(versions: Mapping[str, str | None], wanted: str | None, path: str) -> Failure:
+    each = ", ".join(f"{name} {version or 'none'}" for name, version in sorted(versions.items()))
+    return Failure(
+        Code.VERSIONS_MIXED,
+        f"not every host runs {wanted or 'what it ran before (none)'}: {each}",
+        hint=f"look at {path} on each host, bring all to one version, then: surefoot resolve ID --reason TEXT",
+        host=next((name for name, version in versions.items() if version != wanted), None),
+    )

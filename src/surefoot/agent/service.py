@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import shutil
 import tempfile
@@ -97,7 +96,7 @@ async def _run(
         runner=ShimRunner(attempts_folder(), presence_fds=lambda: tuple(presence)),
         attempts=attempts_folder(),
         folder=folder,
-        realm=hashlib.sha256(store_url.encode()).hexdigest()[:12],
+        identity=await asyncio.to_thread(store.identity),
         environ=os.environ,
         secrets=Secrets(os.environ, store_url),
     )

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -25,11 +26,24 @@ from surefoot.agent.performer import Job
 from surefoot.agent.processes import EndReason, ProcessRunner, Spawn
 from surefoot.agent.secrets import Secrets
 from surefoot.checks.model import CommandResult, Context
+from surefoot.checks.policy import failed
+from surefoot.checks.registry import run_all
 from surefoot.core import events as ev
 from surefoot.core.decide import RunStep
 from surefoot.core.errors import Code, Failure
 from surefoot.core.plan import Command, Direction, Playbook
 from surefoot.store.protocol import LogLine, Store
+
+
+class Output(Protocol):
+    """Takes what a process prints."""
+
+    def feed(self, stream: str, data: bytes) -> None:
+        """Take bytes as they come."""
+
+    def close(self) -> None:
+        """No more will come."""
+
 
 #: Lines of a failed step's output that its failure carries.
 EVIDENCE = 10
@@ -47,22 +61,22 @@ class World:
         runner: ProcessRunner,
         attempts: Path,
         folder: Path,
-        realm: str,
+        identity: str,
         environ: Mapping[str, str],
         secrets: Secrets,
     ) -> None:
-        """`folder` is the agent's own; `attempts` this machine's registry, where `realm` tells stores apart."""
+        """`folder` is the agent's own; `attempts` this machine's registry, where the store's `identity` tells stores apart."""
         self._store = store
         self._access = access
         self._logs = logs
         self._runner = runner
         self._attempts = attempts
         self._folder = folder
-        self._realm = realm
-        self._environ = environ
+        self._identity = identity
+        self.environ = environ
         self._secrets = secrets
         self._ready: tuple[str, int] | None = None
-        self._hosts = Hosts(self)
+        self._hosts = Hosts(self, identity)
 
     # -- the performer's methods ---------------------------------------------------------------------
 
@@ -109,6 +123,14 @@ class World:
             context = await self._context(job, version)
             failure, _ = await checking.healthy(plan.health, plan.health_policy, context, job.note)
         return ev.Resolved(version) if failure is None else ev.ResolveRefused(failure)
+
+    async def probe(self, job: Job, version: str | None) -> Failure | None:
+        """Ask the version probe, if there is one, whether every host runs `version`; of none there is nothing to ask."""
+        check = job.state.plan.version_probe
+        if check is None or version is None:
+            return None
+        results = await run_all([check], await self._context(job, version))
+        return failed(results, Code.VERSIONS_MIXED)
 
     async def forget(self, job: Job) -> None:
         """See Performer."""
@@ -163,7 +185,7 @@ class World:
         argv: tuple[str, ...],
         *,
         env: Mapping[str, str],
-        output: StepOutput,
+        output: Output,
         timeout: float | None,
         leaves_processes: bool = False,
         pass_fds: tuple[int, ...] = (),
@@ -172,7 +194,7 @@ class World:
         spawn = Spawn(
             argv,
             cwd=await self.prepare(job),
-            env={**self._environ, **env},
+            env={**self.environ, **env},
             scope=self._scope(job),
             token=job.token,
             leaves_processes=leaves_processes,
@@ -199,7 +221,7 @@ class World:
     # -- this machine --------------------------------------------------------------------------------
 
     def _scope(self, job: Job) -> str:
-        return f"{self._realm}/{job.state.plan.project}/{job.state.environment}"
+        return f"{self._identity}/{job.state.plan.project}/{job.state.environment}"
 
     async def prepare(self, job: Job) -> Path:
         """Return the folder in which the deployment's commands run: its bundle, unpacked once for each grant.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -77,6 +78,7 @@ class MemoryStore:
     def __init__(self, clock: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
         """Take the store's clock, and the one that observers measure silence with."""
         self._clock = clock
+        self._identity = uuid.uuid4().hex[:12]
         self._environments: dict[str, _Environment] = {}
         self._deployments: dict[str, _Deployment] = {}
         self._agents: dict[str, _Agent] = {}
@@ -375,6 +377,10 @@ class MemoryStore:
             return (self._bundles[digest],)
 
     # -- changes -------------------------------------------------------------------------------------------------------
+
+    def identity(self) -> str:
+        """Return the store's own name; see the protocol."""
+        return self._identity
 
     def now(self) -> float:
         """Return the store's clock."""

@@ -10,6 +10,7 @@ never changed once released: a change is a new file.
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -68,8 +69,8 @@ def check_version(found: int, where: str) -> None:
 def migrate(execute: Callable[[str], Any], found: int, database: str) -> None:
     """Bring a schema up to date, in the caller's transaction and under the caller's lock."""
     if found == 0:
-        execute("CREATE TABLE schema_version (version BIGINT NOT NULL)")
-        execute("INSERT INTO schema_version (version) VALUES (0)")
+        execute("CREATE TABLE schema_version (version BIGINT NOT NULL, store TEXT NOT NULL)")
+        execute(f"INSERT INTO schema_version (version, store) VALUES (0, '{uuid.uuid4().hex[:12]}')")  # noqa: S608
     for step in migrations(database):
         if step.version > found:
             for statement in step.statements:

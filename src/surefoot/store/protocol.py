@@ -221,6 +221,9 @@ class Store(Protocol):
     def get_bundle(self, digest: str) -> Iterable[bytes]:
         """Return a bundle's bytes. NotFoundError if there is none."""
 
+    def identity(self) -> str:
+        """Return the store's own name, given to it when it was made: what two stores call alike is told apart by it."""
+
     # -- changes -------------------------------------------------------------------------------------
     def now(self) -> float:
         """Return the store's clock."""

@@ -290,6 +290,10 @@ class SqlStore(ABC):
         found = rows.environments(self._read(lambda conn: list(self._q.environment(conn, name=name))))
         return found[0] if found else EnvironmentRow(name)
 
+    def identity(self) -> str:
+        """Return the store's own name; see the protocol."""
+        return str(self._read(self._q.identity))
+
     # -- leases and agents ---------------------------------------------------------------------------------------
 
     def work(self) -> list[Work]:

@@ -5,6 +5,10 @@
 -- The store's clock.
 SELECT surefoot_now();
 
+-- name: identity()$
+-- The store's own name.
+SELECT store FROM schema_version;
+
 -- name: add_environment(name)!
 -- An environment's row, unless it is there.
 INSERT INTO environments (name) VALUES (:name) ON CONFLICT (name) DO NOTHING;

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs inside ansible-playbook: tells Surefoot what happens, and puts every command behind the hosts' fence.
+
+Ansible loads callbacks in its main process before it forks workers, so what is patched here holds in all of them, and for every way of naming
+the builtin connections (`ssh`, `local`, their full names, the default, delegation, implicit localhost). Outside of a Surefoot step it does nothing.
+Must not import surefoot: the user's Ansible may live in another Python environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import uuid
+from pathlib import Path
+from shlex import quote
+
+from ansible.plugins.callback import CallbackBase
+from ansible.plugins.loader import connection_loader
+
+DOCUMENTATION = """
+name: surefoot
+type: notification
+short_description: reports progress to Surefoot and fences the hosts
+description: Active only in steps that Surefoot runs.
+"""
+
+#: Bytes that a pipe takes whole: what workers tell must not mix with what the main process tells.
+PIPE_BUF = 4096
+SHORT = 1500
+FENCED = ("ansible.builtin.ssh", "ansible.builtin.local")
+#: A dead host must be noticed, whatever the user's configuration leaves open; options given first win, so the user's do.
+KEEPALIVE = (b"-o", b"ServerAliveInterval=2", b"-o", b"ServerAliveCountMax=2", b"-o", b"ConnectTimeout=10")
+REFUSALS = (96, 97, 98)
+REFUSAL = re.compile(rb"surefoot-fence: [^\r\n]*")
+MAGIC = (
+    "ansible_",
+    "surefoot_",
+    "inventory_",
+    "playbook_",
+    "role_",
+    "group",
+    "omit",
+    "environment",
+    "play_",
+    "hostvars",
+)
+SECRET = re.compile("pass|secret|token|key", re.IGNORECASE)
+MARK = re.compile(r"SUREFOOT_FENCE=\S+?:\d+:([0-9a-f]{32})")
+
+
+class Settings:
+    """What Surefoot told this run, by its environment."""
+
+    def __init__(self) -> None:
+        env = os.environ
+        self.progress = int(env.get("SUREFOOT_PROGRESS_FD", "-1"))
+        self.name = env.get("SUREFOOT_FENCE_NAME", "")
+        self.folder = env.get("SUREFOOT_FENCE_FOLDER", "")
+        self.token = env.get("SUREFOOT_TOKEN", "")
+        self.internal = env.get("SUREFOOT_PLAYBOOK", "")
+        if self.name:
+            lines = Path(env["SUREFOOT_FENCE_SCRIPT"]).read_text().splitlines()
+            self.script = "\n".join(line for line in lines if not line.startswith("#"))
+
+    def tell(self, event: str, **data: object) -> None:
+        """Write one event as one line, whole."""
+        if self.progress < 0:
+            return
+        line = json.dumps({"event": event, **data}).encode() + b"\n"
+        if len(line) > PIPE_BUF and event in ("failed", "refused"):
+            line = json.dumps({"event": event, **{k: _cut(v) for k, v in data.items()}}).encode() + b"\n"
+        with open(self.progress, "ab", buffering=0, closefd=False) as pipe:
+            while line:
+                line = line[pipe.write(line) :]
+
+    def guard(self, command: str, mark: str) -> str:
+        """Return `command` behind the fence."""
+        words = (self.script, "surefoot-fence", self.folder, self.name, self.token, mark, command)
+        return "sh -c " + " ".join(map(quote, words))
+
+
+def _is_plain(key: str, value: object) -> bool:
+    """Whether a variable may be used in a check's address: something short that the inventory says, and no secret by its name."""
+    return (
+        isinstance(value, (str, int, float, bool))
+        and not key.startswith(MAGIC)
+        and not SECRET.search(key)
+        and len(str(value)) <= SHORT
+    )
+
+
+def _cut(value: object) -> object:
+    return value[:SHORT] + "…" if isinstance(value, str) and len(value) > SHORT else value
+
+
+def fence(cls: type, settings: Settings) -> None:
+    """Put all that a connection class does on hosts behind the fence."""
+    if getattr(cls, "_surefoot", False):
+        return
+    cls._surefoot = True
+    plain_exec, plain_put, plain_shell = cls.exec_command, cls.put_file, cls.set_options
+    channels: set[str] = set()
+
+    def exec_command(self, cmd, in_data=None, sudoable=True):
+        if getattr(self._shell, "_IS_WINDOWS", False):
+            return plain_exec(self, cmd, in_data=in_data, sudoable=sudoable)
+        marked = MARK.search(cmd)
+        mark = marked[1] if marked else uuid.uuid4().hex
+        code, stdout, stderr = plain_exec(self, settings.guard(cmd, mark), in_data=in_data, sudoable=sudoable)
+        # With a terminal, which become may need, all comes as stdout.
+        if code in REFUSALS and (said := REFUSAL.search(stderr) or REFUSAL.search(stdout)):
+            settings.tell("refused", address=str(self._play_context.remote_addr), text=said[0].decode(errors="replace"))
+        return code, stdout, stderr
+
+    def put_file(self, in_path, out_path):
+        # A transfer has no shell to stand guard in: ask first. It only ever writes Ansible's own temporary files.
+        code, _, stderr = exec_command(self, "true", sudoable=False)
+        if code != 0:
+            from ansible.errors import AnsibleConnectionFailure
+
+            raise AnsibleConnectionFailure(stderr.decode(errors="replace").strip())
+        return plain_put(self, in_path, out_path)
+
+    def set_options(self, *args, **kwargs):
+        result = plain_shell(self, *args, **kwargs)
+        shell = self._shell
+        if shell is not None and not hasattr(shell, "_surefoot"):
+            shell._surefoot = True
+            plain_prefix = shell.env_prefix
+
+            def env_prefix(**env):
+                # Inside `become` the environment starts anew: the mark has to be set there too.
+                mark = f"{settings.name}:{settings.token}:{uuid.uuid4().hex}"
+                return plain_prefix(**env, SUREFOOT_FENCE=mark)
+
+            shell.env_prefix = env_prefix
+        return result
+
+    cls.exec_command, cls.put_file, cls.set_options = exec_command, put_file, set_options
+
+    if hasattr(cls, "_build_command"):
+        plain_build = cls._build_command
+
+        def _build_command(self, binary, subsystem, *other_args):
+            command = plain_build(self, binary, subsystem, *other_args)
+            place = len(command) - len(other_args)
+            command[place:place] = KEEPALIVE
+            address = str(getattr(self, "host", "") or self._play_context.remote_addr)
+            if subsystem == "ssh" and address not in channels and b"sshpass" not in command[0]:
+                channels.add(address)
+                argv = [part.decode(errors="surrogateescape") for part in command[: place + len(KEEPALIVE)]]
+                settings.tell("channel", address=address, argv=[*argv, address])
+            return command
+
+        cls._build_command = _build_command
+
+
+class CallbackModule(CallbackBase):
+    """See the module's docstring."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "notification"
+    CALLBACK_NAME = "surefoot"
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.settings = Settings()
+        self.own = False
+        if self.settings.name:
+            for name in FENCED:
+                fence(connection_loader.get(name, class_only=True), self.settings)
+
+    def v2_playbook_on_start(self, playbook) -> None:
+        before, self.own = self.own, str(playbook._file_name) == self.settings.internal
+        if before and self.settings.progress >= 0:
+            sys.stdout.write("\x1esurefoot: the playbook begins\n")
+            sys.stdout.flush()
+        self.settings.tell("playbook", own=self.own)
+
+    def v2_playbook_on_play_start(self, play) -> None:
+        if self.own:
+            self._tell_hosts(play)
+
+    def _tell_hosts(self, play) -> None:
+        manager = play.get_variable_manager()
+        for host in manager._inventory.get_hosts():
+            known = manager.get_vars(play=play, host=host)
+            connection = str(known.get("ansible_connection", "ssh")).rpartition(".")[2]
+            address = str(known.get("ansible_host", host.name))
+            plain = {key: str(value) for key, value in known.items() if _is_plain(key, value)}
+            self.settings.tell("host", name=host.name, address=address, connection=connection, variables=plain)
+
+    def v2_runner_on_ok(self, result) -> None:
+        if self.own:
+            data = result._result
+            out, err = str(data.get("stdout", "")), str(data.get("stderr", ""))
+            self.settings.tell(
+                "output", host=result._host.get_name(), code=int(data.get("rc", 0)), stdout=out, stderr=err
+            )
+
+    def v2_runner_on_failed(self, result, ignore_errors=False) -> None:
+        if not ignore_errors:
+            self._failed(result, "failed")
+
+    def v2_runner_on_unreachable(self, result) -> None:
+        self._failed(result, "unreachable")
+
+    def _failed(self, result, status: str) -> None:
+        data = result._result
+        hidden = data.get("_ansible_no_log") or getattr(result._task, "no_log", False)
+        message = "" if hidden else str(data.get("msg") or "")
+        stderr = "" if hidden else str(data.get("module_stderr") or data.get("stderr") or "")
+        self.settings.tell(
+            "failed",
+            host=result._host.get_name(),
+            task=result._task.get_name().strip(),
+            status=status,
+            message="; ".join(part for part in (message, stderr) if part),
+        )
+
+    def v2_playbook_on_stats(self, stats) -> None:
+        if not self.own:
+            hosts = (stats.summarize(host) for host in stats.processed)
+            self.settings.tell("stats", changed=sum(host["changed"] for host in hosts))
