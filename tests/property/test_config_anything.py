@@ -38,29 +38,25 @@ environments:
     on_cancel: finish
   staging: {<<: *e, promote_from: production}
 """
-PIECES = st.sampled_from(
-    ["project", "environments", "e", "steps", "name", "run", ": ", "- ", "\n", "  ", "{", "}", "[", "]", "&a ", "*a"]
-    + [
-        "<<",
-        "!!python/name:os",
-        "!t ",
-        "|",
-        ">",
-        "'",
-        '"',
-        "#",
-        "~",
-        "1",
-        ".inf",
-        "5s",
-        "${A}",
-        "${",
-        "?",
-        "---\n",
-        ":",
-    ]
-    + ["%YAML 9\n", "\t", "\0", "\x85", "\ufeff", "é", "no", "0x", "1_0", "0b", ",", "=", "2001-01-01"]
-)
+STRUCTURE = [": ", "- ", "\n", "  ", "{", "}", "[", "]", "&a ", "*a", "<<", "|", ">", "'", '"', "#", "?", "---\n", ":"]
+WORDS_IN_IT = ["project", "environments", "e", "steps", "name", "run", "no", "1", "5s", "${A}", "${", "2001-01-01", "é"]
+ODDITIES = [
+    "!!python/name:os",
+    "!t ",
+    "~",
+    ".inf",
+    "%YAML 9\n",
+    "\t",
+    "\0",
+    "\x85",
+    "\ufeff",
+    "0x",
+    "1_0",
+    "0b",
+    ",",
+    "=",
+]
+PIECES = st.sampled_from([*STRUCTURE, *WORDS_IN_IT, *ODDITIES])
 LEAVES = (
     st.none()
     | st.booleans()

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import textwrap
 import time
 from collections.abc import Callable
@@ -1016,6 +1018,16 @@ def test_a_peek_finds_the_store_of_a_config_that_is_otherwise_wrong(write: Write
     assert found.folder == path.parent
     with pytest.raises(ConfigProblems, match="WHERE"):
         peek(path, environ={})
+
+
+def test_a_command_that_only_reads_pays_for_no_validation(write: Write) -> None:
+    path = write(environment(STEP))
+    code = (
+        "import sys; from pathlib import Path; from surefoot.config.discovery import store_url; "
+        "from surefoot.config.loading import peek; store_url(peek(Path(sys.argv[1])), None, {}); "
+        "sys.exit('pydantic' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(path)], timeout=60, check=False).returncode == 0
 
 
 def test_variables_reach_numbers_and_truths_too(write: Write) -> None:

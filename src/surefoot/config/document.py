@@ -22,6 +22,7 @@ from yaml.constructor import SafeConstructor
 from yaml.resolver import Resolver
 
 from surefoot.config.problems import Place, Problem, dotted, file_label, shown
+from surefoot.config.syntax import reading_problem, syntax_problem
 from surefoot.core.errors import Code
 
 MAX_BYTES = 1024 * 1024
@@ -134,7 +135,7 @@ def read_bytes(path: Path) -> bytes:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise Unreadable(_cannot_read(label, error)) from error
+        raise Unreadable(reading_problem(label, error)) from error
     if len(data) > MAX_BYTES:
         raise Unreadable(
             Problem(label, None, "", "is larger than 1 MiB", code=Code.CONFIG_SYNTAX, hint="is this the right file?")
@@ -149,7 +150,7 @@ def parse_document(data: bytes, file: str) -> Document:
     try:
         root = reader.read(yaml.parse(text, Loader=_LOADER))
     except yaml.YAMLError as error:
-        raise Unreadable(_syntax(error, text, file)) from error
+        raise Unreadable(syntax_problem(error, text, file)) from error
     if root is None:
         hint = "surefoot init writes one to start from"
         raise Unreadable(Problem(file, None, "", "is empty", code=Code.CONFIG_SYNTAX, hint=hint))
@@ -378,43 +379,3 @@ def _decode(data: bytes, file: str) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         hint = "save it as UTF-8"
         raise Unreadable(Problem(file, line, "", "is not UTF-8", code=Code.CONFIG_SYNTAX, hint=hint)) from error
-
-
-def _syntax(error: yaml.YAMLError, text: str, file: str) -> Problem:
-    """Return a YAML error as one sentence, with the usual causes by name."""
-    mark = getattr(error, "problem_mark", None)
-    if mark is None:  # the reader's error about a character
-        bad = next((i for i, c in enumerate(text) if not c.isprintable() and c not in "\t\r\n\u2028\u2029\ufeff"), 0)
-        line = text.count("\n", 0, bad) + 1
-        message = f"holds the character U+{ord(text[bad]):04X}, which YAML does not allow"
-        return Problem(file, line, "", message, code=Code.CONFIG_SYNTAX, hint="remove it")
-    line, column = mark.line + 1, mark.column + 1
-    lines = text.splitlines()
-    written = lines[mark.line] if mark.line < len(lines) else ""
-    what = getattr(error, "problem", None) or "not YAML"
-    context = getattr(error, "context", None) or ""
-    message, hint = (
-        f"not YAML: {context + ': ' if context else ''}{what} (column {column})",
-        "check the line's indentation and quotes",
-    )
-    if "\t" in written[: len(written) - len(written.lstrip())]:
-        message, hint = "a tab in the indentation, which YAML does not allow", "indent with spaces"
-    elif "flow mapping" in context and "${" in written:
-        message, hint = f"a '{{' inside of a mapping in braces (column {column})", "quote values with ${NAME} in them"
-    elif "mapping values are not allowed" in what:
-        message, hint = (
-            f"a ':' that YAML takes for another key (column {column})",
-            "quote the text, or check the indentation",
-        )
-    elif written.lstrip()[:1] in ("@", "`", "%") or written[column - 1 : column] in ("@", "`", "%"):
-        message, hint = f"{written[column - 1 : column]} can't begin a value (column {column})", "quote the text"
-    return Problem(file, line, "", message, code=Code.CONFIG_SYNTAX, hint=hint)
-
-
-def _cannot_read(label: str, error: Exception) -> Problem:
-    if isinstance(error, FileNotFoundError):
-        hint = "surefoot init writes one to start from"
-        return Problem(label, None, "", "does not exist", code=Code.CONFIG_MISSING, hint=hint)
-    why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    hint = "chmod u+r it, or run as the user who owns it" if isinstance(error, PermissionError) else "check the path"
-    return Problem(label, None, "", f"can't be read: {why[:1].lower()}{why[1:]}", code=Code.CONFIG_MISSING, hint=hint)

@@ -31,9 +31,7 @@ _NO_HOSTS_HERE = re.compile(r"\s*([#;].*|\[[^\]]*\]\s*([#;].*)?|---\s*)?", re.AS
 class Section(BaseModel):
     """Base of all parts of the config: unknown keys are errors, nothing changes after it was read."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, defer_build=True, arbitrary_types_allowed=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
