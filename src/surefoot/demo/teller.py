@@ -113,7 +113,7 @@ def _sentence(event: ev.Event, token: int | None) -> tuple[str, Tone] | None:  #
                 Tone.GOOD,
             )
         case ev.FenceRaised(hosts=hosts):
-            return f"{' and '.join(hosts)} refuse every token below {token} from now on", Tone.PLAIN
+            return f"{' and '.join(hosts)} obey token {token} only from now on", Tone.PLAIN
         case ev.StepStarted(step=step, direction=direction, attempt=attempt):
             again = f" (attempt {attempt})" if attempt > 1 else ""
             return f"{'undo ' if direction is Direction.UNDO else ''}{step} begins{again}", Tone.PLAIN
