@@ -90,20 +90,23 @@ class App:
 
     def environment_names(self) -> tuple[str, ...]:
         """Return the names of the config's environments; none where it can't be read, since the journal says enough."""
+        return self._keys("environments")
+
+    def _keys(self, section: str) -> tuple[str, ...]:
         from surefoot.config import document
 
         if self.config_path is None:
             return ()
         try:
-            node = document.read_document(self.config_path).node(("environments",))
+            node = document.read_document(self.config_path).node((section,))
         except document.Unreadable:
             return ()
         return tuple(node.entries) if isinstance(node, document.Mapping) else ()
 
     @property
     def agent_names(self) -> tuple[str, ...]:
-        """Return the config's agents, in the order of preference."""
-        return tuple(self.config.agents or ()) if self.config_path is not None else ()
+        """Return the config's agents, in the order of preference, be the rest of the config right or wrong."""
+        return self._keys("agents")
 
     @property
     def has_agents(self) -> bool:
@@ -113,7 +116,10 @@ class App:
     @property
     def lease_ttl(self) -> float:
         """Return the ttl of leases, in seconds."""
-        return self.config.lease.ttl if self.config_path is not None else DEFAULT_TTL
+        try:
+            return self.config.lease.ttl if self.config_path is not None else DEFAULT_TTL
+        except ConfigError:
+            return DEFAULT_TTL  # a rollback runs by an older config: a mistake in this one must not stand in its way
 
     @property
     def state_folder(self) -> Path:

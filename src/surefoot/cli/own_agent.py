@@ -54,13 +54,13 @@ class OwnAgent:
             self._thread.join(HANDOVER)
 
     def _run(self) -> None:
-        from surefoot.agent.service import AgentOptions, run_agent
-
         app = self._app
-        options = AgentOptions(
-            name=own_agent_name(), role=Role.PRIMARY, ttl=app.lease_ttl, state=app.state_folder, until=self._until
-        )
         try:
+            from surefoot.agent.service import AgentOptions, run_agent
+
+            options = AgentOptions(
+                name=own_agent_name(), role=Role.PRIMARY, ttl=app.lease_ttl, state=app.state_folder, until=self._until
+            )
             run_agent(options, app.store_url, stop=self._stop, log=self._say)
         except SurefootError as error:
             self._error = error

@@ -13,8 +13,17 @@ def requested_by() -> str:
     for name in ("GITHUB_ACTOR", "GITLAB_USER_LOGIN"):
         if actor := os.environ.get(name):
             return actor
-    user = os.environ.get("SUDO_USER") or os.environ.get("USER") or str(os.geteuid())
+    user = os.environ.get("SUDO_USER") or os.environ.get("USER") or _account()
     return f"{user}@{socket.gethostname()}"
+
+
+def _account() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def own_agent_name() -> str:

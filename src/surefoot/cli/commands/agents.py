@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 @command("agents", example="surefoot agents\nsurefoot agents --output json")
 @click.pass_context
 def agents(ctx: click.Context) -> None:
-    """Show all agents: how they are, what they run, and why one takes no work."""
+    """Show all agents.
+
+    How they are, what they run, and why one takes no work.
+    """
     from surefoot.cli.app import App
     from surefoot.cli.following import SILENT
     from surefoot.cli.text import ago
@@ -72,7 +75,7 @@ def agents(ctx: click.Context) -> None:
 @click.command("agent", cls=LazyGroup, example="surefoot agent run production-runner-01")
 @click.pass_context
 def agent(ctx: click.Context) -> None:
-    """Run an agent, or take one out of service for a while."""
+    """Run an agent, or take one out of service."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
@@ -83,7 +86,9 @@ def agent(ctx: click.Context) -> None:
 @click.option("--once", is_flag=True, help="End when there is no work left.")
 @click.pass_context
 def run(ctx: click.Context, name: str, role: str | None, once: bool) -> None:
-    """Run the agent NAME in this process until SIGTERM, which hands its work over first.
+    """Run an agent in this process.
+
+    SIGTERM ends it: it stops its step and hands its deployment over first.
 
     A name that is not in the config may only run with --role emergency.
     """
@@ -167,7 +172,7 @@ agent.add_command(
         "drain",
         draining=True,
         example="surefoot agent drain production-runner-01",
-        doc="Have the agent NAME take no more work; what it runs it finishes.",
+        doc="Have an agent take no more work.\n\nWhat it runs it finishes.",
     )
 )
 agent.add_command(
@@ -175,6 +180,6 @@ agent.add_command(
         "undrain",
         draining=False,
         example="surefoot agent undrain production-runner-01",
-        doc="Have the agent NAME take work again.",
+        doc="Have an agent take work again.",
     )
 )

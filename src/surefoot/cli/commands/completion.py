@@ -15,7 +15,7 @@ from surefoot.cli.lazy import command
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print what makes a shell complete surefoot's commands and options."""
+    """Print a shell's completion script."""
     from click.shell_completion import get_completion_class
 
     kind = get_completion_class(shell)

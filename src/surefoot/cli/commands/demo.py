@@ -17,7 +17,10 @@ from surefoot.cli.lazy import command
 )
 @click.pass_context
 def demo(ctx: click.Context, keep: bool, folder: Path | None) -> int:
-    """Deploy to two small hosts, kill the agent in mid-deploy, and see that it ends right."""
+    """See it survive a kill, on one machine.
+
+    Deploys to two small hosts, kills the agent in mid-deploy, breaks a version, cancels one, and checks how all ended.
+    """
     import sys
 
     from surefoot.cli.console import Console

@@ -65,7 +65,9 @@ def deploy(
     on_interrupt: str,
     when_open: bool,
 ) -> int:
-    """Deploy VERSION to ENVIRONMENT and follow it to its end.
+    """Deploy a version and follow it to its end.
+
+    Where the config names no agents, it runs its own in this process.
 
     Exit codes: 0 succeeded, 3 refused, 4 failed and put back, 5 stranded, 6 cancelled, 8 timed out waiting.
     """
@@ -104,7 +106,10 @@ def rollback(
     on_interrupt: str,
     when_open: bool,
 ) -> int:
-    """Deploy the previous version again, with the files which it was deployed with."""
+    """Deploy an earlier version again.
+
+    With the steps and files which it was deployed with. Exit codes are those of deploy.
+    """
     from surefoot.api import requests
     from surefoot.cli.app import App
     from surefoot.cli.following import see_through
@@ -126,7 +131,10 @@ def rollback(
 @click.option("--reason", metavar="TEXT", type=TEXT, default="", help="Why; kept in the journal.")
 @click.pass_context
 def cancel(ctx: click.Context, deployment: str, reason: str) -> None:
-    """Ask for a safe end of a deployment: what it changed is put back. Asking again does no harm."""
+    """Ask for a safe end of a deployment.
+
+    What it changed is put back. Asking again does no harm.
+    """
     from surefoot.api import requests
     from surefoot.cli.app import App
     from surefoot.cli.text import clean
@@ -162,7 +170,10 @@ def _goes_on(state: Deployment) -> str:
 )
 @click.pass_context
 def resolve(ctx: click.Context, deployment: str, reason: str, unchecked: bool, version: str | None) -> int:
-    """Declare the environment of a stranded deployment repaired, and have that checked."""
+    """Declare a stranded environment repaired.
+
+    The health checks have to agree, unless --unchecked. Exit code 3 if they do not.
+    """
     from surefoot.api import requests
     from surefoot.cli.app import App
     from surefoot.cli.resolving import see_resolved

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 @click.argument("version", type=TEXT)
 @click.pass_context
 def plan(ctx: click.Context, environment: str, version: str) -> None:
-    """Show what a deploy would do: steps, hosts, agent and why, gates. Touches nothing."""
+    """Show what a deploy would do.
+
+    Steps, hosts, which agent and why, gates. Touches nothing.
+    """
     from surefoot.cli.app import App
     from surefoot.cli.inventory import hosts_of
 

@@ -15,7 +15,10 @@ from surefoot.cli.params import TEXT
 @click.option("--example", "name", metavar="NAME", type=TEXT, help="Which example; a small one if not given.")
 @click.pass_context
 def init(ctx: click.Context, name: str | None) -> None:
-    """Write a commented surefoot.yml, and what it needs, into this folder."""
+    """Write a first surefoot.yml.
+
+    It is commented, and what it needs is written with it, into this folder. Files that are there are never overwritten.
+    """
     from surefoot.cli.app import App
     from surefoot.config.templates import write_template
 
@@ -32,7 +35,10 @@ def init(ctx: click.Context, name: str | None) -> None:
 @command("check", example="surefoot check\nsurefoot check --config deploy/surefoot.yml")
 @click.pass_context
 def check(ctx: click.Context) -> None:
-    """Validate the config; every problem is named with file, line, key and what is allowed."""
+    """Validate the config.
+
+    Every problem is named with file, line, key and what is allowed.
+    """
     from surefoot.cli.app import App
     from surefoot.cli.text import clean
 

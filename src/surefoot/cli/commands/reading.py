@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("environment", type=TEXT, required=False)
 @click.pass_context
 def status(ctx: click.Context, environment: str | None) -> None:
-    """Show what each environment runs, what is under way and what waits."""
+    """Show what runs where, and what waits."""
     from surefoot.cli.app import App
 
     app = App.of(ctx)
@@ -80,7 +80,10 @@ def _environment(row: EnvironmentRow) -> dict[str, Any]:
 @click.argument("deployment", metavar="ID", type=TEXT)
 @click.pass_context
 def show(ctx: click.Context, deployment: str) -> None:
-    """Show one deployment: its status, its steps, and why it ended as it did."""
+    """Show one deployment.
+
+    Its status, its steps, and why it ended as it did.
+    """
     from surefoot.api.requests import load
     from surefoot.cli.app import App
 
@@ -148,7 +151,10 @@ def _tell(app: App, store: Store, state: Deployment) -> None:
 @click.option("--limit", metavar="N", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
 @click.pass_context
 def history(ctx: click.Context, environment: str, limit: int) -> None:
-    """Show an environment's deployments, newest first."""
+    """Show an environment's deployments.
+
+    The newest comes first.
+    """
     from surefoot.cli.app import App
     from surefoot.cli.text import ago
 

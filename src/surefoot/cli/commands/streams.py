@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 @click.option("--follow", is_flag=True, help="Go on until the deployment has ended.")
 @click.pass_context
 def events(ctx: click.Context, deployment: str, follow: bool) -> None:
-    """Show a deployment's journal: all that happened, in order."""
+    """Show a deployment's journal.
+
+    All that happened, in order; with --output json as JSON Lines.
+    """
     from surefoot.cli.app import App
     from surefoot.cli.sentences import sentence
     from surefoot.cli.text import clean
@@ -45,7 +48,10 @@ def events(ctx: click.Context, deployment: str, follow: bool) -> None:
 @click.option("--follow", is_flag=True, help="Go on until the deployment has ended.")
 @click.pass_context
 def logs(ctx: click.Context, deployment: str, follow: bool) -> None:
-    """Show what a deployment's steps printed, and what the agents say of them."""
+    """Show what a deployment's steps printed.
+
+    And what the agents say of them; with --output json as JSON Lines.
+    """
     from surefoot.cli.app import App
     from surefoot.cli.views.plain import clock, log_text
     from surefoot.core.views import rfc3339

@@ -76,9 +76,7 @@ class LiveView:
         self._tasks: dict[str, str] = {}  # host ("" for none) -> the last line from it
         self._tail: list[str] = []
         self._spinner = Spinner("dots")
-        self._rich = _Terminal(
-            file=sys.stderr, no_color=not console.colors, highlight=False, markup=False, emoji=False
-        )
+        self._rich = _Terminal(file=sys.stderr, no_color=not console.colors, highlight=False, markup=False, emoji=False)
         self._live = Live(console=self._rich, get_renderable=self._render, auto_refresh=False)
         with suppress(OSError, ValueError):
             self._live.start()
