@@ -86,6 +86,15 @@ def test_a_secret_in_the_store_is_filled_in_only_here() -> None:
     assert caught.value.code is Code.CONFIG_VARIABLE
 
 
+def test_a_folder_that_was_removed_under_our_feet_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(ConfigError, match="has been removed"):
+        find_config(None, {})
+
+
 def test_neither_config_nor_store_is_an_error(tmp_path: Path) -> None:
     assert store_url(None, "x.db", {}, tmp_path) == str(tmp_path / "x.db")
     with pytest.raises(ConfigError) as caught:

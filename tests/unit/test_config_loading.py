@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from surefoot.config.fields import Duration
 from surefoot.config.loading import load, peek
@@ -41,11 +41,22 @@ class Disk(Options):
     model_config = ConfigDict(extra="forbid", ignored_types=(bool,))
 
 
+class Limits(Options):
+    low: int = Field(1, ge=1)
+    high: int = 9
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Limits:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above\nhigh {self.high}")
+        return self
+
+
 class Shell(Options):
     run: str
 
 
-KINDS: dict[str, type[BaseModel]] = {"http": Http, "disk": Disk, "command": Shell}
+KINDS: dict[str, type[BaseModel]] = {"http": Http, "disk": Disk, "command": Shell, "limits": Limits}
 Write = Callable[[str | bytes], Path]
 
 
@@ -275,6 +286,70 @@ BAD: dict[str, tuple[str, Code, int | None, str, str, str]] = {
         "",
         "in braces",
         "quote values with ${NAME}",
+    ),
+    "merge of what can't be merged": (
+        environment(STEP + "retry: {<<: 5}"),
+        Code.CONFIG_SYNTAX,
+        5,
+        "environments.e.retry.'<<'",
+        "takes a mapping",
+        "<<: *anchor",
+    ),
+    "playbook in the store's folder": (
+        environment("inventory: inventory.ini\nsteps: [{name: s, playbook: .surefoot/x.yml}]"),
+        Code.CONFIG_FILE,
+        5,
+        "environments.e.steps[0].playbook",
+        "never deployed from",
+        "",
+    ),
+    "inventory list with a line break": (
+        environment('inventory: "a,\\nb"\n' + STEP),
+        Code.CONFIG_VALUE,
+        4,
+        "environments.e.inventory",
+        "not a list of hosts",
+        "web1,web2,",
+    ),
+    "duration as list": (
+        environment(STEP + "retry: {delay: [5s]}"),
+        Code.CONFIG_VALUE,
+        5,
+        "environments.e.retry.delay",
+        "must be a duration, not a list",
+        "5s",
+    ),
+    "check with a strange name": (
+        environment(STEP + 'health: [{http: {url: x}, name: "a\\nb"}]'),
+        Code.CONFIG_VALUE,
+        5,
+        "environments.e.health[0]",
+        "one line of text",
+        "",
+    ),
+    "options as list": (
+        environment(STEP + "health: [{http: [url]}]"),
+        Code.CONFIG_VALUE,
+        5,
+        "environments.e.health[0]",
+        "must be a mapping",
+        "",
+    ),
+    "limit of an option": (
+        environment(STEP + "health: [{limits: {low: 0}}]"),
+        Code.CONFIG_VALUE,
+        5,
+        "environments.e.health[0].limits.low",
+        "must be at least 1",
+        "",
+    ),
+    "a check's own opinion": (
+        environment(STEP + "health: [{limits: {low: 5, high: 2}}]"),
+        Code.CONFIG_VALUE,
+        5,
+        "environments.e.health[0].limits",
+        "low 5 is above high 2",
+        "",
     ),
     "second document": ("project: p\n---\nproject: q\n", Code.CONFIG_SYNTAX, 2, "", "second document", "---"),
     "unknown anchor": ("project: *nowhere\n", Code.CONFIG_SYNTAX, 1, "project", "not defined", "&nowhere"),
@@ -903,6 +978,23 @@ def test_a_variable_that_was_replaced_is_never_shown(write: Write) -> None:
     path = write(environment(STEP + "on_cancel: ${MODE}\nretry: {attempts: '${MODE}'}"))
     for problem in problems(path, {"MODE": "hidden-value"}):
         assert "hidden-value" not in str(problem) + problem.hint
+
+    problem = only(write(environment(STEP + "health: [{limits: {low: '${LOW}'}}]")), {"LOW": "4711"})
+    assert "4711" not in str(problem) + problem.hint
+    assert "variables hold" in problem.message
+
+
+def test_an_alias_may_be_a_key_and_a_merge_may_be_a_list(write: Write) -> None:
+    path = write("""\
+        x-names: [&name production, &a {attempts: 2, delay: 1s}, &b {attempts: 9, timeout: 3s}]
+        project: p
+        environments:
+          *name :
+            steps: [{name: s, run: x}]
+            retry: {<<: [*a, *b], delay: 0s}
+    """)
+    retry = load(path, kinds=KINDS, environ={}).environment("production").retry
+    assert (retry.attempts, retry.delay, retry.timeout) == (2, 0.0, 3.0)
 
 
 @pytest.mark.parametrize(
