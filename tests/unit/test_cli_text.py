@@ -33,7 +33,7 @@ def test_clean_keeps_text_and_takes_out_what_moves_the_cursor(given_text: str, s
 @given(st.text())
 def test_whatever_is_cleaned_has_no_control_characters_and_can_be_encoded(text: str) -> None:
     shown = clean(text)
-    assert not any(ord(c) < 32 and c != "\t" or 127 <= ord(c) < 160 for c in shown)
+    assert not any((ord(c) < 32 and c != "\t") or 127 <= ord(c) < 160 for c in shown)
     shown.encode()
     assert clean(shown) == shown
 

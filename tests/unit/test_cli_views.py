@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The views of a followed deployment: every event has a sentence, and no text from outside speaks to a terminal or a runner."""
+"""The views of a followed deployment: a sentence for every event, and no text of others that speaks to a terminal."""
 
 from __future__ import annotations
 

@@ -24,8 +24,9 @@ from surefoot.core.errors import Code, ConfigError, Failure, NotFoundError
 from surefoot.core.status import Status
 
 if TYPE_CHECKING:
-    from surefoot.config.models import Config
+    from surefoot.agent.bundle import Bundle
     from surefoot.config.loading import Peek
+    from surefoot.config.models import Config
     from surefoot.core.deployment import Deployment
     from surefoot.store.protocol import Store, Submission
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reference of the command line, made from the commands themselves: `python -m surefoot.cli.reference > docs/cli.md`."""
+"""The reference of the command line, made from the commands themselves.
+
+`python -m surefoot.cli.reference > docs/cli.md` writes it.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +34,10 @@ Results go to stdout, progress and errors to stderr. With `--output json` stdout
 `events` and `logs`) and nothing else. Global options may stand before or after the command. Every error is
 `error[CODE]: sentence` and, below it, `hint: what to do`.
 
-While `deploy` or `rollback` follows, SIGINT, SIGTERM and SIGHUP ask for a cancel, which is written to the store at once;
-the program then follows the deployment to its safe end. With `--on-interrupt detach` they end the following alone,
-with exit code 8: the deployment goes on. Where the config names no agents, an agent in the background takes it over then, as it
-does with `--detach`; what it says is in `.surefoot/background.log`.
+While `deploy` or `rollback` follows, SIGINT, SIGTERM and SIGHUP ask for a cancel, which is written to the store at
+once; the program then follows the deployment to its safe end. With `--on-interrupt detach` they end the following
+alone, with exit code 8: the deployment goes on. Where the config names no agents, an agent in the background takes
+it over then, as it does with `--detach`; what it says is in `.surefoot/background.log`.
 """
 
 
