@@ -21,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,7 @@ class Chaos:
         self.deployments = deployments
         self.environments = [f"env{i}" for i in range(environments)]
         self.postgres = postgres
-        self.store = postgres.fresh_database() if postgres else f"sqlite:///{folder}/surefoot.db"
+        self.store = postgres.new_database() if postgres else f"sqlite:///{folder}/surefoot.db"
         self.agents: dict[str, subprocess.Popen[bytes]] = {}
         self.tally = Tally()
         self.ids: list[str] = []
@@ -275,7 +274,7 @@ class Chaos:
         for path in haystacks:
             if CANARY.encode() in path.read_bytes():
                 self.tally.broken.append(f"promise 6: {path.relative_to(self.folder)} holds the canary")
-        if self.postgres is not None and CANARY in self.postgres.dump(self.store):
+        if self.postgres is not None and CANARY in dump(self.store):
             self.tally.broken.append("promise 6: the database holds the canary")
 
     def end(self) -> None:
@@ -307,27 +306,31 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-@contextlib.contextmanager
-def server(kind: str, folder: Path) -> Iterator[PostgresServer | None]:
-    """A PostgreSQL server for the time of a run, or none."""
-    if kind == "sqlite":
-        yield None
-        return
-    with PostgresServer(folder / "postgres") as postgres:
-        yield postgres
+def dump(url: str) -> str:
+    """Return all rows of a database."""
+    import psycopg
+
+    with psycopg.connect(url) as conn:
+        tables = conn.execute("SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname = 'surefoot'")
+        return "\n".join(
+            str(row) for (table,) in tables.fetchall() for row in conn.execute(f"SELECT t::text FROM {table} AS t").fetchall()
+        )
 
 
 def run(seed: int, deployments: int, environments: int, store: str) -> Tally:
     """Run once; the folder is kept if a promise was broken."""
     folder = Path(tempfile.mkdtemp(prefix="surefoot-chaos-"))
-    with server(store, Path(tempfile.mkdtemp(prefix="surefoot-pg-"))) as postgres:
+    with contextlib.ExitStack() as stack:
+        postgres = None
+        if store == "postgres":
+            postgres = PostgresServer(fsync=True)
+            stack.callback(postgres.close)
+            postgres.start()
         chaos = Chaos(folder, seed, deployments, environments, postgres)
-        try:
-            chaos.build()
-            chaos.play()
-            chaos.judge()
-        finally:
-            chaos.end()
+        stack.callback(chaos.end)
+        chaos.build()
+        chaos.play()
+        chaos.judge()
     if chaos.tally.broken:
         print(f"seed {seed}: kept in {folder}", file=sys.stderr)
     else:

@@ -41,4 +41,6 @@ def open_store(url: str, *, read_only: bool = False) -> Store:
 def _sqlite(path: Path, read_only: bool) -> Store:
     from surefoot.store.sqlite import SqliteStore
 
-    return SqliteStore(path.expanduser().absolute(), read_only=read_only)
+    absolute = path.expanduser().absolute()
+    # POSIX keeps two leading slashes, and to SQLite's URLs they begin a host's name.
+    return SqliteStore(Path("/", *absolute.parts[1:]), read_only=read_only)
