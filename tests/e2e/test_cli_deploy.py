@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -14,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from surefoot.store.sqlite import BUSY_SECONDS
 
 CONFIG = """\
 project: shop
@@ -183,7 +187,7 @@ def test_a_closed_terminal_or_pipe_ends_neither_the_follower_nor_the_deployment(
     assert process.stderr is not None and process.stdout is not None
     process.stderr.close()
     process.stdout.close()
-    process.wait(timeout=DEADLINE)
+    assert process.wait(timeout=DEADLINE) == 0
     assert project.status_of("prod-1") == "succeeded"
 
 
@@ -299,3 +303,48 @@ def test_actions_get_groups_and_annotations(project: Project) -> None:
     assert "::group::step stage started" in lines and "::endgroup::" in lines
     assert any(line.startswith("::error title=SF-STEP-FAILED::") for line in lines)
     assert project.json("show", "prod-1")["requested_by"] == "octocat"
+
+
+def test_a_terminal_gets_the_live_view_and_its_hangup_is_a_cancel(project: Project) -> None:
+    project.run("deploy", "prod", "1.0")
+    screen, terminal = pty.openpty()
+    process = subprocess.Popen(
+        ["setsid", "--ctty", "--wait", sys.executable, "-m", "surefoot", "deploy", "prod", "slow-2"],
+        cwd=project.folder,
+        env={**project.env, "TERM": "xterm-256color", "COLUMNS": "100"},
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    try:
+        shown = b""
+        while b"\xe2\x96\xb8" not in shown or b"activate" not in shown:  # the mark of a step that runs
+            shown += os.read(screen, 65536)
+        eventually((project.live.parent / "slow").exists)
+        os.close(screen)  # the terminal is gone: SIGHUP, and every write fails from now on
+        eventually(lambda: project.status_of("prod-2") == "cancelled")
+        assert process.wait(timeout=DEADLINE) == 6
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    assert b"1.0" in shown and b"stage" in shown
+
+
+def test_a_cancel_is_tried_until_the_store_takes_it(project: Project) -> None:
+    project.config.write_text(project.config.read_text() + "agents: {runner-1: {role: primary}}\n")
+    process = project.start("deploy", "prod", "1.0")
+    eventually(lambda: bool(project.json("history", "prod")["deployments"]))
+    database = project.folder / ".surefoot" / "surefoot.db"
+    with sqlite3.connect(database, isolation_level=None) as lock:
+        lock.execute("BEGIN IMMEDIATE")
+        process.send_signal(signal.SIGTERM)
+        time.sleep(BUSY_SECONDS + 1)
+        assert process.poll() is None, "neither the signal nor the store ends it"
+        lock.execute("ROLLBACK")
+    lock.close()
+    _, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 6
+    assert "the cancel is not written yet" in err
+    assert project.status_of("prod-1") == "cancelled"

@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 import click
 
@@ -35,6 +36,27 @@ _COLORS = {
     "stranded": "red",
     "offline": "red",
 }
+
+
+def to_nowhere(stream: TextIO) -> None:
+    """Let all that is still written to a stream whose reader is gone succeed; the interpreter's last flush too."""
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
+@contextmanager
+def last_words() -> Iterator[None]:
+    """Say what no exit code may depend on: an outcome is what it is, whether anybody reads it or not."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError:
+        to_nowhere(sys.stdout)
 
 
 class Console:

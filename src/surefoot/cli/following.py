@@ -182,15 +182,17 @@ def _cancel_when_told(store: Store, deployment: str, view: View, gone: threading
 
 def conclude(app: App, store: Store, state: Deployment) -> int:
     """Tell how it ended; return the exit code of that."""
+    from surefoot.cli.console import last_words
     from surefoot.cli.errors import write_error
     from surefoot.cli.text import clean, duration
 
-    if app.json:
-        app.console.document(app.shown(store, state))
-    else:
-        took = duration((state.finished_at or state.last_at) - state.requested_at)
-        what = clean(f"{state.id} {state.environment} {state.version}")
-        app.console.print(f"{what}: {app.console.status(state.status)} after {took}")
+    with last_words():
+        if app.json:
+            app.console.document(app.shown(store, state))
+        else:
+            took = duration((state.finished_at or state.last_at) - state.requested_at)
+            what = clean(f"{state.id} {state.environment} {state.version}")
+            app.console.print(f"{what}: {app.console.status(state.status)} after {took}")
     if state.status is not Status.SUCCEEDED and state.outcome is not None:
         write_error(state.outcome.code, state.outcome.message, app.hint_for(state, state.outcome))
         for line in state.outcome.evidence.splitlines()[-10:]:

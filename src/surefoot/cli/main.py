@@ -8,7 +8,6 @@ does: that is in the journal.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -79,20 +78,11 @@ def _flushed(code: int) -> int:
         try:
             stream.flush()
         except (OSError, ValueError):
+            from surefoot.cli.console import to_nowhere
+
             code = code or READER_GONE
-            _to_nowhere(stream)
+            to_nowhere(stream)
     return code
-
-
-def _to_nowhere(stream: Any) -> None:
-    """Let the interpreter's own flush at its end succeed."""
-    try:
-        descriptor = stream.fileno()
-    except (OSError, ValueError):
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, descriptor)
-    os.close(nowhere)
 
 
 @click.command(

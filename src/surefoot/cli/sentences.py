@@ -12,7 +12,7 @@ from surefoot.core.events import Entry
 from surefoot.core.plan import Direction
 
 
-def sentence(entry: Entry) -> str:  # noqa: PLR0911, PLR0912 - one case per event
+def sentence(entry: Entry) -> str:
     """Say what happened. The text is not clean yet."""
     match entry.event:
         case ev.Accepted() as e:
