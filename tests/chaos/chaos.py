@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Deployments under fire: real agents on a real store are killed, frozen and thawed, deployments cancelled, the store restarted, at random.
+"""Deployments under fire: real agents on a real store are killed, frozen and thawed, deployments cancelled, the store
+restarted, at random.
 
     python tests/chaos/chaos.py --deployments 300 --seed 7          (PostgreSQL; --store sqlite for the other)
 
-Hosts are folders. Each step writes to every host's log with its token before it changes the host, so that the promises can be judged from
-what the hosts saw, from the journal, and from every byte that was written anywhere. Prints its seed, and at the end one line of JSON; exits 1 if
-a promise was broken, and keeps the folder then.
+Hosts are folders. Each step writes to every host's log with its token before it changes the host, so that the
+promises can be judged from what the hosts saw, from the journal, and from every byte that was written anywhere.
+Prints its seed, and at the end one line of JSON; exits 1 if a promise was broken, and keeps the folder then.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +70,9 @@ class Tally:
 class Chaos:
     """One run in one folder."""
 
-    def __init__(self, folder: Path, seed: int, deployments: int, environments: int, postgres: PostgresServer | None) -> None:
+    def __init__(
+        self, folder: Path, seed: int, deployments: int, environments: int, postgres: PostgresServer | None
+    ) -> None:
         self.folder = folder
         self.random = random.Random(seed)
         self.deployments = deployments
@@ -91,7 +95,9 @@ class Chaos:
         for name, text in (("step.sh", STEP), ("health.sh", HEALTH)):
             (project / name).write_text(text.replace("HOSTS", str(hosts)))
             (project / name).chmod(0o755)
-        steps = [{"name": n, "run": f"./step.sh {n}", "undo": {"run": f"./step.sh {n}"}} for n in ("one", "two", "three")]
+        steps = [
+            {"name": n, "run": f"./step.sh {n}", "undo": {"run": f"./step.sh {n}"}} for n in ("one", "two", "three")
+        ]
         config = {
             "project": "chaos",
             "agents": {"primary": {"role": "primary"}, "secondary": {"role": "secondary"}},
@@ -117,7 +123,9 @@ class Chaos:
     def call(self, *args: str) -> Any:
         """Run a command until the store answers, and return its JSON."""
         for _ in range(60):
-            done = subprocess.run(self.surefoot("--output", "json", *args), capture_output=True, text=True, env=self.env())
+            done = subprocess.run(
+                self.surefoot("--output", "json", *args), capture_output=True, text=True, env=self.env()
+            )
             if done.returncode == 9:
                 time.sleep(0.5)
                 continue
@@ -160,7 +168,8 @@ class Chaos:
 
     def fault(self) -> None:
         kind = self.random.choices(
-            ["none", "kill", "freeze", "freeze all", "cancel", "term", "store"], [3, 3, 2, 2, 3, 1, 0.5 if self.postgres else 0]
+            ["none", "kill", "freeze", "freeze all", "cancel", "term", "store"],
+            [3, 3, 2, 2, 3, 1, 0.5 if self.postgres else 0],
         )[0]
         self.tally.faults[kind] = self.tally.faults.get(kind, 0) + 1
         time.sleep(self.random.uniform(0, 1.5))
@@ -240,7 +249,11 @@ class Chaos:
 
     def events(self, deployment: str) -> list[dict[str, Any]]:
         done = subprocess.run(
-            self.surefoot("--output", "json", "events", deployment), capture_output=True, text=True, check=True, env=self.env()
+            self.surefoot("--output", "json", "events", deployment),
+            capture_output=True,
+            text=True,
+            check=True,
+            env=self.env(),
         )
         return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -264,7 +277,7 @@ class Chaos:
             if (host / "log").exists()
             for at, token, deployment, *_ in (line.split() for line in (host / "log").read_text().splitlines())
         )
-        for before, after in zip(lines, lines[1:], strict=False):
+        for before, after in pairwise(lines):
             if after[1] < before[1]:
                 self.tally.broken.append(f"promise 1: {row['name']}: {after} after {before}")
 
@@ -311,9 +324,13 @@ def dump(url: str) -> str:
     import psycopg
 
     with psycopg.connect(url) as conn:
-        tables = conn.execute("SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname = 'surefoot'")
+        tables = conn.execute(
+            "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname = 'surefoot'"
+        )
         return "\n".join(
-            str(row) for (table,) in tables.fetchall() for row in conn.execute(f"SELECT t::text FROM {table} AS t").fetchall()
+            str(row)
+            for (table,) in tables.fetchall()
+            for row in conn.execute(f"SELECT t::text FROM {table} AS t").fetchall()
         )
 
 

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An event loop on virtual time with a seeded scheduler, on which groups of tasks (agents) can be frozen, thawed and killed.
+"""An event loop on virtual time with a seeded scheduler, on which groups of tasks (agents) can be frozen, thawed and
+killed.
 
-Waiting costs nothing: when nothing is ready, time jumps to the next timer. Among what is ready at the same instant, the seed decides the
-order. What runs belongs to the group in whose context it was scheduled (asyncio copies contexts into tasks and callbacks), so a group can be
-held back as SIGSTOP holds back a process, or dropped as SIGKILL drops it: without any `finally` having an effect.
+Waiting costs nothing: when nothing is ready, time jumps to the next timer. Among what is ready at the same instant,
+the seed decides the order. What runs belongs to the group in whose context it was scheduled (asyncio copies contexts
+into tasks and callbacks), so a group can be held back as SIGSTOP holds back a process, or dropped as SIGKILL drops
+it: without any `finally` having an effect.
 """
 
 from __future__ import annotations
@@ -75,7 +77,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._held = []
 
     def _interleaved(self, ready: list[asyncio.Handle]) -> list[asyncio.Handle]:
-        """Return the handles in a random order that keeps each group's own (within a process, asyncio is first in, first out)."""
+        """Return the handles in a random order that keeps each group's own (within a process, asyncio is first in,
+        first out).
+        """
         queues: dict[str | None, list[asyncio.Handle]] = {}
         for handle in reversed(ready):
             queues.setdefault(handle._context.get(GROUP), []).append(handle)

@@ -9,6 +9,7 @@ import contextvars
 import logging
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from loop import GROUP, VirtualLoop
@@ -21,7 +22,7 @@ from surefoot.core.decide import decide
 from surefoot.core.deployment import Deployment, fold, summarise
 from surefoot.core.errors import ConflictError, NotAllowedError, RefusedError
 from surefoot.core.lease import LeaseTiming, Role
-from surefoot.core.plan import Check, Command, Playbook, Plan, Retry, Step
+from surefoot.core.plan import Check, Command, Plan, Playbook, Retry, Step
 from surefoot.core.status import Status
 from surefoot.store.memory import MemoryStore
 from surefoot.store.protocol import Append, Submission
@@ -31,7 +32,7 @@ TTL = 5.0
 PATIENCE = 600.0
 
 
-class PromiseBroken(AssertionError):
+class PromiseBrokenError(AssertionError):
     """A promise did not hold; the message names it, and the seed replays it."""
 
 
@@ -68,7 +69,7 @@ class Schedule:
         self.submitted = False
 
     def run(self) -> None:
-        """Run the schedule to its end and judge it. Raises PromiseBroken."""
+        """Run the schedule to its end and judge it. Raises PromiseBrokenError."""
         asyncio.set_event_loop(self.loop)
         # Groups that were killed leave tasks that never end; that is what a kill is.
         self.loop.set_exception_handler(lambda *_: None)
@@ -76,10 +77,10 @@ class Schedule:
         try:
             self.loop.run_until_complete(self._play())
             self._judge()
-        except PromiseBroken:
+        except PromiseBrokenError:
             raise
         except Exception as error:
-            raise PromiseBroken(f"seed {self.seed}: {error!r}") from error
+            raise PromiseBrokenError(f"seed {self.seed}: {error!r}") from error
         finally:
             asyncio.set_event_loop(None)
             self._drop()
@@ -264,7 +265,7 @@ class Schedule:
                     self._repair(state)
             await asyncio.sleep(2.0)
         waiting = [f"{s.id} {s.status}" for s in map(self._state, self.ids) if not s.status.terminal]
-        raise PromiseBroken(f"seed {self.seed}: promise 2: it ends: {waiting}")
+        raise PromiseBrokenError(f"seed {self.seed}: promise 2: it ends: {waiting}")
 
     def _repair(self, state: Deployment) -> None:
         self._check_end(state)
@@ -279,8 +280,8 @@ class Schedule:
 
     # -- judging -------------------------------------------------------------------------------------
 
-    def _broken(self, promise: str) -> PromiseBroken:
-        return PromiseBroken(f"seed {self.seed}: {promise}\n" + "\n".join(self.story))
+    def _broken(self, promise: str) -> PromiseBrokenError:
+        return PromiseBrokenError(f"seed {self.seed}: {promise}\n" + "\n".join(self.story))
 
     def _judge(self) -> None:
         self._judge_hosts()
@@ -299,9 +300,11 @@ class Schedule:
                 raise self._broken(f"promise 3: hosts run {versions}, the store says {current}")
 
     def _judge_hosts(self) -> None:
-        """Promise 1, as the hosts saw it: across all hosts, once a token has touched one, no smaller token touches any."""
+        """Promise 1, as the hosts saw it: across all hosts, once a token has touched one, no smaller token touches
+        any.
+        """
         touches = sorted((t for h in self.world.hosts.values() for t in h.log), key=lambda t: t.at)
-        for before, after in zip(touches, touches[1:], strict=False):
+        for before, after in pairwise(touches):
             if after.token < before.token:
                 raise self._broken(f"promise 1: {after} after {before}")
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the simulated agents act upon: hosts with fences, processes under a switch, a store that can fail. Real agent code, pretended world.
+"""What the simulated agents act upon: hosts with fences, processes under a switch, a store that can fail. Real agent
+code, pretended world.
 
-Everything that happened to a host is in its log, and the promises are judged from these logs and from the journal; nothing is asked of
-the code under test.
+Everything that happened to a host is in its log, and the promises are judged from these logs and from the journal;
+nothing is asked of the code under test.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loop import GROUP, VirtualLoop
+
 from surefoot.agent.performer import Job
 from surefoot.core import events as ev
 from surefoot.core.decide import RunStep
@@ -21,7 +23,7 @@ from surefoot.core.errors import Code, Failure, LeaseLostError, StoreError
 from surefoot.core.plan import Direction
 
 
-class StaleToken(Exception):
+class StaleTokenError(Exception):
     """A host refused."""
 
 
@@ -48,20 +50,22 @@ class Host:
 
     def raise_fence(self, token: int) -> None:
         if token < self.token:
-            raise StaleToken(f"{self.name}: {token} is behind {self.token}")
+            raise StaleTokenError(f"{self.name}: {token} is behind {self.token}")
         self.token = token
 
     def touch(self, at: float, deployment: str, token: int, what: str, version: str | None) -> None:
         if token != self.token:
             if token < self.token:
-                raise StaleToken(f"{self.name}: {token} is behind {self.token}")
+                raise StaleTokenError(f"{self.name}: {token} is behind {self.token}")
             self.raise_fence(token)
         self.log.append(Touch(at, deployment, token, what))
         self.version = version
 
 
 class Process:
-    """A step's processes on an agent's machine, and their switch: ended at the deadline, on request, or with the agent."""
+    """A step's processes on an agent's machine, and their switch: ended at the deadline, on request, or with the
+    agent.
+    """
 
     def __init__(self, loop: VirtualLoop, machine: str, clock: Callable[[], float], body: Any, until: float) -> None:
         self.loop = loop
@@ -164,7 +168,9 @@ class SimPerformer:
         direction = job.state.direction
         await asyncio.sleep(self.world.loop.random.uniform(0.01, 0.3))
         want = job.state.version if direction is Direction.FORWARD else job.state.previous_version
-        wrong = [h.name for h in self.world.hosts.values() if h.down or h.version != want or h.version in self.world.broken]
+        wrong = [
+            h.name for h in self.world.hosts.values() if h.down or h.version != want or h.version in self.world.broken
+        ]
         if wrong:
             return ev.HealthFailed(direction, Failure(Code.HEALTH_FAILED, f"{wrong} unhealthy"))
         return ev.HealthPassed(direction)
@@ -206,7 +212,7 @@ class SimPerformer:
         if process.expired:
             job.holding.lose("expired")
             raise LeaseLostError("expired")
-        if isinstance(result, StaleToken):
+        if isinstance(result, StaleTokenError):
             return Failure(Code.FENCE_STALE, str(result))
         if isinstance(result, BaseException):
             raise result
@@ -219,7 +225,7 @@ class SimPerformer:
                 return ev.FenceFailed(Failure(Code.HOST_UNREACHABLE, f"{host.name} is down", host=host.name))
             try:
                 host.raise_fence(token)
-            except StaleToken as error:
+            except StaleTokenError as error:
                 return ev.FenceFailed(Failure(Code.FENCE_STALE, str(error), host=host.name))
         return ev.FenceRaised(tuple(self.world.hosts))
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the agent's tasks reach the blocking store: from threads, each call with a deadline.
 
-A call whose deadline passes may still happen later; its caller must not conclude that it didn't. Appends carry an id and renewals
-are harmless when late, so repeating is always safe.
+A call whose deadline passes may still happen later; its caller must not conclude that it didn't. Appends carry an id
+and renewals are harmless when late, so repeating is always safe.
 """
 
 from __future__ import annotations

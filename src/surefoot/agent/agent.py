@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent: shows signs of life, claims work that is its to claim, and works it, one deployment at a time.
 
-Guarantees: it claims a lease only when it is free, or its holder has shown no sign of life for a whole ttl on this agent's own clock,
-or is known to be gone; a lease is never shared; SIGTERM (the `stop` event) hands over at once. What it does not guarantee, that the
-old holder has really stopped, is guaranteed by the token and the fence.
+Guarantees: it claims a lease only when it is free, or its holder has shown no sign of life for a whole ttl on this
+agent's own clock, or is known to be gone; a lease is never shared; SIGTERM (the `stop` event) hands over at once.
+What it does not guarantee, that the old holder has really stopped, is guaranteed by the token and the fence.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ class Agent:
         self._duplicate: str | None = None
 
     async def run(self) -> None:
-        """Run until `stop` is set (or `once`, `until` are fulfilled). NotAllowedError if the name is taken by a live process."""
+        """Run until `stop` is set (or `once`, `until` are fulfilled). NotAllowedError if the name is taken by a
+        live process.
+        """
         await self._enter()
         helpers = [asyncio.create_task(self._signs_of_life()), asyncio.create_task(self._watch_store())]
         try:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One process tree under the dead man's switch, from its first process to its last.
 
-Guarantees: when `run_attempt` returns or raises (cancelled too), nothing that it started runs any more, save what a step may leave;
-each new deadline of the lease reaches the shim; a lease that was lost meanwhile is an error, never an outcome.
+Guarantees: when `run_attempt` returns or raises (cancelled too), nothing that it started runs any more, save what a
+step may leave; each new deadline of the lease reaches the shim; a lease that was lost meanwhile is an error, never an
+outcome.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from surefoot.agent.holding import Holding
-from surefoot.agent.processes import EndReason, ProcessRunner, Spawn, Ended
+from surefoot.agent.processes import Ended, EndReason, ProcessRunner, Spawn
 from surefoot.core.errors import LeaseLostError
 
 T = TypeVar("T")

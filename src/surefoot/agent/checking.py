@@ -26,7 +26,9 @@ async def preflight(
 async def healthy(
     checks: Sequence[Check], policy: HealthPolicy, context: Context, note: Callable[[str], None]
 ) -> tuple[Failure | None, int]:
-    """Run the health checks until they pass as often as they must; return what failed at last, and how many there are."""
+    """Run the health checks until they pass as often as they must; return what failed at last, and how many there
+    are.
+    """
     last: list[str] = []
     count = 0
 

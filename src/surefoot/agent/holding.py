@@ -2,8 +2,8 @@
 """A lease while it is held: renewed in time, or given up before anyone else can have it.
 
 Invariant: `deadline` is counted from before the last good renewal was *sent*, so it passes here before any observer
-may claim (core/lease.py). Once passed, the lease counts as lost for good, even if the store would still renew it: whatever
-woke up after a pause must not go on with what it believed before.
+may claim (core/lease.py). Once passed, the lease counts as lost for good, even if the store would still renew it:
+whatever woke up after a pause must not go on with what it believed before.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from surefoot.agent.access import StoreAccess
 from surefoot.core.errors import LeaseLostError, StoreError
 from surefoot.core.lease import LeaseTiming
 from surefoot.store.protocol import Grant, Store
-
 
 #: Seconds until a failed renewal is tried again.
 RETRY_AFTER = 0.2

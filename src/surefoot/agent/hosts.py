@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The hosts of an environment: their fence, the playbooks that change them, and the version that each says it runs.
 
-Guarantees: whatever is run on a host stands behind its fence; a host that can't be raised fails the action, it is never skipped; a version counts as
-recorded only when it was read back from every host.
+Guarantees: whatever is run on a host stands behind its fence; a host that can't be raised fails the action, it is
+never skipped; a version counts as recorded only when it was read back from every host.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ import msgspec
 from surefoot.agent.attempt import Ran
 from surefoot.agent.logs import StepOutput
 from surefoot.agent.performer import Job
-from surefoot.checks.model import Host
 from surefoot.core import events as ev
 from surefoot.core.decide import RunStep
 from surefoot.core.errors import Code, Failure
+from surefoot.core.host import Host
 from surefoot.core.plan import Direction
 from surefoot.core.views import rfc3339
 from surefoot.steps.ansible import BEGIN, AnsibleRun, Answer, Channel, Progress, explain
@@ -183,7 +183,9 @@ class Hosts:
     async def on_hosts(
         self, job: Job, script: str, names: Sequence[str] | None = None
     ) -> tuple[dict[str, Answer], Failure | None]:
-        """Run a script on hosts behind the fence, side by side; return what each answered, or what went wrong with one."""
+        """Run a script on hosts behind the fence, side by side; return what each answered, or what went wrong with
+        one.
+        """
         progress, failure = await self._channels(job)
         if failure is not None:
             return {}, failure
@@ -352,7 +354,9 @@ def _no_hosts(job: Job) -> Failure:
 
 
 def _version_in(text: str) -> str | None:
-    """Return the version that a state file names; None if there is none, and the text's beginning if it is no state file."""
+    """Return the version that a state file names; None if there is none, and the text's beginning if it is no
+    state file.
+    """
     if not text.strip():
         return None
     try:
@@ -380,7 +384,9 @@ def _state(job: Job, version: str) -> str:
 
 
 def _write(path: str, text: str) -> str:
-    """Return sh that writes a file whole and durably; two hosts of the inventory may be one machine, so each shell has a file of its own."""
+    """Return sh that writes a file whole and durably; two hosts of the inventory may be one machine, so each shell
+    has a file of its own.
+    """
     script = """
 f=FILE d=FOLDER n=$f.$$
 durable() { sync "$1" 2>/dev/null || sync; }

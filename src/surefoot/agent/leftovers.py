@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ends what attempts have left behind on this machine when their shim could not: it was killed, or is frozen.
 
-Each shim leaves a record while anything of its attempt runs. A process belongs to an attempt if it stands below its shim, in its cgroup, or has
-the attempt's marker in its environment. Guarantees: a process is only killed through a pidfd, after it was seen to belong; what `sweep` and
-`end_attempt` return from is gone. What clears its environment *and* detaches from a killed shim on a kernel without cgroup v2 is not found.
+Each shim leaves a record while anything of its attempt runs. A process belongs to an attempt if it stands below its
+shim, in its cgroup, or has the attempt's marker in its environment. Guarantees: a process is only killed through a
+pidfd, after it was seen to belong; what `sweep` and `end_attempt` return from is gone. What clears its environment
+*and* detaches from a killed shim on a kernel without cgroup v2 is not found.
 """
 
 from __future__ import annotations

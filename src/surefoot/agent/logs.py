@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A deployment's log: lines on their way from a step, redacted, to the store.
 
-Guarantees: what reaches the store has passed the redactor; memory stays bounded whatever a step prints, because an attempt's output is
-kept up to `KEPT` bytes and of the rest only the last lines; the log never holds up the step. It is not a journal: lines on their way when
-an agent dies are lost.
+Guarantees: what reaches the store has passed the redactor; memory stays bounded whatever a step prints, because an
+attempt's output is kept up to `KEPT` bytes and of the rest only the last lines; the log never holds up the step. It
+is not a journal: lines on their way when an agent dies are lost.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 """What an agent does to the world, one method for each action of the core.
 
 A performer never decides and never writes to the journal: it returns the event that says what came of the action.
-Cancelling the task that runs a method ends whatever the method started, and returns only when nothing of it runs any more.
+Cancelling the task that runs a method ends whatever the method started, and returns only when nothing of it runs any
+more.
 """
 
 from __future__ import annotations

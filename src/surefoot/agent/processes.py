@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs commands under the shim, and reads what they print.
 
-Guarantees: `wait` returns when all that the command printed was delivered and nothing of it runs any more (save what may stay); the
-command inherits neither the shim's socket nor the descriptors that carry the agent's presence; nothing of its environment shows in the process
-list but the command itself.
+Guarantees: `wait` returns when all that the command printed was delivered and nothing of it runs any more (save what
+may stay); the command inherits neither the shim's socket nor the descriptors that carry the agent's presence; nothing
+of its environment shows in the process list but the command itself.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent's secrets: values from its environment, for the processes that need them and for nothing else.
 
-Guarantees: a value never leaves this module but in the environment of a step, in a check's options, or into a redactor. The store's password
-counts as a secret too.
+Guarantees: a value never leaves this module but in the environment of a step, in a check's options, or into a
+redactor. The store's password counts as a secret too.
 """
 
 from __future__ import annotations

@@ -61,7 +61,8 @@ def run_agent(
 ) -> None:
     """Run an agent until `stop` is set or `once`/`until` is fulfilled; setting `stop` makes it hand over first.
 
-    Blocks; runs an event loop of its own, so it may be called in any thread. Raises SurefootError as the store and the agent do.
+    Blocks; runs an event loop of its own, so it may be called in any thread. Raises SurefootError as the store and
+    the agent do.
     """
     asyncio.run(_run(options, store_url, stop, ready, log))
 

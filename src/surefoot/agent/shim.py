@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The dead man's switch: runs one command and ends all of it when its lease runs out, its agent dies, or it is told to.
 
-Run as `python -I -S shim.py FD`; FD is a socket for messages from and to the agent (`frame`). The shim is a child subreaper, so
-whatever the command starts, however it detaches, stays below it. Guarantees: it reports the end only when nothing is left
-below it (save what may stay); neither agent nor store is needed to end it in time. It does not survive its own SIGKILL: `leftovers` finds what
-is left then.
+Run as `python -I -S shim.py FD`; FD is a socket for messages from and to the agent (`frame`). The shim is a child
+subreaper, so whatever the command starts, however it detaches, stays below it. Guarantees: it reports the end only
+when nothing is left below it (save what may stay); neither agent nor store is needed to end it in time. It does not
+survive its own SIGKILL: `leftovers` finds what is left then.
 
-Imports as little as can be, since it is started for each attempt: json, enum-laden signal, socket, contextlib and pathlib together cost more
-than Python's own start.
+Imports as little as can be, since it is started for each attempt: json, enum-laden signal, socket, contextlib and
+pathlib together cost more than Python's own start.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def now() -> float:
 
 
 def frame(message: dict[str, Any]) -> bytes:
-    """Return a message as it goes over the socket: its length in four bytes, then marshal's form (both ends are one Python)."""
+    """Return a message as it goes over the socket: its length in four bytes, then marshal's form (both ends are
+    one Python).
+    """
     data = marshal.dumps(message)
     return len(data).to_bytes(4, "big") + data
 
@@ -75,12 +77,14 @@ def write(path: str, text: str) -> None:
 
 def read(path: str) -> str:
     """Read a small file."""
-    with open(path, errors="surrogateescape") as file:  # noqa: PTH123 - pathlib costs milliseconds to import
+    with open(path, errors="surrogateescape") as file:
         return file.read()
 
 
 def start_time(pid: int) -> int:
-    """Return when a process started, in clock ticks since boot: with the pid it names a process for ever. OSError if there is none."""
+    """Return when a process started, in clock ticks since boot: with the pid it names a process for ever. OSError
+    if there is none.
+    """
     return int(read(f"/proc/{pid}/stat").rpartition(")")[2].split()[19])
 
 

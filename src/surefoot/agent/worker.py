@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Works one deployment while its lease is held: read the journal, decide, perform, append, until it ends.
 
-Guarantees: a step's start is in the journal before its first process exists, its end only after its last one is gone; nothing is appended
-or begun once the lease is lost; an outcome whose append got no answer is appended again under the same id until it is known to stand.
-It does not guarantee that an action runs once: whatever is in flight when an agent dies runs again elsewhere.
+Guarantees: a step's start is in the journal before its first process exists, its end only after its last one is gone;
+nothing is appended or begun once the lease is lost; an outcome whose append got no answer is appended again under the
+same id until it is known to stand. It does not guarantee that an action runs once: whatever is in flight when an
+agent dies runs again elsewhere.
 """
 
 from __future__ import annotations
@@ -212,6 +213,7 @@ class Changes:
     """Wakes whoever waits for the store to change."""
 
     def __init__(self) -> None:
+        """Nobody waits yet."""
         self._waiting: set[asyncio.Event] = set()
 
     def announce(self) -> None:

@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The performer that touches the real world: bundles, processes, hosts, checks.
 
-Guarantees: nothing runs but under a shim that ends it with the lease; no process is left when a method returns or is cancelled; what an older
-token still ran on this machine is ended before anything begins. See performer.py for what callers may expect.
+Guarantees: nothing runs but under a shim that ends it with the lease; no process is left when a method returns or is
+cancelled; what an older token still ran on this machine is ended before anything begins. See performer.py for what
+callers may expect.
 """
 
 from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -33,6 +34,8 @@ from surefoot.core.decide import RunStep
 from surefoot.core.errors import Code, Failure
 from surefoot.core.plan import Command, Direction, Playbook
 from surefoot.store.protocol import LogLine, Store
+
+E = TypeVar("E", bound=ev.Event)
 
 
 class Output(Protocol):
@@ -65,7 +68,9 @@ class World:
         environ: Mapping[str, str],
         secrets: Secrets,
     ) -> None:
-        """`folder` is the agent's own; `attempts` this machine's registry, where the store's `identity` tells stores apart."""
+        """`folder` is the agent's own; `attempts` this machine's registry, where the store's `identity` tells
+        stores apart.
+        """
         self._store = store
         self._access = access
         self._logs = logs
@@ -78,6 +83,22 @@ class World:
         self._ready: tuple[str, int] | None = None
         self._hosts = Hosts(self, identity)
 
+    def _clean(self, job: Job, event: E) -> E:
+        """Return an event whose failure quotes no secret; what failed may have printed one."""
+        failure: Failure | None = getattr(event, "failure", None)
+        if failure is None:
+            return event
+        text = self._secrets.redactor(job.state.plan.secrets).text
+        clean = msgspec.structs.replace(
+            failure, message=text(failure.message), hint=text(failure.hint), evidence=text(failure.evidence)
+        )
+        return msgspec.structs.replace(event, failure=clean)
+
+    def _noter(self, job: Job) -> Callable[[str], None]:
+        """Return what says something in the deployment's log, without secrets."""
+        redactor = self._secrets.redactor(job.state.plan.secrets)
+        return lambda text: job.note(redactor.text(text))
+
     # -- the performer's methods ---------------------------------------------------------------------
 
     async def preflight(self, job: Job) -> ev.PreflightPassed | ev.PreflightFailed:
@@ -85,47 +106,55 @@ class World:
         plan = job.state.plan
         if (failure := self._secrets.missing(plan.secrets, job.agent)) is not None:
             return ev.PreflightFailed(failure)
-        failure, warnings = await checking.preflight(plan.preflight, await self._context(job), job.note)
-        return ev.PreflightPassed(warnings) if failure is None else ev.PreflightFailed(failure)
+        context = await self._context(job)
+        failure, warnings = await checking.preflight(plan.preflight, context, self._noter(job))
+        return ev.PreflightPassed(warnings) if failure is None else self._clean(job, ev.PreflightFailed(failure))
 
     async def raise_fence(self, job: Job) -> ev.FenceRaised | ev.FenceFailed:
         """See Performer."""
-        return await self._hosts.raise_fence(job)
+        return self._clean(job, await self._hosts.raise_fence(job))
 
     async def step(self, job: Job, action: RunStep) -> ev.StepSucceeded | ev.StepFailed | ev.FenceFailed:
         """See Performer."""
         state, run = job.state, action.run
         if (failure := self._secrets.missing(state.plan.secrets, job.agent)) is not None:
             return ev.FenceFailed(msgspec.structs.replace(failure, step=run.name))
+        outcome: ev.StepSucceeded | ev.StepFailed | ev.FenceFailed
         match state.work(run):
             case Command(run=command):
-                return await self._command(job, action, command)
+                outcome = await self._command(job, action, command)
             case Playbook(playbook=playbook):
-                return await self._hosts.playbook(job, action, playbook)
+                outcome = await self._hosts.playbook(job, action, playbook)
+        return self._clean(job, outcome)
 
     async def health(self, job: Job) -> ev.HealthPassed | ev.HealthFailed:
         """See Performer."""
-        plan, direction = job.state.plan, job.state.direction
+        direction = job.state.direction
         version = job.state.version if direction is Direction.FORWARD else job.state.previous_version
-        context = await self._context(job, version)
-        failure, count = await checking.healthy(plan.health, plan.health_policy, context, job.note)
-        return ev.HealthPassed(direction, count) if failure is None else ev.HealthFailed(direction, failure)
+        failure, count = await self._healthy(job, version)
+        if failure is None:
+            return ev.HealthPassed(direction, count)
+        return self._clean(job, ev.HealthFailed(direction, failure))
+
+    async def _healthy(self, job: Job, version: str | None) -> tuple[Failure | None, int]:
+        plan, context = job.state.plan, await self._context(job, version)
+        return await checking.healthy(plan.health, plan.health_policy, context, self._noter(job))
 
     async def record(self, job: Job, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed:
         """See Performer."""
-        return await self._hosts.record(job, version)
+        return self._clean(job, await self._hosts.record(job, version))
 
     async def resolve(self, job: Job, request: ev.ResolveRequested) -> ev.Resolved | ev.ResolveRefused:
         """See Performer."""
-        plan = job.state.plan
         version, failure = await self._hosts.one_version(job, request.version)
-        if failure is None and plan.health and version is not None:
-            context = await self._context(job, version)
-            failure, _ = await checking.healthy(plan.health, plan.health_policy, context, job.note)
-        return ev.Resolved(version) if failure is None else ev.ResolveRefused(failure)
+        if failure is None and job.state.plan.health and version is not None:
+            failure, _ = await self._healthy(job, version)
+        return ev.Resolved(version) if failure is None else self._clean(job, ev.ResolveRefused(failure))
 
     async def probe(self, job: Job, version: str | None) -> Failure | None:
-        """Ask the version probe, if there is one, whether every host runs `version`; of none there is nothing to ask."""
+        """Ask the version probe, if there is one, whether every host runs `version`; of none there is nothing to
+        ask.
+        """
         check = job.state.plan.version_probe
         if check is None or version is None:
             return None

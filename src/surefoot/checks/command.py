@@ -26,9 +26,10 @@ class Command(Kind):
 
     async def probe(self, options: CommandOptions, context: Context) -> str:
         """Run it; the shell, not we, fills in variables, but `{host}` and the like are ours."""
-        result = await context.run(context.fill(options.run), options.timeout)
+        command = context.fill(options.run)
+        result = await context.run(command, options.timeout)
         if result.status == 0:
-            return f"{options.run} ended with status 0"
+            return f"`{excerpt(command)}` ended with status 0"
         ended = "did not end by itself" if result.status is None else f"ended with status {result.status}"
         said = f": {excerpt(result.output[-800:])}" if result.output.strip() else ""
-        raise CheckFailed(f"`{options.run}` {ended}{said}")
+        raise CheckFailed(f"`{excerpt(command)}` {ended}{said}")

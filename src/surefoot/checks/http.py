@@ -48,10 +48,12 @@ class Http(Kind):
 
         url = context.fill(options.url)
         limit = aiohttp.ClientTimeout(total=options.timeout)
-        headers = {name: context.fill(value) for name, value in options.headers.items()}
+        headers = {name: context.reveal(value) for name, value in options.headers.items()}
         try:
             async with aiohttp.ClientSession(timeout=limit, headers=headers) as session:
-                request = session.request(options.method, url, allow_redirects=options.follow_redirects)
+                request = session.request(
+                    options.method, context.reveal(options.url), allow_redirects=options.follow_redirects
+                )
                 async with request as answer:
                     # A part of a body that is too long, or breaks off, is judged as it came.
                     body = await answer.content.read(LONGEST_BODY)

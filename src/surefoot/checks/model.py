@@ -12,8 +12,11 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_SECRET = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+from surefoot.config.expansion import fill_secrets
+from surefoot.core.host import Host
+
+#: A name in braces; `${name}` is a secret, or the shell's own.
+_PLACEHOLDER = re.compile(r"(?<!\$)\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 #: Characters of an answer that a result quotes.
 EXCERPT = 200
@@ -35,15 +38,6 @@ class CheckOptions(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Host:
-    """A host of the inventory: its name, the address it is reached at, and its plain variables."""
-
-    name: str
-    address: str
-    variables: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class CommandResult:
     """How a command ended: `status` is None if it was ended or could not be started, and `output` says more then."""
 
@@ -62,12 +56,15 @@ class Context:
     host: Host | None = None
 
     def fill(self, text: str) -> str:
-        """Fill in `{placeholders}` that are known and `${SECRETS}`; other braces stay as they are."""
+        """Fill in `{placeholders}` that are known; other braces stay as they are."""
         known = dict(self.values)
         if self.host is not None:
             known |= {**self.host.variables, "host": self.host.address, "host_name": self.host.name}
-        text = _PLACEHOLDER.sub(lambda m: known.get(m[1], m[0]), text)
-        return _SECRET.sub(lambda m: self.secrets.get(m[1], m[0]), text)
+        return _PLACEHOLDER.sub(lambda m: known.get(m[1], m[0]), text)
+
+    def reveal(self, text: str) -> str:
+        """Fill in `${SECRETS}` too: for what is sent, never for what is shown."""
+        return fill_secrets(self.fill(text), self.secrets)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ async def until_healthy(
     policy: HealthPolicy,
     told: Callable[[Sequence[CheckResult]], None] = lambda _: None,
 ) -> Failure | None:
-    """Run rounds of checks until `successes` in a row passed (None), or the time is over (the last failing round's failure).
+    """Run rounds of checks until `successes` in a row passed (None), or the time is over (the last failing round's
+    failure).
 
     `told` hears of each round. A round that is under way when the time is over is ended.
     """

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What next: a pure function from a deployment's state to one action.
 
-Guarantees: every state that is not terminal has an action; forward steps run in the plan's order, the undo in exactly the reverse
-order of what was started; nothing runs forward once the undo began; an end is only decided when no step runs. It decides
-nothing about who may act: that is the lease's matter, and the token's.
+Guarantees: every state that is not terminal has an action; forward steps run in the plan's order, the undo in exactly
+the reverse order of what was started; nothing runs forward once the undo began; an end is only decided when no step
+runs. It decides nothing about who may act: that is the lease's matter, and the token's.
 
-Order of the undo when a step of it fails for good: it stops there and the deployment is stranded. The undo of an older step may rely on
-the newer ones being undone (Steno's sagas stop for the same reason).
+Order of the undo when a step of it fails for good: it stops there and the deployment is stranded. The undo of an
+older step may rely on the newer ones being undone (Steno's sagas stop for the same reason).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from surefoot.core.deployment import Deployment, StepRun
 from surefoot.core.errors import Code, Failure
 from surefoot.core.plan import Direction, Playbook, Retry
 from surefoot.core.status import Status, StepStatus
-
 
 #: Seconds below which a delay is over: a sleep of rounding errors might never end it.
 SHORTEST_WAIT = 0.001
@@ -172,7 +171,9 @@ def _step(s: Deployment, run: StepRun, now: float) -> Action:
 
 
 def _fenced(s: Deployment, now: float, *, by_step: bool = False) -> Action | None:
-    """Return what is to be done before hosts may be touched with this token; None if nothing is (or the step does it)."""
+    """Return what is to be done before hosts may be touched with this token; None if nothing is (or the step does
+    it).
+    """
     if s.plan.inventory is None or s.fenced_token == s.token:
         return None
     if s.fence_failures:
@@ -185,7 +186,9 @@ def _fenced(s: Deployment, now: float, *, by_step: bool = False) -> Action | Non
 
 
 def _left(since: float, delay: float, now: float) -> float:
-    """Return what is left of a delay; never more than the delay, whatever clocks do, and nothing too short for a clock to tell."""
+    """Return what is left of a delay; never more than the delay, whatever clocks do, and nothing too short for a
+    clock to tell.
+    """
     left = min(delay, delay - (now - since))
     return left if left > SHORTEST_WAIT else 0.0
 

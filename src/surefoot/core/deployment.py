@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The state of a deployment, folded from its journal.
 
-`evolve(state, event)` is total on journals: each event is either legal in a state or an `AssertionError` at once (an illegal
-journal must never be acted upon). State is a function of the entries alone: folding a journal whole or in pieces gives the same.
-Invariants, checked after each event: a terminal status never changes; tokens only grow; at most one step runs; the undo
-begins once.
+`evolve(state, event)` is total on journals: each event is either legal in a state or an `AssertionError` at once (an
+illegal journal must never be acted upon). State is a function of the entries alone: folding a journal whole or in
+pieces gives the same. Invariants, checked after each event: a terminal status never changes; tokens only grow; at
+most one step runs; the undo begins once.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def evolve(state: Deployment, entry: ev.Entry) -> Deployment:
     return after
 
 
-def _apply(s: Deployment, entry: ev.Entry) -> Deployment:  # noqa: PLR0911, PLR0912, C901 - one case per event
+def _apply(s: Deployment, entry: ev.Entry) -> Deployment:
     match entry.event:
         case ev.Accepted():
             raise AssertionError(f"{s.id}: accepted twice")
@@ -350,7 +350,9 @@ def _finished(s: Deployment, e: ev.Finished, at: float) -> Deployment:
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """The part of a deployment's state that lists and the queue need; kept beside the journal and always equal to its fold."""
+    """The part of a deployment's state that lists and the queue need; kept beside the journal and always equal to
+    its fold.
+    """
 
     id: str
     environment: str

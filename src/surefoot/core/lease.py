@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who may run, and until when: lease timings, expiry as seen by an observer, and the ranking of agents.
 
-**Expiry is observed, not read.** No wall clock takes part. A holder renews by raising a counter in the
-lease's row. It counts its own deadline on its own monotonic clock from *before* it sends the renewal. Another agent calls the
+**Expiry is observed, not read.** No wall clock takes part. A holder renews by raising a counter in the lease's row.
+It counts its own deadline on its own monotonic clock from *before* it sends the renewal. Another agent calls the
 lease expired only when it has seen neither token nor counter change for a whole ttl on *its* monotonic clock, and its
-claim is conditional on both still being what it saw. Invariant: a holder's deadline (`sent + ttl * HOLD`) passes before any observer's
-(`seen + ttl`, and seen >= committed >= sent), as long as two machines' monotonic clocks run at rates within 1/HOLD of
-each other. The same idea carries Kubernetes' leader election (client-go); the token, and the fence on the hosts, cover what it can't.
+claim is conditional on both still being what it saw. Invariant: a holder's deadline (`sent + ttl * HOLD`) passes
+before any observer's (`seen + ttl`, and seen >= committed >= sent), as long as two machines' monotonic clocks run at
+rates within 1/HOLD of each other. The same idea carries Kubernetes' leader election (client-go); the token, and the
+fence on the hosts, cover what it can't.
 """
 
 from __future__ import annotations
@@ -114,8 +115,8 @@ class Choice:
 def rank(agents: Sequence[Candidate]) -> list[Candidate]:
     """Order the agents that may take work, best first.
 
-    Role comes first, then health within primaries and secondaries together: a healthy secondary comes before a degraded primary; an
-    emergency agent comes after all others. Draining and offline agents never take work.
+    Role comes first, then health within primaries and secondaries together: a healthy secondary comes before a
+    degraded primary; an emergency agent comes after all others. Draining and offline agents never take work.
     """
     able = [a for a in agents if a.status in (AgentStatus.ONLINE, AgentStatus.DEGRADED)]
     return sorted(
@@ -133,8 +134,8 @@ def rank(agents: Sequence[Candidate]) -> list[Candidate]:
 def choose(me: str, agents: Sequence[Candidate], *, deployment: str | None = None) -> Choice:
     """Say whether `me` may claim, how many idle agents come before it, and why it (and not they) was chosen.
 
-    Agents that are busy with another deployment do not stand before anyone; emergency agents wait until no other is eligible,
-    busy or not.
+    Agents that are busy with another deployment do not stand before anyone; emergency agents wait until no other is
+    eligible, busy or not.
     """
     order = rank(agents)
     mine = next((a for a in order if a.name == me), None)

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a playbook is run: ansible-playbook's command line and environment, and what our callback plugin says while it runs.
+"""How a playbook is run: ansible-playbook's command line and environment, and what our callback plugin says while it
+runs.
 
-Guarantees: the user's playbooks and inventories are run as they are; what the user's ansible.cfg or environment sets is left as set. What Ansible
-leaves open we fill in: pipelining, more forks, a control path of its own for each attempt, keepalive on every connection.
+Guarantees: the user's playbooks and inventories are run as they are; what the user's ansible.cfg or environment sets
+is left as set. What Ansible leaves open we fill in: pipelining, more forks, a control path of its own for each
+attempt, keepalive on every connection.
 """
 
 from __future__ import annotations
 
 import configparser
+import contextlib
 import json
 import os
 import re
@@ -18,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from surefoot.checks.model import Host
 from surefoot.core.errors import Code, Failure
+from surefoot.core.host import Host
 from surefoot.steps.fence import SCRIPT, Fence, refusal
 
 PLUGINS = Path(__file__).with_name("ansible_plugins")
@@ -212,10 +215,9 @@ class _UserConfig:
         self._path = path
         self._parser = configparser.ConfigParser(interpolation=None, strict=False, inline_comment_prefixes=(";",))
         if path is not None:
-            try:
+            # Ansible itself will say what is wrong with it
+            with contextlib.suppress(configparser.Error, UnicodeDecodeError):
                 self._parser.read(path, encoding="utf-8")
-            except (configparser.Error, UnicodeDecodeError):
-                pass  # Ansible itself will say what is wrong with it
 
     def has(self, section: str, key: str) -> bool:
         return self._parser.has_option(section, key)

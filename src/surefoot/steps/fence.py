@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The fence on hosts: how a command is wrapped so that only the present token may run it, and what its refusals mean.
 
-Guarantees, on a host that the command reaches: it runs only if its token is the greatest that this host has seen; when a greater token is let in,
-nothing that an older one started there and had not ended still runs. See fence.sh.
+Guarantees, on a host that the command reaches: it runs only if its token is the greatest that this host has seen;
+when a greater token is let in, nothing that an older one started there and had not ended still runs. See fence.sh.
 """
 
 from __future__ import annotations

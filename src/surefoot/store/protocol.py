@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a store does: the one interface to journal, queue, leases, agents, logs and bundles.
 
-Guarantees every store gives: a call either happened whole or not at all; an append is refused unless its lease still stands
-and nobody appended since the caller read; a call that was repeated because its reply was lost happens once.
+Guarantees every store gives: a call either happened whole or not at all; an append is refused unless its lease still
+stands and nobody appended since the caller read; a call that was repeated because its reply was lost happens once.
 Calls block: an agent makes them from threads. Times are seconds since 1970 by the store's clock.
 """
 
@@ -124,7 +124,8 @@ class Append:
     """Events to be added to one journal.
 
     The store gives them their time, folds them onto `state`, and writes events, summary (`summarise`) and environment
-    (`environment_after`, with the environment's row as it is in that transaction) together; so these always equal the fold.
+    (`environment_after`, with the environment's row as it is in that transaction) together; so these always equal the
+    fold.
     """
 
     state: Deployment  #: the journal as the caller has read it; an append is refused if it has grown since
@@ -188,7 +189,9 @@ class Store(Protocol):
         """Return the environments that want an agent now, oldest request first; cheap however long the history is."""
 
     def claim(self, claim: Claim) -> Grant | None:
-        """Take the lease if its row is still what was seen, and append the grant to the journal; None if somebody was faster."""
+        """Take the lease if its row is still what was seen, and append the grant to the journal; None if somebody
+        was faster.
+        """
 
     def renew(self, grant: Grant) -> None:
         """Show a sign of life for a lease. Raises LeaseLostError if it is held no more."""
@@ -203,9 +206,11 @@ class Store(Protocol):
         """Ask an agent to take no more work, or allow it again. NotFoundError if it never reported."""
 
     def enter(self, agent: str, incarnation: str) -> tuple[int, ...]:
-        """Take the agent's presence, which falls when its process (and its shims) are gone; return the fds that carry it.
+        """Take the agent's presence, which falls when its process (and its shims) are gone; return the fds that carry
+        it.
 
-        Raises NotAllowedError (SF-AGENT-DUPLICATE) if a live process holds that name. Taken again after a lost connection.
+        Raises NotAllowedError (SF-AGENT-DUPLICATE) if a live process holds that name. Taken again after a lost
+        connection.
         """
 
     # -- logs and bundles ----------------------------------------------------------------------------
@@ -234,8 +239,8 @@ class Store(Protocol):
     def wait(self, timeout: float, mark: int | None = None) -> bool:
         """Return True soon after anything was appended, requested or released by anyone, False after `timeout` seconds.
 
-        Counts changes since `mark`. Without one, since the last such wait on this store returned, so that a single loop of
-        read and wait misses nothing; several loops on one store need marks. May return True without a change.
+        Counts changes since `mark`. Without one, since the last such wait on this store returned, so that a single
+        loop of read and wait misses nothing; several loops on one store need marks. May return True without a change.
         """
 
     def close(self) -> None:

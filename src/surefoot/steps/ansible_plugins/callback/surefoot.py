@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs inside ansible-playbook: tells Surefoot what happens, and puts every command behind the hosts' fence.
 
-Ansible loads callbacks in its main process before it forks workers, so what is patched here holds in all of them, and for every way of naming
-the builtin connections (`ssh`, `local`, their full names, the default, delegation, implicit localhost). Outside of a Surefoot step it does nothing.
-Must not import surefoot: the user's Ansible may live in another Python environment.
+Ansible loads callbacks in its main process before it forks workers, so what is patched here holds in all of them, and
+for every way of naming the builtin connections (`ssh`, `local`, their full names, the default, delegation, implicit
+localhost). Outside of a Surefoot step it does nothing. Must not import surefoot: the user's Ansible may live in
+another Python environment.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ description: Active only in steps that Surefoot runs.
 PIPE_BUF = 4096
 SHORT = 1500
 FENCED = ("ansible.builtin.ssh", "ansible.builtin.local")
-#: A dead host must be noticed, whatever the user's configuration leaves open; options given first win, so the user's do.
+#: A dead host must be noticed, whatever the user's configuration leaves open; options given first win, so the user's
+#: do.
 KEEPALIVE = (b"-o", b"ServerAliveInterval=2", b"-o", b"ServerAliveCountMax=2", b"-o", b"ConnectTimeout=10")
 REFUSALS = (96, 97, 98)
 REFUSAL = re.compile(rb"surefoot-fence: [^\r\n]*")
@@ -82,7 +84,9 @@ class Settings:
 
 
 def _is_plain(key: str, value: object) -> bool:
-    """Whether a variable may be used in a check's address: something short that the inventory says, and no secret by its name."""
+    """Whether a variable may be used in a check's address: something short that the inventory says, and no secret
+    by its name.
+    """
     return (
         isinstance(value, (str, int, float, bool))
         and not key.startswith(MAGIC)
