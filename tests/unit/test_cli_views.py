@@ -105,10 +105,12 @@ def test_github_view_folds_attempts_and_annotates_failures() -> None:
     with stderr() as shown:
         view = GitHubView(Console(Settings()))
         view.update(update())
+        ended = ev.Entry(7, 1008.0, ev.Finished(Status.ROLLED_BACK, FAILURE), "b", 2)
+        view.update(Update(fold(JOURNAL), (ended,)))
         view.close()
     commands = [line for line in shown.getvalue().splitlines() if line.startswith("::")]
     kinds = [line.split("::")[1].split(" ")[0] for line in commands]
-    assert kinds == ["group", "endgroup", "group", "endgroup", "error"]
+    assert kinds == ["group", "endgroup", "group", "endgroup", "warning", "error"]
     assert commands[-1].startswith("::error title=SF-STEP-FAILED::it broke")
     assert "100%25" in commands[-1], "percent signs are escaped"
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GitHub Actions: plain lines, folded into one group for each attempt of a step, failures as annotations.
+"""GitHub Actions: plain lines, one group for each attempt of a step, failures as annotations.
+
+What failed on the way (and may yet be tried again) is a warning; how the deployment ended is the error.
 
 Guarantees: text from steps, versions or reasons can't speak to the runner: every line of it has a time before it (so
 `::` never opens a line), and what goes into a command is escaped as the runner expects.
@@ -60,24 +62,24 @@ class GitHubView:
                 self._grouped = True
             case ev.StepFailed(failure=failure):
                 self._end_group()
-                self._annotate(failure)
+                self._annotate("warning", failure)
             case ev.StepSucceeded() | ev.StepInterrupted() | ev.LeaseGranted() | ev.HandedOver():
                 self._end_group()
             case ev.PreflightFailed(failure=failure) | ev.FenceFailed(failure=failure):
-                self._annotate(failure)
+                self._annotate("warning", failure)
             case ev.HealthFailed(failure=failure) | ev.VersionsMixed(failure=failure):
-                self._annotate(failure)
+                self._annotate("warning", failure)
             case ev.Finished(reason=reason):
                 self._end_group()
                 if reason is not None:
-                    self._annotate(reason)
+                    self._annotate("error", reason)
             case _:
                 pass
         self._console.note(f"{clock(entry.at)} {text}")
 
-    def _annotate(self, failure: Failure) -> None:
+    def _annotate(self, level: str, failure: Failure) -> None:
         hint = f" Hint: {failure.hint}" if failure.hint else ""
-        self._console.note(f"::error title={escaped_property(failure.code)}::{escaped(told(failure) + hint)}")
+        self._console.note(f"::{level} title={escaped_property(failure.code)}::{escaped(told(failure) + hint)}")
 
     def _end_group(self) -> None:
         if self._grouped:
