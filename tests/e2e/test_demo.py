@@ -21,6 +21,7 @@ from surefoot import demo
 from surefoot.core.errors import UsageError
 from surefoot.demo import refusal
 from surefoot.demo.hosts import DemoHost, Probe
+from surefoot.demo.interrupts import Interrupts
 from surefoot.demo.scene import Scene
 from surefoot.demo.verdict import judge, nothing_lost
 
@@ -156,12 +157,15 @@ def test_kept_demo_can_be_played_with_until_it_is_stopped(place: Path) -> None:
     assert not place.exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_demo_leaves_nothing_behind(place: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [(signal.SIGINT, "activate begins"), (signal.SIGTERM, "$ surefoot deploy"), (signal.SIGHUP, "Ansible runs")],
+)
+def test_interrupted_demo_leaves_nothing_behind(place: Path, number: signal.Signals, moment: str) -> None:
     process = started(place)
     assert process.stdout is not None
     for line in process.stdout:
-        if "begins" in line or "online" in line:
+        if moment in line:
             break
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)
@@ -285,6 +289,19 @@ def test_release_3_starts_and_answers_but_is_not_well(scene: Scene) -> None:
         assert time.monotonic() < until
         time.sleep(0.05)
     assert host.ask("/health").status == 500
+
+
+def test_interrupt_waits_for_what_must_be_whole_and_comes_once() -> None:
+    done = []
+    with Interrupts() as interrupts:
+        with pytest.raises(KeyboardInterrupt), interrupts.held():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("the first")
+        with interrupts.held():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("the second is ignored")
+    assert done == ["the first", "the second is ignored"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_demo_refuses_a_folder_that_is_in_use(tmp_path: Path) -> None:

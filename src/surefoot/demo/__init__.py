@@ -8,17 +8,14 @@ folder but what Ansible and the agents keep in their own.
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import shutil
-import signal
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 
 from surefoot.core.errors import Exit, SurefootError, UsageError
+from surefoot.demo.interrupts import Interrupts
 from surefoot.demo.scene import AGENTS, Scene
 from surefoot.demo.story import Broken, Story
 from surefoot.demo.teller import Teller, Tone
@@ -36,16 +33,17 @@ def run(keep: bool = False, folder: Path | None = None, color: bool = False) -> 
     kept = False
     began = time.monotonic()
     try:
-        with _ends_on_signals():
-            scene = Scene(place)
+        with Interrupts() as interrupts:
+            scene = Scene(place, interrupts.held)
             try:
                 code = _tell(scene, teller, began)
                 if keep and code == Exit.DONE:
-                    kept = True
                     _how_to_go_on(scene, teller)
+                    kept = True
             finally:
                 if not kept:
-                    scene.end()
+                    with interrupts.held():
+                        scene.end()
     except KeyboardInterrupt:
         teller.line()
         teller.line("Interrupted; everything that the demo started is gone.", Tone.BAD)
@@ -109,22 +107,3 @@ def _place(folder: Path | None) -> Path:
         )
     place.mkdir(parents=True, exist_ok=True)
     return place.resolve()
-
-
-@contextlib.contextmanager
-def _ends_on_signals() -> Iterator[None]:
-    """Make SIGTERM and SIGHUP end the demo as Ctrl-C does; a second one does not disturb the cleaning up."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        for number in before:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    for number in before:
-        signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -36,8 +36,14 @@ HOST_UP_WITHIN = 20.0
 class Scene:
     """Everything the demo needs, in `folder`."""
 
-    def __init__(self, folder: Path) -> None:
-        """Lay out project and hosts in `folder`, which must be empty. Nothing runs yet."""
+    def __init__(
+        self, folder: Path, whole: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    ) -> None:
+        """Lay out project and hosts in `folder`, which must be empty. Nothing runs yet.
+
+        Under `whole` nothing is interrupted: a process that was started is always known here.
+        """
+        self._whole = whole
         self.folder = folder
         self.project = folder / "project"
         self.hosts = tuple(
@@ -132,7 +138,7 @@ class Scene:
         return "\n".join(file.read_text(errors="replace").splitlines()[-lines:]) if file.exists() else ""
 
     def _spawn(self, name: str, command: list[str], environ: dict[str, str]) -> subprocess.Popen[bytes]:
-        with (self.output / f"{name}.txt").open("ab") as out:
+        with self._whole(), (self.output / f"{name}.txt").open("ab") as out:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -142,7 +148,7 @@ class Scene:
                 env=environ,
                 start_new_session=True,
             )
-        self._processes.append(process)
+            self._processes.append(process)
         return process
 
     # -- the end -------------------------------------------------------------------------------------

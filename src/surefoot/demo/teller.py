@@ -100,7 +100,7 @@ def _short(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
-def _sentence(event: ev.Event, token: int | None) -> tuple[str, Tone] | None:  # noqa: PLR0911, PLR0912 - one for each event
+def _sentence(event: ev.Event, token: int | None) -> tuple[str, Tone] | None:
     match event:
         case ev.Accepted(id=name):
             return f"{name} is in the journal: from here on it ends, whatever happens", Tone.PLAIN
