@@ -72,8 +72,9 @@ class Redactor:
 
     def _let_out(self, data: bytes, spans: list[tuple[int, int]], end: int) -> bytes:
         """Return the data up to an end, masked, and keep the rest."""
-        out = b"".join(_masked(data, spans, end, begun=self._covered > 0))
-        self._covered = max((b - end for a, b in spans if a < end < b), default=0)
+        begun = self._covered > 0
+        out = b"".join(_masked(data, spans, end, begun=begun))
+        self._covered = max((b - end for a, b in spans if (a < end or (begun and a == 0)) and end < b), default=0)
         self._held = data[end:]
         return out
 
@@ -200,7 +201,7 @@ def _escaped(part: str) -> Iterator[str]:
     for quoted in ("'\\''", "'\"'\"'", "''", "\\'"):
         yield part.replace("'", quoted)
     yield re.sub(r'(["\\$`])', r"\\\1", part)
-    yield re.sub(r"([^\w@%+=:,./-])", r"\\\1", part, flags=re.ASCII)
+    yield re.sub(r"""([\s'"\\|&;()<>!{}*\[?\]^$`,])""", r"\\\1", part)  # as bash's `printf %q`
 
 
 def _base64(raw: bytes) -> Iterator[bytes]:
@@ -209,7 +210,7 @@ def _base64(raw: bytes) -> Iterator[bytes]:
     """
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         alone = encode(raw)
-        yield alone
+        yield from (alone, alone.rstrip(b"="))
         for skip in range(3):
             encoded = encode(b"\0" * skip + raw).rstrip(b"=")
             # The first and last characters depend on the neighbours: what is left in between does not.
