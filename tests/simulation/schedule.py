@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from loop import GROUP, VirtualLoop
-from world import SimAccess, SimPerformer, World
-
 from surefoot.agent.agent import Agent, AgentSettings
 from surefoot.agent.machine import Vitals
 from surefoot.core import events as ev
@@ -26,6 +23,8 @@ from surefoot.core.plan import Check, Command, Plan, Playbook, Retry, Step
 from surefoot.core.status import Status
 from surefoot.store.memory import MemoryStore
 from surefoot.store.protocol import Append, Submission
+from tests.simulation.loop import GROUP, VirtualLoop
+from tests.simulation.world import SimAccess, SimPerformer, World
 
 TTL = 5.0
 #: Virtual seconds in which every schedule must have come to its end once all faults are over.

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import time
 
-from schedule import Schedule
+from tests.simulation.schedule import Schedule
 
 #: Where the seeds begin, and for how many seconds of real time schedules are tried.
 FIRST = int(os.environ.get("SUREFOOT_SEED", "1"))

@@ -14,13 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from loop import GROUP, VirtualLoop
-
 from surefoot.agent.performer import Job
 from surefoot.core import events as ev
 from surefoot.core.decide import RunStep
 from surefoot.core.errors import Code, Failure, LeaseLostError, StoreError
 from surefoot.core.plan import Direction
+from tests.simulation.loop import GROUP, VirtualLoop
 
 
 class StaleTokenError(Exception):
