@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`command`: a shell command on the agent ends with status 0."""
+"""`command`: a shell command on the agent ends with status 0.
+
+It has the environment of a step, secrets too: so `$NAME` is the shell's, and no secret gets into its arguments from
+here.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,15 @@ from typing import ClassVar
 from pydantic import Field
 
 from surefoot.checks.model import CheckFailed, CheckOptions, Context, Kind, excerpt
+from surefoot.config.fields import Command as ShellCommand
 from surefoot.config.fields import Duration
 
 
 class CommandOptions(CheckOptions):
     """Options of `command`."""
 
-    run: str = Field(min_length=1, description="A shell command; runs on the agent, in the deployment's folder.")
-    timeout: Duration = Field(default=30.0, description="Seconds after which it is ended, and has failed.")
+    run: ShellCommand = Field(description="A shell command; runs on the agent, in the deployment's folder.")
+    timeout: Duration = Field(default=30.0, description="After which it is ended, and has failed.")
 
 
 class Command(Kind):

@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all checks share: options, context, result."""
+"""What all checks share: options, what they may use, placeholders, result.
+
+Guarantees: a placeholder is replaced once, by its value as it is, and what it was replaced with is not looked at again;
+the names of Surefoot win over a host's variables. Secrets come only into what is sent (`reveal`), never into what is
+shown (`fill`).
+"""
 
 from __future__ import annotations
 
-import asyncio
+import os
 import re
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar
-
-from pydantic import BaseModel, ConfigDict
+from typing import Any, ClassVar, TypeVar
 
 from surefoot.config.expansion import fill_secrets
+from surefoot.config.fields import Section
 from surefoot.core.host import Host
 
 #: A name in braces; `${name}` is a secret, or the shell's own.
@@ -20,6 +25,8 @@ _PLACEHOLDER = re.compile(r"(?<!\$)\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 #: Characters of an answer that a result quotes.
 EXCERPT = 200
+
+T = TypeVar("T")
 
 
 class CheckStatus(StrEnum):
@@ -31,10 +38,8 @@ class CheckStatus(StrEnum):
     SKIP = "skip"
 
 
-class CheckOptions(BaseModel):
+class CheckOptions(Section):
     """Options of one kind of check, as the config gives them."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +62,54 @@ class Context:
 
     def fill(self, text: str) -> str:
         """Fill in `{placeholders}` that are known; other braces stay as they are."""
-        known = dict(self.values)
-        if self.host is not None:
-            known |= {**self.host.variables, "host": self.host.address, "host_name": self.host.name}
+        known = self._known()
         return _PLACEHOLDER.sub(lambda m: known.get(m[1], m[0]), text)
 
     def reveal(self, text: str) -> str:
         """Fill in `${SECRETS}` too: for what is sent, never for what is shown."""
-        return fill_secrets(self.fill(text), self.secrets)
+        return self._revealed(text, self._known())
+
+    def address(self, text: str) -> str:
+        """Fill in an address that is shown. CheckFailed if it speaks of something unknown."""
+        return _PLACEHOLDER.sub(self._in_address, text)
+
+    def reveal_address(self, text: str) -> str:
+        """Fill in an address that is connected to, secrets too."""
+        known = self._known()
+        return self._revealed(text, known | {"host": _bracketed(known["host"])} if "host" in known else known)
+
+    def expected(self, value: T) -> T:
+        """Fill in all texts of a value that an answer is compared with; the result may be a secret."""
+        filled: Any = value
+        match value:
+            case str():
+                filled = self.reveal(value)
+            case list():
+                filled = [self.expected(item) for item in value]
+            case dict():
+                filled = {key: self.expected(item) for key, item in value.items()}
+        return filled  # type: ignore[no-any-return]
+
+    def _known(self) -> dict[str, str]:
+        if self.host is None:
+            return dict(self.values)
+        return {**self.host.variables, **self.values, "host": self.host.address, "host_name": self.host.name}
+
+    def _in_address(self, match: re.Match[str]) -> str:
+        known = self._known()
+        if (name := match[1]) not in known:
+            where = f"host {self.host.name} has no variable of that name" if self.host else "there is no such value"
+            raise CheckFailed(f"{match.string} speaks of {{{name}}}: {where}", f"known are: {', '.join(sorted(known))}")
+        return _bracketed(known[name]) if name == "host" else known[name]
+
+    def _revealed(self, text: str, known: Mapping[str, str]) -> str:
+        """Fill in secrets between placeholders, so that a value can't smuggle a secret's name in."""
+        pieces: list[str] = []
+        end = 0
+        for match in _PLACEHOLDER.finditer(text):
+            pieces += [fill_secrets(text[end : match.start()], self.secrets), known.get(match[1], match[0])]
+            end = match.end()
+        return "".join(pieces) + fill_secrets(text[end:], self.secrets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +149,7 @@ class Kind:
 def excerpt(text: str) -> str:
     """Return the beginning of an answer on one line."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * EXCERPT]).split())
-    return line[:EXCERPT] + ("…" if len(line) > EXCERPT else "")
+    return line[: EXCERPT - 1] + "…" if len(line) > EXCERPT else line
 
 
 def placeholders(options: Any) -> set[str]:
@@ -118,10 +163,19 @@ def placeholders(options: Any) -> set[str]:
     return set()
 
 
-async def within(seconds: float, work: Awaitable[str]) -> str:
-    """Await a probe for at most so long."""
-    try:
-        async with asyncio.timeout(seconds):
-            return await work
-    except TimeoutError:
-        raise CheckFailed(f"no answer within {seconds:g} s") from None
+def trouble(error: BaseException) -> str:
+    """Return what went wrong with a connection in few words."""
+    cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
+    if reason := getattr(cause, "verify_message", None):
+        return f"its certificate is not trusted: {reason}"
+    if (many := getattr(cause, "exceptions", None)) and all(isinstance(one, OSError) for one in many):
+        cause = many[0]
+    number = getattr(cause, "errno", None)
+    if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and number and number > 0:
+        return os.strerror(number)  # asyncio's own text says less
+    return str(getattr(cause, "strerror", None) or cause or type(error).__name__)
+
+
+def _bracketed(address: str) -> str:
+    """Return an address as it stands before a port: IPv6 in brackets."""
+    return f"[{address}]" if ":" in address and not address.startswith("[") else address

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When checks count as passed: so often running, so far apart, within so long."""
+"""When checks count as passed: so often running, so far apart, within so long.
+
+Guarantees: it ends when its time is over, whatever a check does; it never says that all is well but after that many
+rounds in which every check passed, one right after the other. Only the loop's clock counts.
+"""
 
 from __future__ import annotations
 
@@ -19,29 +23,29 @@ async def until_healthy(
     policy: HealthPolicy,
     told: Callable[[Sequence[CheckResult]], None] = lambda _: None,
 ) -> Failure | None:
-    """Run rounds of checks until `successes` in a row passed (None), or the time is over (the last failing round's
-    failure).
+    """Run rounds of checks until `successes` in a row passed (None), or the time is over (what failed last).
 
     `told` hears of each round. A round that is under way when the time is over is ended.
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + policy.within
-    passed, failing = 0, Failure(Code.HEALTH_FAILED, f"no round of health checks was done within {policy.within:g} s")
+    passed, last = 0, None
     while True:
         start = loop.time()
         try:
             async with asyncio.timeout_at(end):
                 results = await once()
         except TimeoutError:
-            return failing
+            return _not_in_time(policy, passed, last, "the next round was still under way")
         told(results)
         failure = failed(results)
-        passed, failing = (passed + 1, failing) if failure is None else (0, failure)
+        passed, last = (passed + 1, last) if failure is None else (0, failure)
         if passed >= policy.successes:
             return None
-        if loop.time() + policy.interval >= end:
-            return failing
-        await asyncio.sleep(max(0.0, start + policy.interval - loop.time()))
+        again = max(start + policy.interval, loop.time())
+        if again >= end:
+            return _not_in_time(policy, passed, last, "there was no time for another")
+        await asyncio.sleep(again - loop.time())
 
 
 def failed(results: Sequence[CheckResult], code: Code = Code.HEALTH_FAILED) -> Failure | None:
@@ -52,3 +56,17 @@ def failed(results: Sequence[CheckResult], code: Code = Code.HEALTH_FAILED) -> F
     named = "; ".join(f"{r.name}{f' on {r.host}' if r.host else ''}: {r.message}" for r in failures[:NAMED])
     more = f"; and {len(failures) - NAMED} more" if len(failures) > NAMED else ""
     return Failure(code, named + more, hint=failures[0].hint, host=failures[0].host)
+
+
+def _not_in_time(policy: HealthPolicy, passed: int, last: Failure | None, why: str) -> Failure:
+    """Say what failed last; or, if the checks passed at the end, that this was too late."""
+    if last and not passed:
+        return last
+    before = f"; before that: {last.message}" if last else ""
+    return Failure(
+        Code.HEALTH_FAILED,
+        f"the health checks passed {passed} of {policy.successes} times running within {policy.within:g} s, "
+        f"and {why}{before}",
+        hint="give health_policy.within more time, or the checks a shorter timeout",
+        host=last.host if last else None,
+    )
