@@ -189,6 +189,9 @@ class SimPerformer:
             return ev.Resolved(versions.pop())
         return ev.ResolveRefused(Failure(Code.VERSIONS_MIXED, f"{versions}"))
 
+    async def settle(self, job: Job) -> None:
+        pass
+
     async def forget(self, job: Job) -> None:
         pass
 

@@ -259,7 +259,7 @@ class Agent:
         )
         if grant is None:
             return None
-        self._note(f"{item.deployment}: {'; '.join(choice.reasons)}", item.deployment)
+        self._note(f"{item.deployment}: {'; '.join(choice.reasons)}", None)
         return Holding(
             grant, self.settings.timing, sent, store=self._store, access=self._vital_access, clock=self._clock
         )
@@ -283,6 +283,11 @@ class Agent:
             await worker.work()
         except LeaseLostError as error:
             self._note(error.message, deployment)
+        except Exception as error:
+            # As if this process had died: the lease runs out and the deployment is taken over, here or elsewhere, until
+            # the limit of takeovers has it put back.
+            self._note(f"{deployment}: given up after an error: {type(error).__name__}: {error}", deployment)
+            await self._stopped_within(self.settings.timing.ttl)
         finally:
             self._running = None
             renewals.cancel()

@@ -19,6 +19,9 @@ from surefoot.store.protocol import Grant, Store
 #: Seconds until a failed renewal is tried again.
 RETRY_AFTER = 0.2
 
+#: A shorter sleep may end at the same instant, for ever.
+SHORTEST_SLEEP = 0.001
+
 
 class Holding:
     """One granted lease. `lost` is set as soon as it may not be relied upon any more."""
@@ -67,7 +70,7 @@ class Holding:
         """Renew until the lease is lost or this task is cancelled."""
         pause = self._timing.renew_every
         while self.good:
-            await asyncio.sleep(min(pause, max(0.0, self.deadline - self._clock())))
+            await asyncio.sleep(max(SHORTEST_SLEEP, min(pause, self.deadline - self._clock())))
             # After a failure sooner again, but without hammering a store that refuses at once.
             pause = self._timing.renew_every if await self._renewed() else RETRY_AFTER
 

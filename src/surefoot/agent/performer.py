@@ -61,5 +61,8 @@ class Performer(Protocol):
     async def resolve(self, job: Job, request: ev.ResolveRequested) -> ev.Resolved | ev.ResolveRefused:
         """Check health and versions of an environment that a person says is repaired."""
 
+    async def settle(self, job: Job) -> None:
+        """Write down what still waits to be logged: the lease is about to be given back, and with it the right to log."""
+
     async def forget(self, job: Job) -> None:
         """Drop what was kept on this machine for the deployment (its unpacked bundle)."""

@@ -178,6 +178,8 @@ class Worker:
 
     async def _decision(self, event: ev.Event, *, release: bool = False) -> bool:
         """Append what was decided; False if the journal has grown meanwhile and it must be decided anew."""
+        if release:
+            await self._performer.settle(self._job())
         try:
             await self._append(event, release)
         except ConflictError:

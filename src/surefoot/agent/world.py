@@ -161,6 +161,10 @@ class World:
         results = await run_all([check], await self._context(job, version))
         return failed(results, Code.VERSIONS_MIXED)
 
+    async def settle(self, job: Job) -> None:
+        """See Performer."""
+        await self._logs.last_words()
+
     async def forget(self, job: Job) -> None:
         """See Performer."""
         await asyncio.to_thread(shutil.rmtree, self._folder / "work", ignore_errors=True)
