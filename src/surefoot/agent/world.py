@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -26,13 +26,13 @@ from surefoot.agent.logs import LogSink, StepOutput
 from surefoot.agent.performer import Job
 from surefoot.agent.processes import EndReason, ProcessRunner, Spawn
 from surefoot.agent.secrets import Secrets
-from surefoot.checks.model import CommandResult, Context
+from surefoot.checks.model import CommandResult, Context, placeholders
 from surefoot.checks.policy import failed
 from surefoot.checks.registry import run_all
 from surefoot.core import events as ev
 from surefoot.core.decide import RunStep
 from surefoot.core.errors import Code, Failure
-from surefoot.core.plan import Command, Direction, Playbook
+from surefoot.core.plan import Check, Command, Direction, Playbook
 from surefoot.store.protocol import LogLine, Store
 
 E = TypeVar("E", bound=ev.Event)
@@ -106,7 +106,9 @@ class World:
         plan = job.state.plan
         if (failure := self._secrets.missing(plan.secrets, job.agent)) is not None:
             return ev.PreflightFailed(failure)
-        context = await self._context(job)
+        if not plan.preflight:
+            return ev.PreflightPassed()
+        context = await self._context(job, plan.preflight)
         failure, warnings = await checking.preflight(plan.preflight, context, self._noter(job))
         return ev.PreflightPassed(warnings) if failure is None else self._clean(job, ev.PreflightFailed(failure))
 
@@ -137,7 +139,8 @@ class World:
         return self._clean(job, ev.HealthFailed(direction, failure))
 
     async def _healthy(self, job: Job, version: str | None) -> tuple[Failure | None, int]:
-        plan, context = job.state.plan, await self._context(job, version)
+        plan = job.state.plan
+        context = await self._context(job, plan.health, version)
         return await checking.healthy(plan.health, plan.health_policy, context, self._noter(job))
 
     async def record(self, job: Job, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed:
@@ -158,7 +161,7 @@ class World:
         check = job.state.plan.version_probe
         if check is None or version is None:
             return None
-        results = await run_all([check], await self._context(job, version))
+        results = await run_all([check], await self._context(job, [check], version))
         return failed(results, Code.VERSIONS_MIXED)
 
     async def settle(self, job: Job) -> None:
@@ -170,9 +173,17 @@ class World:
         await asyncio.to_thread(shutil.rmtree, self._folder / "work", ignore_errors=True)
         self._ready = None
 
-    async def _context(self, job: Job, version: str | None = None) -> Context:
-        """Return what checks may use."""
+    async def _context(self, job: Job, checks: Sequence[Check], version: str | None = None) -> Context:
+        """Return what these checks may use; hosts are only asked for where a check may be about them."""
         state = job.state
+        values = {
+            "version": version or state.version,
+            "previous_version": state.previous_version or "",
+            "environment": state.environment,
+            "deployment": state.id,
+            "agent": job.agent,
+        }
+        about_hosts = bool(placeholders([check.options for check in checks]) - values.keys())
 
         async def run(command: str, timeout: float) -> CommandResult:
             output = self.output(job)
@@ -181,14 +192,8 @@ class World:
             return CommandResult(None if ran.timed_out else ran.ended.exit_code, "\n".join(output.tail))
 
         return Context(
-            values={
-                "version": version or state.version,
-                "previous_version": state.previous_version or "",
-                "environment": state.environment,
-                "deployment": state.id,
-                "agent": job.agent,
-            },
-            hosts=await self._hosts.known(job),
+            values=values,
+            hosts=await self._hosts.known(job) if about_hosts else (),
             secrets=self._secrets.values(state.plan.secrets),
             run=run,
         )
