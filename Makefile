@@ -44,8 +44,12 @@ debian: ## Install what the tests need of Debian, if it is missing and you are r
 test: debian venv ## Run all tests, with branch coverage; ARGS="tests/unit -x" for a part
 	@rm -f .coverage .coverage.*
 	@$(BIN)/coverage run -m pytest $(ARGS) && status=0 || status=$$?; \
-	$(BIN)/coverage combine --quiet && $(BIN)/coverage report || true; \
+	$(BIN)/coverage combine --quiet && echo "branch coverage: $$($(BIN)/coverage report --format=total) %" || true; \
 	exit $$status
+
+.PHONY: coverage
+coverage: venv ## Show what the last `make test` did not run, line by line
+	@$(BIN)/coverage report
 
 .PHONY: lint
 lint: venv ## Lint, and hold the format
