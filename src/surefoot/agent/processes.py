@@ -2,17 +2,21 @@
 """Runs commands under the shim, and reads what they print.
 
 Guarantees: `wait` returns when all that the command printed was delivered and nothing of it runs any more (save what
-may stay); the command inherits neither the shim's socket nor the descriptors that carry the agent's presence; nothing
-of its environment shows in the process list but the command itself.
+may stay), within moments of the deadline or of a stop, even if the shim is frozen or was killed; the command inherits
+neither the shim's socket nor the descriptors that carry the agent's presence; nothing of its environment shows in the
+process list. Output is never held back and never collected here: whoever takes it decides what to keep.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import os
 import socket
 import subprocess
 import sys
+import termios
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +28,9 @@ from surefoot.agent import leftovers, shim
 
 #: Bytes taken from a pipe at once.
 CHUNK = 64 * 1024
+#: Seconds after which a shim that should have ended its command is taken for frozen. After a grace of 0.3 s, what was
+#: cancelled is still gone within a second.
+OVERDUE = 0.5
 
 Output = Callable[[str, bytes], None]
 
@@ -73,7 +80,7 @@ class RunningAttempt(Protocol):
         """Ask the command to end (SIGTERM), and kill all that is left after `grace` seconds."""
 
     async def wait(self) -> Ended:
-        """Return once nothing is left."""
+        """Return once nothing is left. StuckError if that can't be reached."""
 
 
 class ProcessRunner(Protocol):
@@ -86,62 +93,99 @@ class ProcessRunner(Protocol):
 class ShimRunner:
     """Starts each command under a shim of its own."""
 
-    def __init__(self, attempts: Path, presence_fds: Callable[[], Sequence[int]] = tuple) -> None:
-        """`attempts` is this machine's registry of running attempts."""
+    def __init__(
+        self, attempts: Path, presence_fds: Callable[[], Sequence[int]] = tuple, *, cgroups: bool = True
+    ) -> None:
+        """`attempts` is this machine's registry of running attempts; `cgroups` are used where we may make them."""
         self._attempts = attempts
         self._presence_fds = presence_fds
+        self._cgroups = cgroups
 
     async def run(self, spawn: Spawn, *, output: Output, until: float) -> RunningAttempt:
         """See ProcessRunner."""
-        return _Attempt(spawn, self._attempts, tuple(self._presence_fds()), output, until)
+        assert "\n" not in spawn.scope
+        try:
+            return _Attempt(spawn, self._attempts, tuple(self._presence_fds()), output, until, cgroup=self._cgroups)
+        except OSError as error:  # out of descriptors, memory or processes
+            return _Unstarted(f"the shim could not be started: {error}")
+
+
+class _Unstarted:
+    """A command that never began."""
+
+    def __init__(self, error: str) -> None:
+        self._error = error
+
+    def extend(self, until: float) -> None:
+        pass
+
+    async def stop(self, grace: float) -> None:
+        pass
+
+    async def wait(self) -> Ended:
+        return Ended(EndReason.FAILED, error=self._error)
 
 
 class _Attempt:
     """One shim, seen from the agent."""
 
-    def __init__(self, spawn: Spawn, attempts: Path, presence: tuple[int, ...], output: Output, until: float) -> None:
-        loop = asyncio.get_running_loop()
+    def __init__(
+        self,
+        spawn: Spawn,
+        attempts: Path,
+        presence: tuple[int, ...],
+        output: Output,
+        until: float,
+        *,
+        cgroup: bool,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._output = output
         self._marker = uuid.uuid4().hex
         self._record = attempts / self._marker
-        self._loop = loop
-        self._buffer = b""
-        self._out: bytes = b""
-        self._ended: asyncio.Future[Ended] = loop.create_future()
-        ours, theirs = socket.socketpair()
-        stdout, stderr = os.pipe(), os.pipe()
-        inherited = (theirs.fileno(), stdout[1], stderr[1], *spawn.pass_fds, *presence)
-        try:
+        self._in = self._out = b""
+        self._ended: asyncio.Future[Ended] = self._loop.create_future()
+        self._until = until
+        self._stop_by = float("inf")
+        self._forced: EndReason | None = None
+        with contextlib.ExitStack() as given, contextlib.ExitStack() as kept:
+            for fd in spawn.pass_fds:
+                given.callback(os.close, fd)
+            self._control, theirs = socket.socketpair()
+            given.callback(theirs.close)
+            kept.callback(self._control.close)
+            (out, shims_out), (err, shims_err) = (_pipe(given, kept) for _ in range(2))
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", shim.__file__, str(theirs.fileno())],
+                [sys.executable, "-I", "-S", _program(), str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                pass_fds=inherited,
+                pass_fds=(theirs.fileno(), shims_out, shims_err, *spawn.pass_fds, *presence),
                 start_new_session=True,
                 cwd="/",
             )
-        finally:
-            theirs.close()
-            for fd in (stdout[1], stderr[1], *spawn.pass_fds):
-                os.close(fd)
-        self._control = ours
-        ours.setblocking(False)
-        self._pipes = {stdout[0]: "stdout", stderr[0]: "stderr"}
+            kept.pop_all()
+        self._control.setblocking(False)
+        self._loop.add_reader(self._control, self._hear)
+        self._pipes = {out: "stdout", err: "stderr"}
         for fd in self._pipes:
             os.set_blocking(fd, False)
-            loop.add_reader(fd, self._read, fd)
-        loop.add_reader(ours, self._hear)
+            self._loop.add_reader(fd, self._read, fd)
+        self._watch: asyncio.TimerHandle | None = None
         self._say(
             {
-                "argv": list(spawn.argv),
-                "cwd": str(spawn.cwd),
-                "env": {**spawn.env, "SUREFOOT_ATTEMPT_MARKER": self._marker},
-                "stdout": stdout[1],
-                "stderr": stderr[1],
+                "argv": [os.fsencode(argument) for argument in spawn.argv],
+                "cwd": os.fsencode(spawn.cwd),
+                "env": {
+                    os.fsencode(name): os.fsencode(value)
+                    for name, value in {**spawn.env, leftovers.MARKER: self._marker}.items()
+                },
+                "stdout": shims_out,
+                "stderr": shims_err,
                 "pass_fds": list(spawn.pass_fds),
                 "presence_fds": list(presence),
                 "leaves_processes": spawn.leaves_processes,
+                "cgroup": cgroup,
                 "until": until,
                 "scope": spawn.scope,
                 "token": spawn.token,
@@ -149,25 +193,32 @@ class _Attempt:
                 "record": str(self._record),
             }
         )
+        self._keep_watch()
 
     def extend(self, until: float) -> None:
+        self._until = max(self._until, until)
         self._say({"until": until})
 
     async def stop(self, grace: float) -> None:
+        self._stop_by = min(self._stop_by, shim.now() + grace)
         self._say({"stop": grace})
+        self._keep_watch()
 
     async def wait(self) -> Ended:
         return await asyncio.shield(self._ended)
 
     # -- talking -------------------------------------------------------------------------------------
 
+    @property
+    def _talks(self) -> bool:
+        return self._control.fileno() >= 0
+
     def _say(self, message: dict[str, Any]) -> None:
-        self._out += shim.frame(message)
-        self._flush()
+        if self._talks:
+            self._out += shim.frame(message)
+            self._flush()
 
     def _flush(self) -> None:
-        if self._control.fileno() < 0:
-            return
         try:
             while self._out:
                 self._out = self._out[self._control.send(self._out) :]
@@ -185,27 +236,64 @@ class _Attempt:
             return
         except OSError:
             data = b""
-        messages, self._buffer = shim.frames(self._buffer + data)
+        messages, self._in = shim.frames(self._in + data)
         if not messages and data:
             return
         self._loop.remove_reader(self._control)
         self._loop.remove_writer(self._control)
         self._control.close()
-        task = self._loop.create_task(self._finish(messages[0] if messages else None))
-        task.add_done_callback(self._finished)
+        if self._watch is not None:
+            self._watch.cancel()
+        self._do(self._finish(messages[0] if messages else None))
+
+    # -- a shim that does not do its duty ------------------------------------------------------------
+
+    def _keep_watch(self) -> None:
+        """See to it that the command ends in time even if its shim is frozen."""
+        if self._watch is not None:
+            self._watch.cancel()
+        if not self._talks:
+            return
+        left = min(self._until, self._stop_by) + OVERDUE - shim.now()
+        if left > 0:
+            self._watch = self._loop.call_later(left, self._keep_watch)
+        elif self._forced is None:
+            self._forced = EndReason.STOPPED if self._stop_by < self._until else EndReason.EXPIRED
+            # It kills the shim at last, so `_hear` meets the end of its socket.
+            self._do(asyncio.to_thread(leftovers.end_attempt, self._record, self._marker), ends=False)
+
+    # -- ending --------------------------------------------------------------------------------------
+
+    def _do(self, work: Any, *, ends: bool = True) -> None:
+        """Do `work` in the background; its result ends the attempt if it `ends`, its error always does."""
+
+        def done(task: asyncio.Task[Any]) -> None:
+            if self._ended.done():
+                return
+            if task.cancelled():
+                self._ended.cancel()
+            elif (error := task.exception()) is not None:
+                self._ended.set_exception(error)
+            elif ends:
+                self._ended.set_result(task.result())
+
+        self._task = asyncio.ensure_future(work)
+        self._task.add_done_callback(done)
 
     async def _finish(self, report: dict[str, Any] | None) -> Ended:
-        """Wait for the shim itself, clean up after it where it was killed, and read what is left in the pipes."""
-        await asyncio.to_thread(self._process.wait)
-        killed = 0
+        """Clean up after the shim where it was killed, and read what is left in the pipes."""
+        killed: list[int] = []
+        try:
+            if report is None:
+                killed = await asyncio.to_thread(leftovers.end_attempt, self._record, self._marker)
+            await self._reap_shim()
+            for fd in tuple(self._pipes):
+                self._drain(fd)
+        finally:
+            for fd in tuple(self._pipes):
+                self._close(fd)
         if report is None:
-            killed = len(await asyncio.to_thread(leftovers.end_attempt, self._record, self._marker))
-        for fd in tuple(self._pipes):
-            while fd in self._pipes and self._read(fd):
-                pass
-            self._close(fd)
-        if report is None:
-            return Ended(EndReason.ORPHANED, leftovers=killed)
+            return Ended(self._forced or EndReason.ORPHANED, leftovers=len(killed))
         return Ended(
             EndReason(report["ended"]),
             exit_code=report.get("exit_code"),
@@ -214,30 +302,58 @@ class _Attempt:
             error=report.get("error", ""),
         )
 
-    def _finished(self, task: asyncio.Task[Ended]) -> None:
-        if task.cancelled():
-            self._ended.cancel()
-        elif (error := task.exception()) is not None:
-            self._ended.set_exception(error)
-        elif not self._ended.done():
-            self._ended.set_result(task.result())
+    async def _reap_shim(self) -> None:
+        """Wait for the end of a shim that has nothing left to do."""
+        fd = os.pidfd_open(self._process.pid)
+        gone = asyncio.Event()
+        self._loop.add_reader(fd, gone.set)
+        try:
+            async with asyncio.timeout(OVERDUE):
+                await gone.wait()
+        except TimeoutError:
+            self._process.kill()  # frozen between its report and its end
+            await gone.wait()
+        finally:
+            self._loop.remove_reader(fd)
+            os.close(fd)
+        self._process.wait()
 
     # -- reading -------------------------------------------------------------------------------------
 
-    def _read(self, fd: int) -> bool:
-        """Deliver what a pipe holds; return whether there may be more at once."""
+    def _read(self, fd: int) -> int:
+        """Deliver what a pipe holds, up to a chunk; return how much that was."""
         try:
             data = os.read(fd, CHUNK)
         except BlockingIOError:
-            return False
-        if not data:
+            return 0
+        if data:
+            self._output(self._pipes[fd], data)
+        else:
             self._close(fd)
-            return False
-        self._output(self._pipes[fd], data)
-        return True
+        return len(data)
+
+    def _drain(self, fd: int) -> None:
+        """Deliver what a pipe holds now, and no more: what was left running may write into it for ever."""
+        left = int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+        while left > 0 and (got := self._read(fd)):
+            left -= got
 
     def _close(self, fd: int) -> None:
         if fd in self._pipes:
             del self._pipes[fd]
             self._loop.remove_reader(fd)
             os.close(fd)
+
+
+def _pipe(given: contextlib.ExitStack, kept: contextlib.ExitStack) -> tuple[int, int]:
+    """Return a pipe whose writing end is given away."""
+    ours, theirs = os.pipe()
+    kept.callback(os.close, ours)
+    given.callback(os.close, theirs)
+    return ours, theirs
+
+
+def _program() -> str:
+    """Return the shim as Python has compiled it for us: compiling it anew takes a third of its start."""
+    compiled = shim.__spec__.cached if shim.__spec__ is not None else None
+    return compiled if compiled is not None and Path(compiled).is_file() else shim.__file__

@@ -2,9 +2,11 @@
 """The dead man's switch: runs one command and ends all of it when its lease runs out, its agent dies, or it is told to.
 
 Run as `python -I -S shim.py FD`; FD is a socket for messages from and to the agent (`frame`). The shim is a child
-subreaper, so whatever the command starts, however it detaches, stays below it. Guarantees: it reports the end only
-when nothing is left below it (save what may stay); neither agent nor store is needed to end it in time. It does not
-survive its own SIGKILL: `leftovers` finds what is left then.
+subreaper, so whatever the command starts, however it detaches, stays below it: while waitpid() knows a child, something
+is left, and when it knows none, nothing is. Guarantees: it reports the end only then (save what may stay); it needs
+neither agent nor store to end the command in time; no signal that can be caught disarms it. It does not survive its own
+SIGKILL, and does nothing while it is stopped: `leftovers` ends what is left then. What this user may not kill (a
+command run by sudo) it can't; it goes on trying, and the attempt does not end before that has.
 
 Imports as little as can be, since it is started for each attempt: json, enum-laden signal, socket, contextlib and
 pathlib together cost more than Python's own start.
@@ -27,12 +29,23 @@ if TYPE_CHECKING:
 else:
     import _signal as signal
 
+PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-#: Seconds between looks at what is left while everything is being killed.
-KILL_AGAIN = 0.005
+CLONE3 = 435
+CLONE_INTO_CGROUP = 0x2_0000_0000
+#: Seconds between looks at what is left while all is being killed: at first, and at most. A death wakes us sooner.
+KILL_AGAIN, KILL_AGAIN_AT_MOST = 0.002, 0.05
 #: The longest sleep: a deadline counts through a suspend, poll() does not.
 LONGEST_SLEEP = 1.0
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+#: Tries to leave a cgroup to its end: what forks meanwhile is met again.
+TRIES = 100
+#: Signals that stop a process: the switch ignores them.
+STOPPING = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+#: Signals that mean no end, or are the kernel's word that we can't go on. All others mean: end everything.
+HARMLESS = (
+    *(signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH, signal.SIGPIPE, signal.SIGXFSZ, *STOPPING),
+    *(signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT),
+)
 
 
 def now() -> float:
@@ -41,8 +54,9 @@ def now() -> float:
 
 
 def frame(message: dict[str, Any]) -> bytes:
-    """Return a message as it goes over the socket: its length in four bytes, then marshal's form (both ends are
-    one Python).
+    """Return a message as it goes over the socket: its length in four bytes, then marshal's form.
+
+    Both ends are one Python, so its own form will do.
     """
     data = marshal.dumps(message)
     return len(data).to_bytes(4, "big") + data
@@ -66,26 +80,42 @@ def attempt(action: Callable[..., object], *args: object) -> bool:
     return True
 
 
+def prctl(option: int, value: int) -> None:
+    """Set an attribute of this process."""
+    if ctypes.CDLL(None, use_errno=True).prctl(option, *map(ctypes.c_ulong, (value, 0, 0, 0))) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
 def write(path: str, text: str) -> None:
     """Write a small file."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, text.encode())
+        os.write(fd, text.encode(errors="surrogateescape"))
     finally:
         os.close(fd)
 
 
 def read(path: str) -> str:
     """Read a small file."""
-    with open(path, errors="surrogateescape") as file:
-        return file.read()
+    with open(path, "rb", buffering=0) as file:
+        return file.read().decode(errors="surrogateescape")
 
 
-def start_time(pid: int) -> int:
-    """Return when a process started, in clock ticks since boot: with the pid it names a process for ever. OSError
-    if there is none.
-    """
-    return int(read(f"/proc/{pid}/stat").rpartition(")")[2].split()[19])
+class Stat:
+    """What /proc says of a process."""
+
+    def __init__(self, pid: int) -> None:
+        """Look a process up; OSError if there is none."""
+        fields = read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+        self.state = fields[0]
+        self.parent = int(fields[1])
+        #: Clock ticks since boot: with the pid it names a process for ever.
+        self.started = int(fields[19])
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is more than a dead process that nobody has asked for."""
+        return self.state not in "ZX"
 
 
 class Switch:
@@ -96,101 +126,122 @@ class Switch:
         self.control = control
         self.config = config
         self.until: float = config["until"]
+        self.kill_at = float("inf")
         self.buffer = b""
+        self.pid = os.getpid()
         self.main = 0
+        self.failed = -1  #: where the forked child says why it could not become the command
         self.status: int | None = None
         self.reason = ""
-        self.kill_at: float | None = None
-        self.killed = 0
-        self.cgroup = None if config["leaves_processes"] else make_cgroup(config["marker"])
+        self.killed: set[int] = set()
+        self.cgroup: str | None = None
         self.wake, wake = os.pipe()
         for fd in (self.wake, wake):
             os.set_blocking(fd, False)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        for number in SIGNALS:
-            signal.signal(number, lambda *_: self.end("killed"))
+        for number in STOPPING:
+            signal.signal(number, signal.SIG_IGN)
+        for deadly in set(range(1, signal.NSIG)) - set(HARMLESS):
+            attempt(signal.signal, deadly, lambda *_: self.end("killed"))
 
     def run(self) -> dict[str, Any]:
         """Run the command and return what to report."""
-        self.register()
+        error = ""
         try:
-            error = self.spawn()
-            if error:
-                return {"ended": "failed", "error": error}
+            self.cgroup = make_cgroup(self.config["marker"]) if self.config["cgroup"] else None
+            self.register()
+            self.listen()
+            if not self.over():
+                self.spawn()
             while not self.over():
                 self.sleep()
-            left = self.reason == "" and self.status == 0 and self.config["leaves_processes"]
-            if not left:
-                self.kill_all()
-        finally:
-            self.unregister()
-        code = os.waitstatus_to_exitcode(self.status) if self.status is not None else None
+            error = self.why_not_begun()
+        except Exception as problem:
+            error = f"{type(problem).__name__}: {problem}"
+        reason = self.reason or "exited"  # a signal from here on changes nothing
+        if reason == "exited" and self.status == 0 and not error and self.config["leaves_processes"]:
+            self.let_go()
+        else:
+            self.kill_all()
+        self.unregister()
+        if error:
+            return {"ended": "failed", "error": error}
+        code = None if self.status is None else os.waitstatus_to_exitcode(self.status)
         return {
-            "ended": self.reason or "exited",
+            "ended": reason,
             "exit_code": code if code is not None and code >= 0 else None,
             "signal": -code if code is not None and code < 0 else None,
-            "leftovers": self.killed,
+            "leftovers": len(self.killed - {self.main}),
         }
 
     # -- beginning -----------------------------------------------------------------------------------
 
-    def spawn(self) -> str:
-        """Start the command; return what was wrong, if anything."""
-        told, tell = os.pipe()  # closed by a successful exec
-        pid = os.fork()
+    def spawn(self) -> None:
+        """Start the command."""
+        self.failed, tell = os.pipe()  # closed by a successful exec
+        pid = fork(self.cgroup)
         if pid == 0:
             try:
                 self.become_command()
-            except OSError as error:
-                os.write(tell, f"{error.strerror}: {error.filename or self.config['argv'][0]}".encode())
-            os._exit(127)
+            except BaseException as error:
+                os.write(tell, str(error).encode(errors="replace")[:4096])
+            finally:
+                os._exit(127)
         self.main = pid
-        os.close(tell)
-        for fd in (self.config["stdout"], self.config["stderr"], *self.config["pass_fds"]):
+        for fd in (tell, self.config["stdout"], self.config["stderr"], *self.config["pass_fds"]):
             os.close(fd)
-        message = os.read(told, 4096).decode(errors="replace")
-        os.close(told)
-        if message:
-            os.waitpid(pid, 0)
-        return message
 
     def become_command(self) -> None:
         """Turn the forked child into the command."""
+        config = self.config
         os.setsid()
-        for number in (*SIGNALS, signal.SIGCHLD, signal.SIGPIPE):
-            signal.signal(number, signal.SIG_DFL)
-        if self.cgroup:
-            attempt(write, f"{self.cgroup}/cgroup.procs", "0")
-        null = os.open("/dev/null", os.O_RDONLY)
-        os.dup2(null, 0)
-        os.dup2(self.config["stdout"], 1)
-        os.dup2(self.config["stderr"], 2)
-        for fd in self.config["pass_fds"]:
+        for number in range(1, signal.NSIG):
+            attempt(signal.signal, number, signal.SIG_DFL)
+        # A shim that is killed takes at least the command itself with it.
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != self.pid:
+            os._exit(127)
+        os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+        os.dup2(config["stdout"], 1)
+        os.dup2(config["stderr"], 2)
+        for fd in config["pass_fds"]:
             os.set_inheritable(fd, True)
-        os.chdir(self.config["cwd"])
-        env = self.config["env"]
-        os.execvpe(self.config["argv"][0], self.config["argv"], env)
+        name = config["cwd"]
+        try:
+            os.chdir(name)
+            name = config["argv"][0]
+            os.execvpe(name, config["argv"], config["env"])
+        except OSError as error:
+            raise OSError(f"{error.strerror}: {os.fsdecode(name)}") from error
+
+    def why_not_begun(self) -> str:
+        """Return why the command never began, if so. Asked once its process is dead: then this can't block."""
+        if self.failed < 0 or self.status is None:
+            return ""
+        return os.read(self.failed, 4096).decode(errors="replace")
 
     # -- waiting -------------------------------------------------------------------------------------
 
     def over(self) -> bool:
         """Take note of what has happened; say whether the command has ended or has to."""
         self.reap()
-        if self.status is not None and (self.reason == "" or not children()):
+        if self.status is not None and self.reason == "":
             return True
-        if self.reason == "" and now() >= self.until:
-            self.end("expired")
-        return self.kill_at is not None and now() >= self.kill_at
+        time_now = now()
+        if time_now >= self.until and time_now < self.kill_at:  # in a grace, too
+            self.reason = "expired"
+            self.kill_at = time_now
+        return time_now >= self.kill_at or (self.status is not None and not children(self.pid))
 
     def sleep(self) -> None:
         """Sleep until a message, a signal or the deadline."""
-        wake_at = self.until if self.kill_at is None else self.kill_at
         poller = select.poll()
         poller.register(self.wake, select.POLLIN)
         if self.control >= 0:
             poller.register(self.control, select.POLLIN)
-        ready = dict(poller.poll(max(0.0, min(wake_at - now(), LONGEST_SLEEP)) * 1000))
+        left = min(self.until, self.kill_at) - now()
+        ready = dict(poller.poll(max(0.0, min(left, LONGEST_SLEEP)) * 1000))
         if self.wake in ready:
             attempt(os.read, self.wake, 4096)
         if self.control in ready:
@@ -198,6 +249,8 @@ class Switch:
 
     def listen(self) -> None:
         """Take the agent's messages; no agent is an order too."""
+        if self.control < 0:
+            return
         try:
             data = os.read(self.control, 65536)
         except BlockingIOError:
@@ -217,18 +270,18 @@ class Switch:
         for message in messages:
             if "until" in message:
                 self.until = max(self.until, message["until"])
-            elif self.reason == "":
+            else:
                 self.end("stopped", message["stop"])
 
     def end(self, reason: str, grace: float = 0.0) -> None:
-        """Begin to end the command: at once, or after it has had its grace."""
-        if self.reason == "":
+        """Begin to end the command: at once, or after it has had its grace. A second word may only shorten that."""
+        first = self.reason == ""
+        if first:
             self.reason = reason
-            self.kill_at = now() + grace
-        if grace > 0:
+        self.kill_at = min(self.kill_at, now() + (grace if self.main else 0.0))
+        if first and grace > 0 and self.main and self.status is None:
             attempt(os.killpg, self.main, signal.SIGTERM)
-        else:
-            self.kill_at = now()
+            attempt(os.killpg, self.main, signal.SIGCONT)  # what is stopped can't take its leave
 
     # -- ending --------------------------------------------------------------------------------------
 
@@ -246,55 +299,97 @@ class Switch:
 
     def kill_all(self) -> None:
         """Kill whatever is left below the shim, until nothing is."""
-        seen: set[int] = set()
+        pause = KILL_AGAIN
         while self.reap():
+            found = descendants(self.pid)
             if self.cgroup:
                 attempt(write, f"{self.cgroup}/cgroup.kill", "1")
-            for pid in descendants():
-                seen.add(pid)
-                attempt(os.kill, pid, signal.SIGKILL)
-            time.sleep(KILL_AGAIN)
-        self.killed = len(seen - {self.main})
+            for pid, parent in found:
+                if self.kill(pid, parent):
+                    self.killed.add(pid)
+            # Each death wakes us: what forks without end is met again at once, what can't die costs little.
+            poller = select.poll()
+            poller.register(self.wake, select.POLLIN)
+            if poller.poll(pause * 1000):
+                attempt(os.read, self.wake, 4096)
+            pause = min(pause * 2, KILL_AGAIN_AT_MOST)
+
+    def kill(self, pid: int, parent: int) -> bool:
+        """Kill a descendant; one that has ended meanwhile, whose pid somebody else may have, is left alone."""
+        if parent == self.pid:  # nobody but us can reap it, so its pid is its own
+            return attempt(os.kill, pid, signal.SIGKILL)
+        try:
+            fd = os.pidfd_open(pid)
+        except OSError:
+            return False
+        try:
+            stat = Stat(pid)
+            if not stat.runs or stat.parent not in {parent, self.pid}:
+                return False
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+        return True
+
+    def let_go(self) -> None:
+        """Leave what the command has left: it belongs where we belong, so that its cgroup can go."""
+        if self.cgroup:
+            leave_cgroup(self.cgroup)
 
     # -- the registry --------------------------------------------------------------------------------
 
     def register(self) -> None:
         """Leave word of this attempt, for whoever has to clean up after a shim that was killed or frozen."""
-        config = self.config
-        lines = (
-            os.getpid(),
-            start_time(os.getpid()),
-            config["token"],
-            config["marker"],
-            self.cgroup or "",
-            config["scope"],
-        )
-        write(f"{config['record']}.new", "".join(f"{line}\n" for line in lines))
-        os.rename(f"{config['record']}.new", config["record"])
+        config, record = self.config, self.config["record"]
+        started = Stat(self.pid).started
+        lines = (self.pid, started, config["token"], config["marker"], self.cgroup or "", config["scope"])
+        os.makedirs(os.path.dirname(record), mode=0o700, exist_ok=True)
+        write(f"{record}.new", "".join(f"{line}\n" for line in lines))
+        os.rename(f"{record}.new", record)
 
     def unregister(self) -> None:
         """Nothing of this attempt is left that should not be."""
-        attempt(os.unlink, self.config["record"])
         if self.cgroup:
-            attempt(os.rmdir, self.cgroup)
+            remove_cgroup(self.cgroup)
+        for path in (self.config["record"], f"{self.config['record']}.new"):
+            attempt(os.unlink, path)
 
 
-def children(pid: int | None = None) -> list[int]:
-    """Return the children of a process, of this one if none is named."""
-    pid = pid or os.getpid()
+def children(pid: int) -> list[int]:
+    """Return the children of a process, perhaps not all while some end: whoever asks asks again."""
     try:
         tasks = os.listdir(f"/proc/{pid}/task")
         return [int(child) for task in tasks for child in read(f"/proc/{pid}/task/{task}/children").split()]
-    except OSError:  # it ended while we looked
-        return []
+    except OSError:  # it has ended, or this kernel was built without that file
+        return [child for child, stat in processes() if stat.parent == pid] if not lists_children() else []
 
 
-def descendants(pid: int | None = None) -> list[int]:
-    """Return all processes below one, nearest first."""
-    found, look = [], children(pid)
+def lists_children() -> bool:
+    """Return whether this kernel tells the children of a process."""
+    pid = os.getpid()
+    return os.path.exists(f"/proc/{pid}/task/{pid}/children")
+
+
+def processes() -> list[tuple[int, Stat]]:
+    """Return all processes of this machine."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                found.append((int(entry), Stat(int(entry))))
+            except OSError:
+                continue  # it has just ended
+    return found
+
+
+def descendants(pid: int) -> list[tuple[int, int]]:
+    """Return all processes below one, each with its parent, nearest first."""
+    found, look = [], [(child, pid) for child in children(pid)]
     while look:
         found += look
-        look = [child for parent in look for child in children(parent)]
+        look = [(child, parent) for parent, _ in look for child in children(parent)]
     return found
 
 
@@ -311,8 +406,50 @@ def make_cgroup(name: str) -> str | None:
         return None
     if os.path.exists(f"{path}/cgroup.kill"):
         return path
-    os.rmdir(path)
+    attempt(os.rmdir, path)
     return None
+
+
+def fork(cgroup: str | None) -> int:
+    """Fork, with the child in that cgroup from its birth.
+
+    Moving it there later would cost 20 ms, for which every fork on the machine has to wait. Where the kernel's call is
+    not allowed, the child stays in our own.
+    """
+    if cgroup:
+        folder = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        arguments = (ctypes.c_uint64 * 11)(CLONE_INTO_CGROUP, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, folder)
+        python = ctypes.pythonapi
+        python.PyOS_BeforeFork()
+        pid: int = python.syscall(CLONE3, arguments, ctypes.sizeof(arguments))
+        if pid == 0:
+            python.PyOS_AfterFork_Child()
+        else:
+            python.PyOS_AfterFork_Parent()
+        os.close(folder)
+        if pid >= 0:
+            return pid
+    return os.fork()
+
+
+def leave_cgroup(path: str) -> None:
+    """Move what runs in a cgroup to the one above."""
+    above = os.path.dirname(path)
+    for _ in range(TRIES):
+        try:
+            pids = read(f"{path}/cgroup.procs").split()
+        except OSError:
+            return
+        if not pids:
+            return
+        for pid in pids:
+            attempt(write, f"{above}/cgroup.procs", pid)
+
+
+def remove_cgroup(path: str) -> None:
+    """Remove a cgroup and those that were made below it. One in which something stays, stays."""
+    for folder, _, _ in os.walk(path, topdown=False):
+        attempt(os.rmdir, folder)
 
 
 def read_config(control: int) -> tuple[dict[str, Any], list[dict[str, Any]], bytes]:
@@ -322,21 +459,20 @@ def read_config(control: int) -> tuple[dict[str, Any], list[dict[str, Any]], byt
         more = os.read(control, 65536)
         if not more:
             sys.exit(0)  # the agent died before it said what to do
-        messages, rest = frames(data + more)
+        messages, data = frames(data + more)
         if messages:
-            return messages[0], messages[1:], rest
-        data = rest
+            return messages[0], messages[1:], data
 
 
 def main() -> None:
     """Run the command that the agent describes, and report its end."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     control = int(sys.argv[1])
     config, messages, rest = read_config(control)
     os.set_blocking(control, False)
-    for fd in (control, *config["presence_fds"]):
+    for fd in (control, config["stdout"], config["stderr"], *config["presence_fds"]):
         os.set_inheritable(fd, False)
-    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "no child subreaper")
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
     switch = Switch(control, config)
     switch.obey(messages)
     switch.buffer = rest
@@ -344,6 +480,7 @@ def main() -> None:
     if switch.control >= 0:
         os.set_blocking(control, True)
         attempt(os.write, control, report)
+    os._exit(0)  # nothing is left to tidy up, and presence should fall at once
 
 
 if __name__ == "__main__":
