@@ -70,7 +70,7 @@ async def _probe(check: Check, context: Context) -> str:
     if (kind := _KINDS.get(check.kind)) is None:
         raise CheckFailed(f"this agent knows no checks of kind {check.kind!r}", "let all agents run the same version")
     if context.host is None and placeholders(check.options) & _HOST_NAMES:
-        raise CheckFailed("it is about hosts, and the inventory has none", "add hosts to the inventory")
+        raise CheckFailed("it is about hosts, and none are known", "see that the inventory names some: surefoot plan")
     options = kind.options.model_validate(check.options)
     async with asyncio.timeout(getattr(options, "timeout", kind.deadline) + SPARE):
         return await kind.probe(options, context)
