@@ -51,13 +51,24 @@ _SETTINGS = {
     "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION,
     "lock_timeout": LOCK_TIMEOUT,
     "statement_timeout": STATEMENT_TIMEOUT,
-    # The server's side of the keepalives; it has none to a client on the same machine's socket, and says so by
-    # ignoring them.
-    "tcp_keepalives_idle": "1",
-    "tcp_keepalives_interval": "1",
-    "tcp_keepalives_count": "3",
-    "tcp_user_timeout": str(LINE_DEAD_MS),
     "client_min_messages": "error",
+}
+#: How soon both ends of a session call a silent line cut. (A server has no keepalives to a client on the same machine's
+#: socket, and ignores them.)
+_LINE = {
+    "keepalives": "1",
+    "keepalives_idle": "1",
+    "keepalives_interval": "1",
+    "keepalives_count": "3",
+    "tcp_user_timeout": str(LINE_DEAD_MS),
+}
+#: A presence must fall with its process and with nothing else: were a cut line taken for a death, another agent could
+#: begin before the lease of the one that is cut off has run out there. Cut lines are the lease's matter.
+_PRESENCE_LINE = _LINE | {
+    "keepalives_idle": "60",
+    "keepalives_interval": "30",
+    "keepalives_count": "8",
+    "tcp_user_timeout": "300000",
 }
 _REFUSED = re.compile(
     r"authentication failed|no password supplied|no pg_hba\.conf entry|permission denied"
@@ -118,9 +129,17 @@ class PostgresStore(SqlStore):
 
     # -- connections -----------------------------------------------------------------------------------------------
 
-    def _connect(self) -> Session:
-        conn = psycopg.connect(**self._parameters)
-        settings = _SETTINGS | ({"default_transaction_read_only": "on"} if self._read_only else {})
+    def _connect(self, line: dict[str, str] = _LINE) -> Session:
+        conn = psycopg.connect(**line | self._parameters)
+        settings = (
+            _SETTINGS
+            | {
+                name if name.startswith("tcp_") else f"tcp_{name}": value
+                for name, value in line.items()
+                if name != "keepalives"
+            }
+            | ({"default_transaction_read_only": "on"} if self._read_only else {})
+        )
         conn.execute(
             "SELECT " + ", ".join(["set_config(%s, %s, false)"] * len(settings)),
             [part for pair in settings.items() for part in pair],
@@ -203,7 +222,7 @@ class PostgresStore(SqlStore):
 
     def _take(self, key: int) -> Session | None:
         """Return a session that holds a presence's lock, None if another session holds it."""
-        session = self._connect()
+        session = self._connect(_PRESENCE_LINE)
         try:
             if self._q.try_presence(session, space=PRESENCE_SPACE, lock_key=key):
                 return session
@@ -294,11 +313,6 @@ def _parameters(url: str, read_only: bool) -> tuple[dict[str, Any], str]:
         ) from None
     parameters: dict[str, Any] = {
         "connect_timeout": CONNECT_TIMEOUT,
-        "keepalives": 1,
-        "keepalives_idle": 1,
-        "keepalives_interval": 1,
-        "keepalives_count": 3,
-        "tcp_user_timeout": LINE_DEAD_MS,
         "application_name": "surefoot",
     } | given
     if "," in str(given.get("host", "")) + str(given.get("hostaddr", "")):
