@@ -294,7 +294,7 @@ async def test_a_pipe_of_the_commands_own_ends_with_it(bench: Bench) -> None:
 
 def open_fds() -> set[int]:
     with os.scandir("/proc/self/fd") as entries:
-        return {int(entry.name) for entry in entries if os.readlink(entry.path) != f"/proc/{os.getpid()}/fd"}
+        return {int(entry.name) for entry in entries if "/fd" not in str(Path(entry.path).readlink())}
 
 
 async def test_fifty_runs_leave_no_descriptor_no_process_and_no_file(bench: Bench) -> None:
@@ -341,8 +341,7 @@ async def test_nothing_is_left_of_a_frozen_agent_once_its_lease_has_run_out(benc
     await bench.started("started", "daemon")
     agent.send_signal(signal.SIGSTOP)
     assert bench.alive()
-    await eventually(lambda: not bench.alive())
-    assert bench.shims() == []
+    await eventually(lambda: not bench.alive() and not bench.shims())
     agent.send_signal(signal.SIGCONT)
     assert agent.wait(DEADLINE) == 0, "it hears of the end when it wakes"
 
