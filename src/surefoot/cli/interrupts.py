@@ -46,7 +46,8 @@ class Interrupts:
     ) -> None:
         """Listen no more."""
         for name, handler in self._before.items():
-            signal.signal(name, handler)  # type: ignore[arg-type]
+            # Who was signalled once may be again at any moment; the exit code has to say what became of the deployment.
+            signal.signal(name, signal.SIG_IGN if self.first else handler)  # type: ignore[arg-type]
         with suppress(BlockingIOError):
             os.write(self._writer, _END)
         self._thread.join(timeout=5.0)

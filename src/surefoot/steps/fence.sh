@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # The fence on a host, in POSIX sh; needs flock (util-linux). Run as
 #     sh -c THIS surefoot-fence FOLDER NAME TOKEN ID COMMAND
 # Runs COMMAND if TOKEN is the one that this host is fenced to. A smaller one is refused (97). A greater one first raises the fence: smaller
