@@ -62,7 +62,9 @@ class Performer(Protocol):
         """Check health and versions of an environment that a person says is repaired."""
 
     async def settle(self, job: Job) -> None:
-        """Write down what still waits to be logged: the lease is about to be given back, and with it the right to log."""
+        """Write down what still waits to be logged: the lease is about to be given back, and with it the right to
+        log.
+        """
 
     async def forget(self, job: Job) -> None:
         """Drop what was kept on this machine for the deployment (its unpacked bundle)."""
