@@ -34,7 +34,7 @@ SAMPLES: dict[type, ev.Event] = {
     type(event): event
     for event in (
         ev.Accepted("prod-1", "prod", 1, "2.0", PLAN, requested_by=EVIL, reason=EVIL),
-        ev.LeaseGranted("b", 2, ("b chosen",), taken_from="a", waited=1.25),
+        ev.LeaseGranted("b", 2, ("b chosen",), taken_from="a", waited_seconds=1.25),
         ev.HandedOver("the agent stops"),
         ev.PreflightPassed(("disk 80 %",)),
         ev.PreflightFailed(FAILURE),
@@ -60,7 +60,7 @@ JOURNAL = [
     ev.Entry(1, 1000.0, SAMPLES[ev.Accepted]),
     ev.Entry(2, 1001.0, ev.LeaseGranted("a", 1)),
     ev.Entry(3, 1002.0, ev.StepStarted("go", Direction.FORWARD, 1), "a", 1),
-    ev.Entry(4, 1004.0, ev.LeaseGranted("b", 2, taken_from="a", waited=1.25)),
+    ev.Entry(4, 1004.0, ev.LeaseGranted("b", 2, taken_from="a", waited_seconds=1.25)),
     ev.Entry(5, 1005.0, ev.StepStarted("go", Direction.FORWARD, 2), "b", 2),
     ev.Entry(6, 1007.0, ev.StepFailed("go", Direction.FORWARD, 2, FAILURE), "b", 2),
 ]

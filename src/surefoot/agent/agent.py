@@ -244,7 +244,7 @@ class Agent:
             reasons=choice.reasons,
             previous_version=environment.current_version if not state.grants else state.previous_version,
             taken_from=lost,
-            waited=round(self._clock() - seen.at, 3) if lost else None,
+            waited_seconds=round(self._clock() - seen.at, 3) if lost else None,
         )
         sent = self._clock()
         grant = await self._access(

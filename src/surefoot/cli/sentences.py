@@ -72,7 +72,7 @@ def _granted(e: ev.LeaseGranted) -> str:
     why = f" ({'; '.join(e.reasons)})" if e.reasons else ""
     if e.taken_from is None:
         return f"{e.agent} runs it with token {e.token}{why}"
-    after = "" if e.waited is None else f" after {duration(e.waited)}"
+    after = "" if e.waited_seconds is None else f" after {duration(e.waited_seconds)}"
     return f"{e.agent} takes over from {e.taken_from}{after} with token {e.token}{why}"
 
 

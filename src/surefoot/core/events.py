@@ -39,7 +39,7 @@ class LeaseGranted(msgspec.Struct, frozen=True, tag="lease_granted"):
     reasons: tuple[str, ...] = ()
     previous_version: str | None = None  #: what the environment ran when the first agent started; later ones repeat it
     taken_from: str | None = None  #: the agent that was lost, where one was
-    waited: float | None = None  #: seconds from the last sign of life of the lost agent to this grant
+    waited_seconds: float | None = None  #: seconds from the last sign of life of the lost agent to this grant
 
 
 class HandedOver(msgspec.Struct, frozen=True, tag="handed_over"):
