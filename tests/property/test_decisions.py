@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pure core under a driver that lets anything happen that can: what it decides keeps the promises."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from surefoot.core import decide as do
+from surefoot.core import events as ev
+from surefoot.core.deployment import Deployment, accept, evolve, fold, summarise
+from surefoot.core.errors import Code, Failure
+from surefoot.core.plan import Check, Command, Direction, OnCancel, Plan, Playbook, Retry, Step
+from surefoot.core.status import Status, StepStatus
+
+FAILURE = Failure(Code.STEP_FAILED, "it failed")
+#: Decisions after which a driver that lets everything succeed must have come to an end.
+ENOUGH = 400
+
+works = st.sampled_from([Command("true"), Playbook("site.yml")])
+retries = st.builds(Retry, attempts=st.integers(1, 3), delay=st.sampled_from([0.0, 5.0]), timeout=st.just(60.0))
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    """Return a plan of a few steps, with or without hosts, checks and ways back."""
+    count = draw(st.integers(1, 4))
+    steps = tuple(Step(f"s{i}", draw(works), undo=draw(st.none() | works), retry=draw(retries)) for i in range(count))
+    inventory = draw(st.sampled_from([None, "hosts.ini"]))
+    return Plan(
+        project="p",
+        environment="e",
+        steps=steps,
+        inventory=inventory,
+        retry=draw(retries),
+        preflight=draw(st.sampled_from([(), (Check("tcp"),)])),
+        health=draw(st.sampled_from([(), (Check("http"),)])),
+        state_file=draw(st.sampled_from([None, "/state"])) if inventory else None,
+        on_cancel=draw(st.sampled_from(list(OnCancel))),
+        takeover_limit=draw(st.integers(0, 3)),
+    )
+
+
+class Driver:
+    """Plays agents, hosts and people; keeps the journal, and checks each decision as it is made."""
+
+    def __init__(self, data: st.DataObject, plan: Plan, previous: str | None) -> None:
+        self.data = data
+        self.previous = previous
+        self.journal: list[ev.Entry] = []
+        self.now = 1000.0
+        self._put(ev.Accepted("e-1", "e", 1, "2.0", plan))
+        self.state = accept(self.journal[0])
+        self.fair = False
+
+    def pick(self, *choices: str) -> str:
+        """Choose what happens; the first is what goes well, and all that happens once the driver is fair."""
+        return choices[0] if self.fair else self.data.draw(st.sampled_from(choices))
+
+    def _put(self, event: ev.Event, token: int | None = None) -> ev.Entry:
+        self.now += 1.0
+        entry = ev.Entry(len(self.journal) + 1, self.now, event, "a" if token else None, token)
+        self.journal.append(entry)
+        return entry
+
+    def add(self, event: ev.Event) -> None:
+        self.state = evolve(self.state, self._put(event, self.state.token or None))
+
+    def grant(self) -> None:
+        token = self.state.token + self.data.draw(st.integers(1, 2))
+        self.add(ev.LeaseGranted("a", token, previous_version=self.previous))
+
+    def meanwhile(self) -> None:
+        """What may happen at any instant, whatever the agent is about."""
+        match self.pick("nothing", "nothing", "nothing", "cancel", "lost", "handed over"):
+            case "cancel" if not self.state.status.terminal:
+                self.add(ev.CancelRequested("someone"))
+            case "lost" if self.state.status.started:
+                self.grant()
+            case "handed over" if self.state.status.started and self.state.held:
+                self.add(ev.HandedOver("stop"))
+                self.grant()
+
+    def run(self) -> Deployment:
+        self.meanwhile()
+        if not self.state.status.terminal and self.state.cancel is None:
+            self.grant()
+        for count in range(2 * ENOUGH):
+            self.fair = self.fair or count > ENOUGH or self.data.draw(st.integers(0, 30)) == 0
+            if self.state.running_step is not None:
+                self.grant()
+            action = do.decide(self.state, self.now)
+            if isinstance(action, do.Rest):
+                return self.state
+            self.check(action)
+            self.perform(action)
+            if not self.state.status.terminal:
+                self.meanwhile()
+        raise AssertionError(f"promise 2: no end: {self.state}")
+
+    def check(self, action: do.Action) -> None:
+        """Invariants of the decision itself."""
+        s = self.state
+        if isinstance(action, do.Wait):
+            assert 0 < action.seconds <= 5.0
+        if s.plan.inventory is not None and s.fenced_token != s.token:
+            assert not isinstance(action, do.RecordVersion), "a version is recorded behind the fence only"
+            if isinstance(action, do.RunStep):
+                assert action.raises_fence == isinstance(s.work(action.run), Playbook)
+                assert action.raises_fence, "nothing but a playbook, which raises the fence itself, may go first"
+        if isinstance(action, do.RunStep):
+            assert action.run.direction is s.direction
+            assert action.run.failures < action.retry.attempts
+
+    def perform(self, action: do.Action) -> None:
+        s = self.state
+        match action:
+            case do.Write(event):
+                self.add(event)
+            case do.Wait(seconds):
+                self.now += seconds
+            case do.Preflight():
+                good = self.pick("good", "bad") == "good"
+                self.add(ev.PreflightPassed() if good else ev.PreflightFailed(FAILURE))
+            case do.RaiseFence():
+                good = self.pick("good", "good", "bad") == "good"
+                self.add(ev.FenceRaised(("h",)) if good else ev.FenceFailed(FAILURE))
+            case do.RunStep(run=run, attempt=attempt):
+                self.add(ev.StepStarted(run.name, run.direction, attempt))
+                self.step(action)
+            case do.CheckHealth():
+                good = self.pick("good", "bad") == "good"
+                self.add(ev.HealthPassed(s.direction) if good else ev.HealthFailed(s.direction, FAILURE))
+            case do.RecordVersion(version):
+                good = self.pick("good", "bad") == "good"
+                self.add(ev.VersionsRecorded(s.direction, version) if good else ev.VersionsMixed(s.direction, FAILURE))
+
+    def step(self, action: do.RunStep) -> None:
+        key = (action.run.name, action.run.direction, action.attempt)
+        if self.pick("goes on", "goes on", "lost") == "lost":
+            return  # its agent is gone; the next grant finds it in flight
+        if action.raises_fence:
+            if self.pick("raised", "raised", "failed") == "failed":
+                self.add(ev.FenceFailed(FAILURE))
+                return
+            self.add(ev.FenceRaised(("h",)))
+        if do.interrupts(self.state):
+            self.add(ev.StepInterrupted(*key, "cancelled"))
+        elif self.pick("good", "good", "bad") == "good":
+            self.add(ev.StepSucceeded(*key))
+        else:
+            self.add(ev.StepFailed(*key, FAILURE))
+
+
+@given(st.data(), plans(), st.sampled_from([None, "1.0"]))
+@settings(max_examples=400, deadline=None)
+def test_whatever_happens_it_ends_and_ends_honestly(data: st.DataObject, plan: Plan, previous: str | None) -> None:
+    driver = Driver(data, plan, previous)
+    state = driver.run()
+    assert state.status.terminal
+    events = [entry.event for entry in driver.journal]
+    forward = [e for e in events if isinstance(e, ev.StepStarted) and e.direction is Direction.FORWARD]
+    undone = [e for e in events if isinstance(e, ev.StepSucceeded) and e.direction is Direction.UNDO]
+    turned = next((i for i, e in enumerate(events) if isinstance(e, ev.UndoStarted)), len(events))
+
+    assert not any(isinstance(e, ev.StepStarted) and e.direction is Direction.FORWARD for e in events[turned:]), (
+        "nothing runs forward once the undo began"
+    )
+    touched = [run.name for run in state.runs(Direction.FORWARD) if run.touched]
+    with_undo = [name for name in reversed(touched) if plan.step(name).undo is not None]
+    assert [e.step for e in undone] == with_undo[: len(undone)], "the undo is exactly the reverse of what was started"
+
+    if state.status is Status.SUCCEEDED:
+        assert all(run.status is StepStatus.SUCCEEDED for run in state.runs(Direction.FORWARD))
+        assert state.healthy or not plan.health
+        assert state.recorded or not plan.records
+    if state.status is Status.FAILED:
+        assert not state.touched
+    if state.status is Status.ROLLED_BACK or (state.status is Status.CANCELLED and state.touched):
+        assert [e.step for e in undone] == with_undo
+        assert state.healthy or not plan.health or previous is None
+        assert state.recorded or not plan.records
+    if state.status is Status.CANCELLED:
+        assert state.cancel is not None
+    assert state.status is not Status.CANCELLED or plan.on_cancel is OnCancel.ROLLBACK or not forward
+
+
+@given(st.data(), plans(), st.sampled_from([None, "1.0"]))
+@settings(max_examples=100, deadline=None)
+def test_a_journal_replayed_in_pieces_and_through_json_gives_the_same_state(
+    data: st.DataObject, plan: Plan, previous: str | None
+) -> None:
+    driver = Driver(data, plan, previous)
+    driver.run()
+    whole = fold(driver.journal)
+    cut = data.draw(st.integers(1, len(driver.journal)))
+    pieces = fold(driver.journal[cut:], fold(driver.journal[:cut]))
+    read = [ev.Entry(e.seq, e.at, ev.decode(ev.encode(e.event)), e.agent, e.token) for e in driver.journal]
+    assert whole == pieces == fold(read) == driver.state
+    assert summarise(whole) == summarise(fold(read))
+
+
+@given(st.data(), plans())
+@settings(max_examples=100, deadline=None)
+def test_nothing_leads_from_one_end_to_another(data: st.DataObject, plan: Plan) -> None:
+    state = Driver(data, plan, "1.0").run()
+    for status in (s for s in Status if s.terminal and s is not state.status):
+        with pytest.raises(AssertionError):
+            evolve(state, ev.Entry(state.seq + 1, 9e9, ev.Finished(status), "a", state.token))
+
+
+def test_gaps_smaller_tokens_and_second_steps_are_refused() -> None:
+    plan = Plan(project="p", environment="e", steps=(Step("a", Command("true")), Step("b", Command("true"))))
+    state = accept(ev.Entry(1, 1.0, ev.Accepted("e-1", "e", 1, "2", plan)))
+    state = evolve(state, ev.Entry(2, 2.0, ev.LeaseGranted("x", 5)))
+    begun = evolve(state, ev.Entry(3, 3.0, ev.StepStarted("a", Direction.FORWARD, 1), "x", 5))
+    for seq, event, token in (
+        (5, ev.StepSucceeded("a", Direction.FORWARD, 1), 5),
+        (4, ev.LeaseGranted("y", 5), None),
+        (4, ev.StepStarted("b", Direction.FORWARD, 1), 5),
+        (4, ev.StepSucceeded("b", Direction.FORWARD, 1), 5),
+        (4, ev.Finished(Status.SUCCEEDED), 5),
+        (4, ev.UndoStarted(FAILURE), 5),
+    ):
+        with pytest.raises(AssertionError):
+            evolve(begun, ev.Entry(seq, 4.0, event, "x", token))
+    with pytest.raises(AssertionError):
+        evolve(state, ev.Entry(3, 3.0, ev.StepStarted("a", Direction.FORWARD, 1), "x", 4))
+
+
+@given(now=st.floats(-1e6, 1e6))
+def test_a_clock_that_jumps_never_lengthens_a_delay(now: float) -> None:
+    plan = Plan(project="p", environment="e", steps=(Step("a", Command("true"), retry=Retry(3, 30.0, 60.0)),))
+    state = accept(ev.Entry(1, 1.0, ev.Accepted("e-1", "e", 1, "2", plan)))
+    for seq, event in enumerate(
+        (
+            ev.LeaseGranted("x", 1),
+            ev.StepStarted("a", Direction.FORWARD, 1),
+            ev.StepFailed("a", Direction.FORWARD, 1, FAILURE),
+        ),
+        start=2,
+    ):
+        state = evolve(state, ev.Entry(seq, 5.0, event, "x", 1))
+    action = do.decide(replace(state), now)
+    assert isinstance(action, do.RunStep) or (isinstance(action, do.Wait) and 0 < action.seconds <= 30.0)
