@@ -148,6 +148,7 @@ async def test_a_command_that_is_killed_says_by_which_signal(bench: Bench) -> No
         (("true",), {"cwd": Path("/no/such/folder")}, "No such file or directory: /no/such/folder"),
         (("true", "a\0b"), {}, "null"),
         (("true", "x" * 4_000_000), {}, "Argument list too long: true"),
+        (("true", "\ud800"), {}, "surrogates not allowed"),
         (("true",), {"env": {"A=B": "C"}}, "illegal environment variable name"),
     ],
 )

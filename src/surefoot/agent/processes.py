@@ -106,7 +106,7 @@ class ShimRunner:
         assert "\n" not in spawn.scope
         try:
             return _Attempt(spawn, self._attempts, tuple(self._presence_fds()), output, until, cgroup=self._cgroups)
-        except OSError as error:  # out of descriptors, memory or processes
+        except (OSError, ValueError) as error:  # out of descriptors, memory or processes; text that is none
             return _Unstarted(f"the shim could not be started: {error}")
 
 
@@ -148,9 +148,16 @@ class _Attempt:
         self._until = until
         self._stop_by = float("inf")
         self._forced: EndReason | None = None
+        self._tasks: set[asyncio.Future[Any]] = set()
         with contextlib.ExitStack() as given, contextlib.ExitStack() as kept:
             for fd in spawn.pass_fds:
                 given.callback(os.close, fd)
+            environ = {**spawn.env, leftovers.MARKER: self._marker}
+            command = {
+                "argv": [os.fsencode(argument) for argument in spawn.argv],
+                "cwd": os.fsencode(spawn.cwd),
+                "env": {os.fsencode(name): os.fsencode(value) for name, value in environ.items()},
+            }
             self._control, theirs = socket.socketpair()
             given.callback(theirs.close)
             kept.callback(self._control.close)
@@ -173,13 +180,8 @@ class _Attempt:
             self._loop.add_reader(fd, self._read, fd)
         self._watch: asyncio.TimerHandle | None = None
         self._say(
-            {
-                "argv": [os.fsencode(argument) for argument in spawn.argv],
-                "cwd": os.fsencode(spawn.cwd),
-                "env": {
-                    os.fsencode(name): os.fsencode(value)
-                    for name, value in {**spawn.env, leftovers.MARKER: self._marker}.items()
-                },
+            command
+            | {
                 "stdout": shims_out,
                 "stderr": shims_err,
                 "pass_fds": list(spawn.pass_fds),
@@ -268,6 +270,7 @@ class _Attempt:
         """Do `work` in the background; its result ends the attempt if it `ends`, its error always does."""
 
         def done(task: asyncio.Task[Any]) -> None:
+            self._tasks.discard(task)
             if self._ended.done():
                 return
             if task.cancelled():
@@ -277,8 +280,9 @@ class _Attempt:
             elif ends:
                 self._ended.set_result(task.result())
 
-        self._task = asyncio.ensure_future(work)
-        self._task.add_done_callback(done)
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(done)
 
     async def _finish(self, report: dict[str, Any] | None) -> Ended:
         """Clean up after the shim where it was killed, and read what is left in the pipes."""
