@@ -113,7 +113,27 @@ class Driver:
                 assert action.raises_fence, "nothing but a playbook, which raises the fence itself, may go first"
         if isinstance(action, do.RunStep):
             assert action.run.direction is s.direction
-            assert action.run.failures < action.retry.attempts
+            failures = [
+                e.event
+                for e in self.journal
+                if isinstance(e.event, ev.StepFailed)
+                and (e.event.step, e.event.direction) == (action.run.name, action.run.direction)
+            ]
+            assert len(failures) < action.retry.attempts
+            assert self.losses() <= s.plan.takeover_limit
+
+    def losses(self) -> int:
+        """Count, from the journal, the agents that were lost since the present direction began."""
+        count, held = 0, False
+        for entry in self.journal:
+            match entry.event:
+                case ev.UndoStarted():
+                    count = 0
+                case ev.HandedOver():
+                    held = False
+                case ev.LeaseGranted():
+                    count, held = count + held, True
+        return count
 
     def perform(self, action: do.Action) -> None:
         s = self.state
