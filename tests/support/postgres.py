@@ -181,15 +181,17 @@ class PostgresServer:
         if carried is None or carried.origin is None:
             debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
             if not debian:
-                raise RuntimeError("the tests need PostgreSQL: uv sync, or apt-get install postgresql")
+                raise RuntimeError("the tests need PostgreSQL: make venv, or apt-get install postgresql")
             return debian[-1].parent
         programs = Path(carried.origin).parent / "pginstall" / "bin"
         if self._may_run(programs / "postgres"):
             return programs
-        copy = self.folder / "pginstall"
-        shutil.copytree(programs.parent, copy, symlinks=True)
+        # The programs look for their libraries three folders up, beside the package.
+        package, copy = Path(carried.origin).parent, self.folder / "programs"
+        shutil.copytree(package / "pginstall", copy / "pgserver" / "pginstall", symlinks=True)
+        shutil.copytree(package.with_name("pgserver.libs"), copy / "pgserver.libs", symlinks=True)
         subprocess.run(["chmod", "-R", "a+rX", str(copy)], check=True)
-        return copy / programs.name
+        return copy / "pgserver" / "pginstall" / "bin"
 
     def _may_run(self, program: Path) -> bool:
         try:
