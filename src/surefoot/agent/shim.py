@@ -39,12 +39,12 @@ KILL_AGAIN, KILL_AGAIN_AT_MOST = 0.002, 0.05
 LONGEST_SLEEP = 1.0
 #: Tries to leave a cgroup to its end: what forks meanwhile is met again.
 TRIES = 100
-#: Signals that stop a process: the switch ignores them.
-STOPPING = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
-#: Signals that mean no end, or are the kernel's word that we can't go on. All others mean: end everything.
+#: Signals that mean no end, or are the kernel's word that we can't go on. All others mean: end everything. (SIGTSTP and
+#: its like stop nobody who leads a session without a terminal.)
 HARMLESS = (
-    *(signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH, signal.SIGPIPE, signal.SIGXFSZ, *STOPPING),
-    *(signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT),
+    *(signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH, signal.SIGPIPE, signal.SIGXFSZ),
+    *(signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGKILL, signal.SIGSTOP),
+    *(signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT),
 )
 
 
@@ -140,8 +140,6 @@ class Switch:
             os.set_blocking(fd, False)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        for number in STOPPING:
-            signal.signal(number, signal.SIG_IGN)
         for deadly in set(range(1, signal.NSIG)) - set(HARMLESS):
             attempt(signal.signal, deadly, lambda *_: self.end("killed"))
 
