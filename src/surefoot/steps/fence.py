@@ -19,6 +19,14 @@ SCRIPT = Path(__file__).with_name("fence.sh")
 #: Exit statuses of the guard itself.
 UNUSABLE, STALE, HELD = 96, 97, 98
 _REFUSAL = re.compile(r"surefoot-fence: (\w+): ([^\r\n]*)")
+_CODES = {"stale": Code.FENCE_STALE, "held": Code.FENCE_FAILED, "disk": Code.HOST_DISK_FULL}
+_HINTS = {
+    Code.FENCE_STALE: "another agent has taken over; nothing is to be done",
+    Code.FENCE_FAILED: "log in and end them; then deploy again",
+    Code.FENCE_FOLDER: "make it writable for the user that Ansible connects as, or set fence: {path: …}",
+    Code.HOST_DISK_FULL: "free some space on the host: df -h",
+}
+_INSTALL = "install it: flock is in the package util-linux"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +55,6 @@ def refusal(output: str, host: str | None) -> Failure | None:
     if match is None:
         return None
     kind, text = match.groups()
-    code = {"stale": Code.FENCE_STALE, "held": Code.FENCE_FAILED}.get(kind, Code.FENCE_FOLDER)
-    hint = {
-        Code.FENCE_STALE: "another agent has taken over; nothing is to be done",
-        Code.FENCE_FAILED: "log in and end them; then deploy again",
-        Code.FENCE_FOLDER: "make it writable for the user that Ansible connects as, or set fence: {path: …}",
-    }[code]
+    code = _CODES.get(kind, Code.FENCE_FOLDER)
+    hint = _INSTALL if kind == "missing" else _HINTS[code]
     return Failure(code, f"{host or 'host'}: {text}", hint=hint, host=host)
