@@ -107,7 +107,8 @@ def _sentence(event: ev.Event, token: int | None) -> tuple[str, Tone] | None:
         case ev.LeaseGranted(taken_from=None) as granted:
             return f"{granted.agent} takes the lease, token {granted.token}", Tone.PLAIN
         case ev.LeaseGranted() as granted:
-            after = f", {granted.waited_seconds:.1f} s after its last sign of life" if granted.waited_seconds is not None else ""
+            waited = granted.waited_seconds
+            after = "" if waited is None else f", {waited:.1f} s after its last sign of life"
             return (
                 f"{granted.agent} takes over from {granted.taken_from}{after}; its token is {granted.token}",
                 Tone.GOOD,
