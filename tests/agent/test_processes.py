@@ -381,12 +381,20 @@ async def test_the_lease_holds_though_the_shim_is_frozen(bench: Bench) -> None:
 async def test_a_shim_that_freezes_after_its_report_holds_nobody_up(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    frozen = tmp_path / "shim.py"
     source = Path(shim.__file__).read_text()
     assert "    os._exit(0)  #" in source
-    frozen.write_text(source.replace("    os._exit(0)  #", "    os.kill(os.getpid(), signal.SIGSTOP)  #"))
-    monkeypatch.setattr(processes, "_program", lambda: str(frozen))
-    assert await bench.run("exit 6") == Ended(EndReason.EXITED, exit_code=6)
+    (tmp_path / "shim").write_text(source.replace("    os._exit(0)  #", "    os.kill(os.getpid(), signal.SIGSTOP)  #"))
+    with (tmp_path / "shim").open() as frozen:
+        monkeypatch.setattr(processes, "_program", frozen.fileno)
+        assert await bench.run("exit 6") == Ended(EndReason.EXITED, exit_code=6)
+
+
+async def test_an_agent_goes_on_though_its_installed_files_are_replaced(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.run("true")
+    monkeypatch.setattr(shim, "__file__", "/no/such/file")
+    assert (await bench.run("exit 6")).exit_code == 6
 
 
 async def test_what_cannot_be_ended_is_never_said_to_have_ended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The dead man's switch: runs one command and ends all of it when its lease runs out, its agent dies, or it is told to.
 
-Run as `python -I -S shim.py FD`; FD is a socket for messages from and to the agent (`frame`). The shim is a child
+Run as `python -I -S SHIM FD`; FD is a socket for messages from and to the agent (`frame`). The shim is a child
 subreaper, so whatever the command starts, however it detaches, stays below it: while waitpid() knows a child, something
 is left, and when it knows none, nothing is. Guarantees: it reports the end only then (save what may stay); it needs
 neither agent nor store to end the command in time; no signal that can be caught disarms it. It does not survive its own
