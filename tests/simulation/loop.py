@@ -19,6 +19,29 @@ from typing import Any
 GROUP: contextvars.ContextVar[str | None] = contextvars.ContextVar("group", default=None)
 
 
+class Handle:
+    """A callback to run; what `asyncio.Handle` is, without its bookkeeping (which was half of a schedule's time)."""
+
+    __slots__ = ("args", "callback", "context", "dropped", "time")
+
+    def __init__(self, callback: Any, args: Any, context: contextvars.Context | None, time: float) -> None:
+        self.callback = callback
+        self.args = args
+        self.context = contextvars.copy_context() if context is None else context
+        self.dropped = False
+        self.time = time
+
+    def cancel(self) -> None:
+        self.dropped = True
+        self.callback = self.args = None
+
+    def cancelled(self) -> bool:
+        return self.dropped
+
+    def when(self) -> float:
+        return self.time
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """See the module's docstring."""
 
@@ -32,8 +55,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         #: All tasks ever: a killed group's must stay as they are, not be collected (which would run their `finally`).
         self.tasks: list[asyncio.Task[Any]] = []
         self.set_task_factory(self._make_task)
-        self._held: list[asyncio.Handle] = []
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._ready: list[Handle] = []  # type: ignore[assignment]
+        self._held: list[Handle] = []
+        self._timers: list[tuple[float, int, Handle]] = []
         self._count = 0
 
     @staticmethod
@@ -46,15 +70,19 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         return self.now
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
-        self._count += 1
-        heapq.heappush(self._timers, (when, self._count, handle))
-        handle._scheduled = True
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
+        handle = Handle(callback, args, context, self.now)
+        self._ready.append(handle)
         return handle
 
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        pass
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:
+        return self.call_at(self.now + delay, callback, *args, context=context)
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
+        handle = Handle(callback, args, context, when)
+        self._count += 1
+        heapq.heappush(self._timers, (when, self._count, handle))
+        return handle
 
     def _process_events(self, event_list: Any) -> None:
         pass
@@ -76,38 +104,40 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._ready.extend(self._held)
         self._held = []
 
-    def _interleaved(self, ready: list[asyncio.Handle]) -> list[asyncio.Handle]:
+    def _interleaved(self, ready: list[Handle]) -> list[Handle]:
         """Return the handles in a random order that keeps each group's own (within a process, asyncio is first in,
         first out).
         """
-        queues: dict[str | None, list[asyncio.Handle]] = {}
+        queues: dict[str | None, list[Handle]] = {}
         for handle in reversed(ready):
-            queues.setdefault(handle._context.get(GROUP), []).append(handle)
+            queues.setdefault(handle.context.get(GROUP), []).append(handle)
+        if len(queues) == 1:
+            return ready
         order = [group for group, handles in queues.items() for _ in handles]
         self.random.shuffle(order)
         return [queues[group].pop() for group in order]
 
     def _run_once(self) -> None:
+        timers = self._timers
         if not self._ready:
-            while self._timers and self._timers[0][2].cancelled():
-                heapq.heappop(self._timers)
-            if not self._timers:
+            while timers and timers[0][2].dropped:
+                heapq.heappop(timers)
+            if not timers:
                 raise AssertionError("nothing is ready and nothing is scheduled: a deadlock")
-            self.now = max(self.now, self._timers[0][0])
-        while self._timers and self._timers[0][0] <= self.now:
-            _, _, handle = heapq.heappop(self._timers)
-            if not handle.cancelled():
+            self.now = max(self.now, timers[0][0])
+        while timers and timers[0][0] <= self.now:
+            handle = heapq.heappop(timers)[2]
+            if not handle.dropped:
                 self._ready.append(handle)
-        ready = list(self._ready)
-        self._ready.clear()
-        for handle in self._interleaved(ready):
-            if handle.cancelled():
+        ready, self._ready = self._ready, []
+        for handle in ready if len(ready) == 1 else self._interleaved(ready):
+            if handle.dropped:
                 continue
-            group = handle._context.get(GROUP)
+            group = handle.context.get(GROUP)
             if group in self.dead:
                 continue
             if group in self.frozen:
                 self._held.append(handle)
                 continue
             self.steps += 1
-            handle._run()
+            handle.context.run(handle.callback, *handle.args)

@@ -112,7 +112,7 @@ class Schedule:
 
         access = SimAccess(self.world, limb.name)
         agent = limb.agent = Agent(
-            AgentSettings(limb.name, limb.role, timing=LeaseTiming(TTL), look_every=0.5),
+            AgentSettings(limb.name, limb.role, timing=LeaseTiming(TTL), look_every=1.0),
             store=self.store,
             access=access,
             vital_access=access,

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from surefoot.core import events as ev
 from surefoot.core.deployment import summarise
@@ -255,7 +256,7 @@ def test_only_what_is_stranded_can_be_resolved_without_an_agent(store: Store) ->
 
 def test_what_does_not_exist_is_not_found(store: Store) -> None:
     j.submit(store)
-    ghost = replace(j.state(store, "prod-1"), id="prod-9")
+    ghost = structs.replace(j.state(store, "prod-1"), id="prod-9")
     for call in (
         lambda: store.journal("prod-9"),
         lambda: store.summary("prod-9"),

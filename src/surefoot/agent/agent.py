@@ -93,7 +93,11 @@ class Agent:
         live process.
         """
         await self._enter()
-        helpers = [asyncio.create_task(self._signs_of_life()), asyncio.create_task(self._watch_store())]
+        helpers = [
+            asyncio.create_task(self._signs_of_life()),
+            asyncio.create_task(self._watch_store()),
+            asyncio.create_task(self._watch_stop()),
+        ]
         try:
             await self._claim_and_work()
         finally:
@@ -161,6 +165,10 @@ class Agent:
                 self._failed(error)
                 await asyncio.sleep(self.settings.look_every)
 
+    async def _watch_stop(self) -> None:
+        await self.stop.wait()
+        self._changed.announce()
+
     def _failed(self, error: StoreError | NotAllowedError) -> None:
         self._store_failed_at = self._clock()
         self._note(f"store: {error.message}", self._running)
@@ -179,8 +187,8 @@ class Agent:
                 await self._work(deployment, holding)
             elif await self._done():
                 return
-            else:
-                await self._nap()
+            elif not self.stop.is_set():
+                await self._changed.next(self.settings.look_every)
 
     async def _find_work(self) -> tuple[Holding | None, str]:
         """Claim the first environment that is this agent's to claim."""
@@ -299,13 +307,6 @@ class Agent:
                 return not (await self._access(self._store.summary, self.settings.until)).wants_agent
             return True
         return self.settings.once and not await self._access(self._store.work)
-
-    async def _nap(self) -> None:
-        change = asyncio.create_task(self._changed.next(self.settings.look_every))
-        stop = asyncio.create_task(self.stop.wait())
-        await asyncio.wait({change, stop}, return_when=asyncio.FIRST_COMPLETED)
-        change.cancel()
-        stop.cancel()
 
     async def _stopped_within(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):

@@ -10,10 +10,10 @@ most one step runs; the undo begins once.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from typing import assert_never
 
 import msgspec
+from msgspec.structs import replace
 
 from surefoot.core import events as ev
 from surefoot.core.errors import Failure
@@ -21,8 +21,7 @@ from surefoot.core.plan import Direction, OnCancel, Plan, Work
 from surefoot.core.status import Status, StepStatus
 
 
-@dataclass(frozen=True, slots=True)
-class StepRun:
+class StepRun(msgspec.Struct, frozen=True):
     """One step in one direction: its newest attempt, and what the ones before it used up."""
 
     name: str
@@ -38,8 +37,7 @@ class StepRun:
     failure: Failure | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Deployment:
+class Deployment(msgspec.Struct, frozen=True):
     """A deployment as its journal tells it."""
 
     id: str
