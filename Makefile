@@ -51,6 +51,10 @@ test: debian venv ## Run all tests, with branch coverage; ARGS="tests/unit -x" f
 coverage: venv ## Show what the last `make test` did not run, line by line
 	@$(BIN)/coverage report
 
+.PHONY: bench
+bench: debian venv ## Measure what is promised in numbers; ARGS="throughput" for one row, ARGS=--help for more
+	@$(BIN)/python -m benchmarks $(ARGS)
+
 .PHONY: lint
 lint: venv ## Lint, and hold the format
 	@$(BIN)/ruff check .
