@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.ansible.hosts import SshHost, missing
+from tests.ansible.play import Project
 
 _numbers = itertools.count(1)
 
@@ -70,3 +71,25 @@ def own_host(rooms: Path, key: Path) -> Iterator[SshHost]:
 def fence_name() -> str:
     """A fence that no other test uses."""
     return f"tests/env-{next(_numbers)}/store"
+
+
+@pytest.fixture
+def local(tmp_path: Path, fence_name: str) -> Iterator[Project]:
+    """A project that deploys to this machine, by the local connection."""
+    one = Project(tmp_path / "project", fence_name)
+    one.here()
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+@pytest.fixture
+def project(tmp_path: Path, hosts: list[SshHost], key: Path, fence_name: str) -> Iterator[Project]:
+    """A project that deploys to both hosts as root."""
+    one = Project(tmp_path / "project", fence_name)
+    one.reach(hosts, key)
+    try:
+        yield one
+    finally:
+        one.close()

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real hosts for tests: each an sshd on an ephemeral port of 127.0.0.1, in mount and process namespaces of its own.
 
-A host has its own /root, /home, /var/lib and /etc/{passwd,shadow,group,sudoers}; the rest it shares with the machine.
+A host has its own /root, /home, /var/lib and /etc/{passwd,shadow,group,sudoers}, and its own of the folder that is
+`shared`; the rest is the machine's.
 All of its processes end with it, whatever a test left behind.
 """
 
@@ -12,7 +13,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -53,6 +53,7 @@ _INIT = """
 set -eu
 mount --make-rprivate /
 for d in root home var/lib; do mount --bind "$1/disk/$d" "/$d"; done
+mount --bind "$1/disk/shared" "$2"
 for f in passwd shadow group sudoers; do mount --bind "$1/$f" "/etc/$f"; done
 mkdir -p /run/sshd
 trap '' HUP
@@ -67,6 +68,8 @@ def missing() -> str | None:
     for program in ("sshd", "ssh", "ssh-keygen", "unshare", "flock", "sudo", "setpriv"):
         if not shutil.which(program) and not Path(f"/usr/sbin/{program}").exists():
             return f"{program} is not installed: make debian"
+    if not Path("/usr/bin/python3").exists():
+        return "hosts need /usr/bin/python3: theirs must be readable by every user"
     done = subprocess.run(["unshare", "--mount", "--pid", "--fork", "--mount-proc", "true"], capture_output=True)
     return None if done.returncode == 0 else f"no namespaces here: {done.stderr.decode().strip()}"
 
@@ -100,8 +103,9 @@ class SshHost:
 
     def start(self) -> None:
         f = self.folder
-        for part in ("disk/root", "disk/home/worker", "disk/home/helper", "disk/var/lib"):
-            (f / part).mkdir(parents=True, exist_ok=True)
+        for part in ("root", "home/worker", "home/helper", "var/lib", "shared"):
+            (f / "disk" / part).mkdir(parents=True, exist_ok=True)
+        self.shared.mkdir(exist_ok=True)
         (f / "disk/root").chmod(0o700)
         os.chown(f / "disk/home/worker", 4101, 4101)
         os.chown(f / "disk/home/helper", 4102, 4102)
@@ -114,7 +118,7 @@ class SshHost:
             subprocess.run(["ssh-keygen", "-qt", "ed25519", "-N", "", "-f", str(f / "host_key")], check=True)
         (f / "sshd_config").write_text(_SSHD_CONFIG.format(port=self.port, folder=f, env=self.env))
         sshd = f'{SSHD} -D -e -f "$1/sshd_config"'
-        script = _INIT.replace("{run}", f"{sshd} & wait" if self.reaps else f"exec {sshd}")
+        script = _INIT.replace("{run}", f"{sshd} & wait" if self.reaps else f"{sshd} & exec sleep infinity")
         with (f / "sshd.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
@@ -129,12 +133,18 @@ class SshHost:
                     script,
                     "init",
                     str(f),
+                    str(self.shared),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
         until(self._answers, f"sshd of {self.name} listens: {(f / 'sshd.log').read_text()}")
+
+    @property
+    def shared(self) -> Path:
+        """Return a path at which every host, and the machine itself, has a folder of its own."""
+        return self.folder.parent / "shared"
 
     def _answers(self) -> bool:
         try:
@@ -184,6 +194,10 @@ class SshHost:
         """Return the processes of this host that are guards."""
         return [pid for pid, words in self._processes() if words[3:4] == ["surefoot-fence"]]
 
+    def everything(self) -> list[int]:
+        """Return all processes of this host."""
+        return [pid for pid, _ in self._processes()]
+
     def _processes(self) -> list[tuple[int, list[str]]]:
         space = Path(f"/proc/{self.init_pid()}/ns/pid").readlink()
         found = []
@@ -221,7 +235,7 @@ def inventory(hosts: list[SshHost], key: Path, known_hosts: Path, user: str = "r
 [all:vars]
 ansible_ssh_private_key_file={key}
 ansible_ssh_common_args={options}
-ansible_python_interpreter={sys.base_prefix}/bin/python3
+ansible_python_interpreter=/usr/bin/python3
 {more}
 """
 

@@ -41,9 +41,12 @@ async def run_attempt(
     holding: Holding,
     spawn: Spawn,
     output: Callable[[str, bytes], None],
-    timeout: float | None,
+    timeout: float | asyncio.Timeout | None,
 ) -> Ran:
-    """Run `spawn` for at most `timeout` seconds while the lease holds. LeaseLostError if it did not."""
+    """Run `spawn` for at most `timeout` seconds, or while a timeout that the caller may yet move lasts, and while the
+    lease holds. LeaseLostError if it did not.
+    """
+    limit = timeout if isinstance(timeout, asyncio.Timeout) else asyncio.timeout(timeout)
     if not holding.good:
         raise LeaseLostError(f"lease lost: {holding.why}")
     attempt = await runner.run(spawn, output=output, until=holding.deadline)
@@ -51,7 +54,7 @@ async def run_attempt(
     timed_out = False
     try:
         try:
-            async with asyncio.timeout(timeout):
+            async with limit:
                 ended = await attempt.wait()
         except TimeoutError:
             timed_out = True

@@ -8,6 +8,7 @@ never skipped; a version counts as recorded only when it was read back from ever
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -30,7 +31,7 @@ from surefoot.core.errors import Code, Failure
 from surefoot.core.host import Host
 from surefoot.core.plan import Direction
 from surefoot.core.views import rfc3339
-from surefoot.steps.ansible import BEGIN, AnsibleRun, Answer, Channel, Progress, explain
+from surefoot.steps.ansible import BEGIN, AnsibleRun, Answer, Channel, Progress, explain, no_hosts, unreached
 from surefoot.steps.fence import Fence, fence_name, refusal
 
 if TYPE_CHECKING:
@@ -103,23 +104,25 @@ class Hosts:
         if ran.succeeded and (progress.hosts or not action.raises_fence):
             return ev.StepSucceeded(run.name, run.direction, action.attempt, progress.changed)
         if ran.succeeded:
-            failure = _no_hosts(job)
+            failure = no_hosts(_inventory(job))
         else:
             tail = list(output.tail)
-            failure = progress.failure(run.name, job.agent, "\n".join(tail)) or why_failed(
-                ran, run.name, retry.timeout, job.agent, tail[-10:]
+            failure = (
+                progress.failure(run.name, job.agent, "\n".join(tail))
+                or (_silent(job, progress, ran) if action.raises_fence else None)
+                or why_failed(ran, run.name, retry.timeout, job.agent, tail[-10:])
             )
             failure = msgspec.structs.replace(failure, agent=job.agent, step=run.name, evidence="\n".join(tail[-10:]))
-        if not progress.begun and not ran.timed_out:
+        if not progress.begun and (action.raises_fence or not ran.timed_out):
             return ev.FenceFailed(failure)
         return ev.StepFailed(run.name, run.direction, action.attempt, failure)
 
-    async def known(self, job: Job) -> tuple[Host, ...]:
-        """Return the hosts of the inventory."""
+    async def known(self, job: Job) -> tuple[tuple[Host, ...], Failure | None]:
+        """Return the hosts of the inventory, or why they can't be known."""
         if job.state.plan.inventory is None:
-            return ()
-        progress, _ = await self._channels(job)
-        return tuple(progress.hosts.values())
+            return (), None
+        progress, failure = await self._channels(job)
+        return tuple(progress.hosts.values()), failure
 
     # -- versions ------------------------------------------------------------------------------------
 
@@ -131,8 +134,8 @@ class Hosts:
             failure, versions = await self._record_files(job, state_file, version)
             if failure is not None:
                 return ev.VersionsMixed(direction, failure, versions)
-        failure = await self._world.probe(job, version)
-        hosts = await self.known(job)
+        hosts, failure = await self.known(job)
+        failure = failure or await self._world.probe(job, version)
         if failure is not None:
             return ev.VersionsMixed(direction, failure)
         return ev.VersionsRecorded(direction, version, tuple(host.name for host in hosts))
@@ -173,9 +176,11 @@ class Hosts:
         broken = next(name for name, found in versions.items() if found != version)
         said = " ".join(answers[broken].stderr.split())[-300:]
         if said:
-            code, hint = explain(said)
-            message = f"{broken}: {path} can't be written: {said}"
-            return Failure(code or Code.STATE_FILE, message, hint=hint, host=broken), versions
+            hint = (
+                f"on the host: ls -ld {quote(str(Path(path).parent))}; it must be writable, or sudo free of passwords"
+            )
+            code, hint = explain(said, host=broken, inventory=_inventory(job)) or (Code.STATE_FILE, hint)
+            return Failure(code, f"{broken}: {path} can't be written: {said}", hint=hint, host=broken), versions
         return _mixed(versions, version, path), versions
 
     # -- reaching hosts ------------------------------------------------------------------------------
@@ -201,10 +206,7 @@ class Hosts:
             if refused is not None:
                 return {}, refused
             if answer.code == 255 and channels[name].argv:
-                code, hint = explain(answer.stderr)
-                said = " ".join(answer.stderr.split())[-300:]
-                failed = Failure(code or Code.HOST_UNREACHABLE, f"{name}: {said}", hint=hint, host=name)
-                return {}, failed
+                return {}, _unreached(job, name, answer.stderr)
         return dict(zip(wanted, answers, strict=True)), None
 
     async def _direct(self, job: Job, channel: Channel, script: str) -> Answer:
@@ -213,6 +215,8 @@ class Hosts:
         argv = (*channel.argv, guarded) if channel.argv else ("/bin/sh", "-c", guarded)
         ran = await self._world.process(job, argv, env={}, output=captured, timeout=HOSTS_TIMEOUT)
         code = 255 if ran.timed_out or ran.ended.exit_code is None else ran.ended.exit_code
+        if ran.timed_out:
+            captured.feed("stderr", f"no answer within {HOSTS_TIMEOUT:g} s".encode())
         return Answer(code, captured.text("stdout"), captured.text("stderr"))
 
     async def _channels(self, job: Job) -> tuple[Progress, Failure | None]:
@@ -230,9 +234,9 @@ class Hosts:
         if not ran.succeeded:
             tail = list(output.tail)
             what = "raising the fence"
-            failure = progress.failure(None, job.agent, "\n".join(tail))
+            failure = progress.failure(None, job.agent, "\n".join(tail)) or _silent(job, progress, ran)
             return progress, failure or why_failed(ran, what, HOSTS_TIMEOUT, job.agent, tail[-10:])
-        return progress, None if progress.hosts else _no_hosts(job)
+        return progress, None if progress.hosts else no_hosts(_inventory(job))
 
     def _learn(self, job: Job, progress: Progress) -> None:
         if progress.hosts:
@@ -263,12 +267,17 @@ class Hosts:
         variables = {name.lower(): value for name, value in env.items()}
         run = AnsibleRun(folder, plan.inventory, self._fence(job), control, playbook, variables, on_hosts, raises)
         told, tell = os.pipe()
-        progress = Progress()
+        progress = Progress(plan.inventory)
+        # A host that takes commands but never ends one keeps nobody waiting for as long as a step may take.
+        limit = asyncio.timeout(min(timeout, HOSTS_TIMEOUT) if raises else timeout)
+        end = asyncio.get_running_loop().time() + timeout
 
         def line(text: bytes) -> None:
             before = progress.begun
             progress.take(text)
             if progress.begun and not before:
+                with contextlib.suppress(RuntimeError):  # the run has ended already
+                    limit.reschedule(end)
                 begun(progress)
 
         reader = _Lines(told, line)
@@ -279,7 +288,7 @@ class Hosts:
                 run.argv(),
                 env=environ,
                 output=_AfterPrelude(output) if playbook and raises else output,
-                timeout=timeout,
+                timeout=limit,
                 pass_fds=(tell,),
             )
         finally:
@@ -348,9 +357,23 @@ async def _awaited(work: Awaitable[None]) -> None:
     await work
 
 
-def _no_hosts(job: Job) -> Failure:
-    inventory = job.state.plan.inventory
-    return Failure(Code.NO_HOSTS, f"{inventory} holds no hosts", hint=f"ansible-inventory -i {inventory} --list")
+def _inventory(job: Job) -> str:
+    assert job.state.plan.inventory is not None
+    return job.state.plan.inventory
+
+
+def _unreached(job: Job, host: str, said: str) -> Failure:
+    code, hint = unreached(host, _inventory(job), said)
+    return Failure(code, f"{host}: {' '.join(said.split())[-300:]}", hint=hint, host=host)
+
+
+def _silent(job: Job, progress: Progress, ran: Ran) -> Failure | None:
+    """Return which host a raise waited for in vain."""
+    silent = progress.silent()
+    if not ran.timed_out or progress.begun or not silent:
+        return None
+    more = f" (nor did {', '.join(silent[1:])})" if silent[1:] else ""
+    return _unreached(job, silent[0], f"did not answer while the fence was being raised{more}")
 
 
 def _version_in(text: str) -> str | None:

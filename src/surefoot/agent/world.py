@@ -32,6 +32,7 @@ from surefoot.checks.registry import run_all
 from surefoot.core import events as ev
 from surefoot.core.decide import RunStep
 from surefoot.core.errors import Code, Failure
+from surefoot.core.host import Host
 from surefoot.core.plan import Check, Command, Direction, Playbook
 from surefoot.store.protocol import LogLine, Store
 
@@ -109,6 +110,8 @@ class World:
         if not plan.preflight:
             return ev.PreflightPassed()
         context = await self._context(job, plan.preflight)
+        if isinstance(context, Failure):
+            return self._clean(job, ev.PreflightFailed(context))
         failure, warnings = await checking.preflight(plan.preflight, context, self._noter(job))
         return ev.PreflightPassed(warnings) if failure is None else self._clean(job, ev.PreflightFailed(failure))
 
@@ -141,6 +144,8 @@ class World:
     async def _healthy(self, job: Job, version: str | None) -> tuple[Failure | None, int]:
         plan = job.state.plan
         context = await self._context(job, plan.health, version)
+        if isinstance(context, Failure):
+            return context, 0
         return await checking.healthy(plan.health, plan.health_policy, context, self._noter(job))
 
     async def record(self, job: Job, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed:
@@ -161,7 +166,10 @@ class World:
         check = job.state.plan.version_probe
         if check is None or version is None:
             return None
-        results = await run_all([check], await self._context(job, [check], version))
+        context = await self._context(job, [check], version)
+        if isinstance(context, Failure):
+            return context
+        results = await run_all([check], context)
         return failed(results, Code.VERSIONS_MIXED)
 
     async def settle(self, job: Job) -> None:
@@ -173,8 +181,10 @@ class World:
         await asyncio.to_thread(shutil.rmtree, self._folder / "work", ignore_errors=True)
         self._ready = None
 
-    async def _context(self, job: Job, checks: Sequence[Check], version: str | None = None) -> Context:
-        """Return what these checks may use; hosts are only asked for where a check may be about them."""
+    async def _context(self, job: Job, checks: Sequence[Check], version: str | None = None) -> Context | Failure:
+        """Return what these checks may use, or why that can't be known; hosts are only asked for where a check may be
+        about them.
+        """
         state = job.state
         values = {
             "version": version or state.version,
@@ -183,7 +193,11 @@ class World:
             "deployment": state.id,
             "agent": job.agent,
         }
-        about_hosts = bool(placeholders([check.options for check in checks]) - values.keys())
+        hosts: tuple[Host, ...] = ()
+        if placeholders([check.options for check in checks]) - values.keys():
+            hosts, failure = await self._hosts.known(job)
+            if failure is not None:
+                return failure
 
         async def run(command: str, timeout: float) -> CommandResult:
             output = self.output(job)
@@ -193,7 +207,7 @@ class World:
 
         return Context(
             values=values,
-            hosts=await self._hosts.known(job) if about_hosts else (),
+            hosts=hosts,
             secrets=self._secrets.values(state.plan.secrets),
             run=run,
         )
@@ -224,7 +238,7 @@ class World:
         *,
         env: Mapping[str, str],
         output: Output,
-        timeout: float | None,
+        timeout: float | asyncio.Timeout | None,
         leaves_processes: bool = False,
         pass_fds: tuple[int, ...] = (),
     ) -> Ran:

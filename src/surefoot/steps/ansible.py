@@ -3,8 +3,9 @@
 runs.
 
 Guarantees: the user's playbooks and inventories are run as they are; what the user's ansible.cfg or environment sets
-is left as set. What Ansible leaves open we fill in: pipelining, more forks, a control path of its own for each
-attempt, keepalive on every connection.
+is left as set; a variable's value arrives as it is, never as a template. What Ansible leaves open we fill in:
+pipelining, more forks, keepalive on every connection. Of each attempt's own are the sockets of its connections: a
+master that an earlier one left may belong to a host that is dead.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import json
 import os
 import re
 import shutil
+import stat
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,10 +31,26 @@ PLUGINS = Path(__file__).with_name("ansible_plugins")
 HOSTS_PLAYBOOK = PLUGINS / "hosts.yml"
 #: What our callback prints between our own play and the user's playbook.
 BEGIN = b"\x1esurefoot: the playbook begins\n"
-#: Environment variable, section and key in ansible.cfg, and our value where neither is set.
+#: Where Ansible looks for callbacks if nobody says where, below its home and on the machine.
+CALLBACKS = ("plugins/callback", "/usr/share/ansible/plugins/callback")
+
+
+@dataclass(frozen=True, slots=True)
+class _Default:
+    """Our value of a setting, for where neither the environment nor ansible.cfg has one."""
+
+    value: str
+    variables: tuple[str, ...]  #: the first is the one that we set
+    keys: tuple[tuple[str, str], ...]  #: section and key in ansible.cfg
+
+
 DEFAULTS = (
-    ("ANSIBLE_PIPELINING", "ssh_connection", "pipelining", "True"),
-    ("ANSIBLE_FORKS", "defaults", "forks", "20"),
+    _Default(
+        "True",
+        ("ANSIBLE_PIPELINING", "ANSIBLE_SSH_PIPELINING"),
+        (("defaults", "pipelining"), ("connection", "pipelining"), ("ssh_connection", "pipelining")),
+    ),
+    _Default("20", ("ANSIBLE_FORKS",), (("defaults", "forks"),)),
 )
 
 
@@ -51,7 +69,7 @@ class AnsibleRun:
 
     def argv(self) -> tuple[str, ...]:
         """Return the command line. Raises FileNotFoundError if there is no ansible-playbook."""
-        extra = ("--extra-vars", json.dumps(dict(self.variables))) if self.variables else ()
+        extra = ("--extra-vars", _literal(self.variables)) if self.variables else ()
         playbooks = (*((str(HOSTS_PLAYBOOK),) if self.raises else ()), *((self.playbook,) if self.playbook else ()))
         return (executable("ansible-playbook"), "-i", self.inventory, *extra, *playbooks)
 
@@ -59,13 +77,10 @@ class AnsibleRun:
         """Return what to add to the agent's environment."""
         config = _user_config(self.folder, environ)
         env = {
-            "ANSIBLE_CALLBACK_PLUGINS": _joined(
-                PLUGINS / "callback",
-                environ.get("ANSIBLE_CALLBACK_PLUGINS"),
-                config.get("defaults", "callback_plugins"),
-            ),
+            "ANSIBLE_CALLBACK_PLUGINS": ":".join((str(PLUGINS / "callback"), _callbacks(environ, config))),
             "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self.control_path),
             "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_FORCE_COLOR": "0",
             "PYTHONUNBUFFERED": "1",
             "SUREFOOT_PROGRESS_FD": str(progress_fd),
             "SUREFOOT_PLAYBOOK": str(HOSTS_PLAYBOOK),
@@ -74,9 +89,9 @@ class AnsibleRun:
             "SUREFOOT_FENCE_FOLDER": self.fence.folder,
             "SUREFOOT_ON_HOSTS": self.on_hosts,
         }
-        for name, section, key, value in DEFAULTS:
-            if name not in environ and not config.has(section, key):
-                env[name] = value
+        for default in DEFAULTS:
+            if not any(name in environ for name in default.variables) and not any(map(config.has, default.keys)):
+                env[default.variables[0]] = default.value
         return env
 
 
@@ -100,15 +115,19 @@ class Answer:
 class Progress:
     """What a run has told so far."""
 
-    def __init__(self) -> None:
-        """Nothing yet."""
+    def __init__(self, inventory: str) -> None:
+        """Nothing yet; hints name the inventory."""
+        self._inventory = inventory
         self.hosts: dict[str, Host] = {}
         self.channels: dict[str, Channel] = {}
         self.answers: dict[str, Answer] = {}
         self.failures: list[dict[str, Any]] = []
         self.refused: list[tuple[str, str]] = []
+        self.unfenced: dict[str, str] = {}  #: hosts that no fence stands before, and the connection that is used
         self.begun = False  #: every host was raised, and the user's playbook has begun
         self.changed: int | None = None
+        self._raising = False
+        self._lost: frozenset[str] | None = None
         self._ssh: dict[str, tuple[str, ...]] = {}
         self._kinds: dict[str, str] = {}
 
@@ -122,17 +141,25 @@ class Progress:
             case "host":
                 self._take_host(event)
             case "channel":
-                self._ssh[event["address"]] = tuple(event["argv"])
+                self._ssh[event["host"]] = tuple(event["argv"])
             case "output":
                 self.answers[event["host"]] = Answer(event["code"], event["stdout"], event["stderr"])
             case "refused":
-                self.refused.append((event["address"], event["text"]))
+                self.refused.append((event["host"], event["text"]))
+            case "unfenced":
+                self.unfenced[event["host"]] = event["connection"]
             case "playbook":
-                self.begun = self.begun or not event["own"]
+                self._begins(own=event["own"])
             case "failed":
                 self.failures.append(event)
             case "stats":
-                self.changed = event["changed"]
+                self._lost = frozenset(event["failed"])
+                if not event["own"]:
+                    self.changed = event["changed"]
+
+    def _begins(self, *, own: bool) -> None:
+        self.begun = self.begun or not own
+        self._raising = own
 
     def _take_host(self, event: Mapping[str, Any]) -> None:
         name = event["name"]
@@ -145,58 +172,95 @@ class Progress:
         for name, host in self.hosts.items():
             if self._kinds[name] == "local":
                 found[name] = Channel(host)
-            elif self._kinds[name] in ("ssh", "smart") and host.address in self._ssh:
-                found[name] = Channel(host, self._ssh[host.address])
+            elif self._kinds[name] in ("ssh", "smart") and name in self._ssh:
+                found[name] = Channel(host, self._ssh[name])
         return found
 
     def failure(self, step: str | None, agent: str, output: str) -> Failure | None:
         """Return what the run failed of, as far as the callback knows."""
-        for address, text in self.refused:
-            if (refused := refusal(text, self._name_of(address))) is not None:
+        for host, text in self.refused:
+            if (refused := refusal(text, host)) is not None:
                 return refused
-        if not self.failures:
+        if self._raising and self.failures and not self.hosts:
+            return no_hosts(self._inventory)
+        final = self._final_failures()
+        if not final:
             return None
-        first = self.failures[0]
+        first = final[0]
+        unreachable = first["status"] == "unreachable"
         message = first["message"] or "failed; its result is not shown"
-        code, hint = explain(message if first["status"] == "unreachable" else "", output)
-        if code is None:
-            code = Code.HOST_UNREACHABLE if first["status"] == "unreachable" else Code.STEP_FAILED
-        others = {f["host"] for f in self.failures[1:]} - {first["host"]}
+        host = first["host"]
+        if unreachable:
+            code, hint = unreached(host, self._inventory, message, output)
+        else:
+            said = explain(message, host=host, inventory=self._inventory)
+            code, hint = said if said and said[0] not in _CONNECTION else (Code.STEP_FAILED, "")
+        others = {f["host"] for f in final[1:]}
         more = f" (and on {', '.join(sorted(others))})" if others else ""
-        said = " ".join(message.split())[:600]
         return Failure(
             code,
-            f"{first['task']} on {first['host']}{more}: {said}",
+            f"{first['task']} on {host}{more}: {' '.join(message.split())[:600]}",
             hint=hint,
             agent=agent,
-            host=first["host"],
+            host=host,
             step=step,
         )
 
-    def _name_of(self, address: str) -> str:
-        return next((host.name for host in self.hosts.values() if host.address == address), address)
+    def silent(self) -> tuple[str, ...]:
+        """Return the hosts that have not answered what runs on all of them."""
+        return tuple(name for name in self.hosts if name not in self.answers)
+
+    def _final_failures(self) -> list[dict[str, Any]]:
+        """Return of each host that was lost what it was lost to; not what the playbook itself has rescued."""
+        last = {f["host"]: f for f in self.failures if self._lost is None or f["host"] in self._lost}
+        return [f for f in self.failures if last.get(f["host"]) is f]
 
 
-#: What ssh and sudo say, what it means, and what to do.
+_PING = "from the agent: ansible {host} -i {inventory} -m ping -vvv"
+#: What ssh, sudo and shells say, what it means, and what to do; a hint may quote what its pattern has found.
 _MEANINGS = (
-    (r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key verification failed", Code.HOST_KEY_CHANGED,
-     "if the host was really set up anew: ssh-keygen -R HOST on the agent, then connect once by hand"),
-    (r"Permission denied \((publickey|password|keyboard)", Code.HOST_AUTH,
-     "check the user and the key that the inventory names: ssh -v USER@HOST from the agent"),
-    (r"sudo: a password is required|Missing sudo password|Incorrect sudo password", Code.HOST_SUDO,
-     "let the user sudo without a password, or set ansible_become_password"),
+    (r"REMOTE HOST IDENTIFICATION HAS CHANGED(?:.*?Host key for (?P<known>\S+) has changed)?", Code.HOST_KEY_CHANGED,
+     "if the host was really set up anew, on the agent: ssh-keygen -R '{known}', then connect once by hand"),
+    (r"host key is known for (?P<known>\S+)|Host key verification failed", Code.HOST_KEY_UNKNOWN,
+     "on the agent: ssh-keyscan {scanned} >> ~/.ssh/known_hosts, and compare with the host's own key"),
+    (r"Permission denied \((publickey|password|keyboard|gssapi|hostbased)", Code.HOST_AUTH,
+     "check the user and the key that the inventory names; " + _PING),
+    (r"sudo: a password is required|Missing sudo password|Incorrect sudo password|not in the sudoers file"
+     r"|waiting for privilege escalation prompt|sudo: (command )?not found", Code.HOST_SUDO,
+     "let the user sudo without a password (on the host: sudo visudo), or set ansible_become_password"),
     (r"python\S*: (command )?not found|No such file or directory.*python|discovered_interpreter_python.*not found",
-     Code.HOST_PYTHON, "install python3 on the host, or set ansible_python_interpreter"),
+     Code.HOST_PYTHON, "on the host: apt-get install python3 (or dnf); or set ansible_python_interpreter"),
     (r"No space left on device", Code.HOST_DISK_FULL, "free some space on the host: df -h"),
 )  # fmt: skip
+#: What only a connection can fail of: a task that says the like speaks of something else.
+_CONNECTION = frozenset({Code.HOST_KEY_CHANGED, Code.HOST_KEY_UNKNOWN, Code.HOST_AUTH})
 
 
-def explain(*texts: str) -> tuple[Code | None, str]:
-    """Return what is behind the words of ssh, sudo or the host's shell, where they are well known."""
+def explain(*texts: str, host: str, inventory: str) -> tuple[Code, str] | None:
+    """Return what is behind the words of ssh, sudo or the host's shell, and what to do, where they are well known."""
     for pattern, code, hint in _MEANINGS:
-        if any(re.search(pattern, text) for text in texts):
-            return code, hint
-    return None, ""
+        for text in texts:
+            if found := re.search(pattern, text, re.DOTALL):
+                known = found.groupdict().get("known") or host
+                return code, hint.format(host=host, inventory=inventory, known=known, scanned=_scanned(known))
+    return None
+
+
+def unreached(host: str, inventory: str, *texts: str) -> tuple[Code, str]:
+    """Return why a host can't be reached, and what to do."""
+    said = explain(*texts, host=host, inventory=inventory)
+    return said or (Code.HOST_UNREACHABLE, _PING.format(host=host, inventory=inventory))
+
+
+def _scanned(known: str) -> str:
+    """Return what ssh-keyscan wants for what ssh calls `[ADDRESS]:PORT`."""
+    address, _, port = known.removeprefix("[").partition("]:")
+    return f"-p {port} {address}" if port else address
+
+
+def no_hosts(inventory: str) -> Failure:
+    """Return that nobody is there to deploy to."""
+    return Failure(Code.NO_HOSTS, f"{inventory} holds no hosts", hint=f"ansible-inventory -i {inventory} --list")
 
 
 def executable(name: str) -> str:
@@ -206,6 +270,13 @@ def executable(name: str) -> str:
     if found is None:
         raise FileNotFoundError(f"{name} is not installed on this machine")
     return found
+
+
+def _literal(variables: Mapping[str, str]) -> str:
+    """Return extra variables whose values Ansible takes as they are: `{{` in a version means nothing, `1.10` stays text
+    (as YAML's `!unsafe` it would become a number).
+    """
+    return json.dumps({name: {"__ansible_unsafe": value} for name, value in variables.items()})
 
 
 class _UserConfig:
@@ -219,27 +290,39 @@ class _UserConfig:
             with contextlib.suppress(configparser.Error, UnicodeDecodeError):
                 self._parser.read(path, encoding="utf-8")
 
-    def has(self, section: str, key: str) -> bool:
-        return self._parser.has_option(section, key)
+    def has(self, key: tuple[str, str]) -> bool:
+        return self._parser.has_option(*key)
 
-    def get(self, section: str, key: str) -> str | None:
+    def paths(self, section: str, key: str) -> str | None:
         """Return a list of paths, made independent of where the file lies."""
         value = self._parser.get(section, key, fallback=None)
-        if value is None or self._path is None:
+        if not value or self._path is None:
             return None
         base = self._path.parent
-        return ":".join(str(base / Path(part).expanduser()) for part in value.split(":") if part)
+        # Ansible's own {{CWD}} and {{ANSIBLE_HOME}} stay for it to fill in.
+        parts = (part if part.startswith("{{") else str(base / Path(part).expanduser()) for part in value.split(":"))
+        return ":".join(parts)
 
 
 def _user_config(folder: Path, environ: Mapping[str, str]) -> _UserConfig:
-    named = environ.get("ANSIBLE_CONFIG")
-    home = Path(environ.get("HOME", "/"))
-    places = [Path(named)] if named else []
-    places += [folder / "ansible.cfg", home / ".ansible.cfg", Path("/etc/ansible/ansible.cfg")]
+    places = []
+    if named := environ.get("ANSIBLE_CONFIG"):
+        place = folder / Path(named).expanduser()
+        places.append(place / "ansible.cfg" if place.is_dir() else place)
+    # Ansible passes over the one in a folder that anyone may write to.
+    if not folder.stat().st_mode & stat.S_IWOTH:
+        places.append(folder / "ansible.cfg")
+    places += [_home(environ) / ".ansible.cfg", Path("/etc/ansible/ansible.cfg")]
     return _UserConfig(next((place for place in places if place.is_file() and os.access(place, os.R_OK)), None))
 
 
-def _joined(ours: Path, *theirs: str | None) -> str:
-    """Return our folder before the user's; the environment wins over the file, as Ansible has it."""
-    first: Sequence[str] = [value for value in theirs if value][:1]
-    return ":".join((str(ours), *first))
+def _home(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("HOME") or "~").expanduser()
+
+
+def _callbacks(environ: Mapping[str, str], config: _UserConfig) -> str:
+    """Return where the user's callbacks are: the environment wins over the file, as Ansible has it."""
+    if said := environ.get("ANSIBLE_CALLBACK_PLUGINS") or config.paths("defaults", "callback_plugins"):
+        return said
+    home = environ.get("ANSIBLE_HOME") or config.paths("defaults", "home") or str(_home(environ) / ".ansible")
+    return ":".join(str(Path(home) / place) for place in CALLBACKS)

@@ -19,14 +19,21 @@ SCRIPT = Path(__file__).with_name("fence.sh")
 #: Exit statuses of the guard itself.
 UNUSABLE, STALE, HELD = 96, 97, 98
 _REFUSAL = re.compile(r"surefoot-fence: (\w+): ([^\r\n]*)")
-_CODES = {"stale": Code.FENCE_STALE, "held": Code.FENCE_FAILED, "disk": Code.HOST_DISK_FULL}
-_HINTS = {
-    Code.FENCE_STALE: "another agent has taken over; nothing is to be done",
-    Code.FENCE_FAILED: "log in and end them; then deploy again",
-    Code.FENCE_FOLDER: "make it writable for the user that Ansible connects as, or set fence: {path: …}",
-    Code.HOST_DISK_FULL: "free some space on the host: df -h",
-}
-_INSTALL = "install it: flock is in the package util-linux"
+_OWN = "on the host: sudo sh -c 'mkdir -p {folder} && chown -R {user} {folder}'; or set fence: {{path: …}}"
+#: Of each kind of refusal: its code, what to do, and where in its text the words are that this names.
+_KINDS = {
+    "stale": (Code.FENCE_STALE, "another agent has taken over; nothing is to be done", r""),
+    "held": (Code.FENCE_FAILED, "on the host, end them, then deploy again: ps -o pid,stat,wchan,args -p '{pids}'",
+             r"ended: (?P<pids>.*)"),
+    "disk": (Code.HOST_DISK_FULL, "free some space on the host: df -h {folder}", r"device for (?P<folder>.*)"),
+    "folder": (Code.FENCE_FOLDER, _OWN, r"(?P<folder>.*) can't be made or written by (?P<user>.*)"),
+    "lock": (Code.FENCE_FOLDER, "on the host: stat -f {folder}; a file system without locks (some kinds of NFS) can't"
+             " hold a fence: set fence: {{path: …}}", r"(?P<folder>.*) can't be locked"),
+    "damaged": (Code.FENCE_FOLDER, "on the host, look at them, and write the greatest token that the host ran into"
+                " token: head {folder}/token {folder}/raising", r"(?P<folder>.*)/token or raising"),
+    "missing": (Code.FENCE_FOLDER, "on the host: apt-get install {program}, or its package (flock is in util-linux)",
+                r"(?P<program>\S+)"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,7 @@ def refusal(output: str, host: str | None) -> Failure | None:
     if match is None:
         return None
     kind, text = match.groups()
-    code = _CODES.get(kind, Code.FENCE_FOLDER)
-    hint = _INSTALL if kind == "missing" else _HINTS[code]
+    code, hint, words = _KINDS.get(kind, _KINDS["folder"])
+    named = re.match(words, text) or re.search(words, text)
+    hint = hint.format(**named.groupdict()) if named else ""
     return Failure(code, f"{host or 'host'}: {text}", hint=hint, host=host)

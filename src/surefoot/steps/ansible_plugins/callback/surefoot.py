@@ -10,6 +10,7 @@ another Python environment.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
 import sys
@@ -17,8 +18,11 @@ import uuid
 from pathlib import Path
 from shlex import quote
 
+from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.callback import CallbackBase
 from ansible.plugins.loader import connection_loader
+from ansible.template import Templar
+from ansible.utils.display import Display
 
 DOCUMENTATION = """
 name: surefoot
@@ -34,6 +38,12 @@ FENCED = ("ansible.builtin.ssh", "ansible.builtin.local")
 #: A dead host must be noticed, whatever the user's configuration leaves open; options given first win, so the user's
 #: do.
 KEEPALIVE = (b"-o", b"ServerAliveInterval=2", b"-o", b"ServerAliveCountMax=2", b"-o", b"ConnectTimeout=10")
+#: A channel is used when the run, and the folder of its control sockets, are gone.
+UNSHARED = ("-o", "ControlMaster=no", "-o", "ControlPath=none")
+#: With one of these, ssh gets in by what only Ansible holds.
+HELD_BY_ANSIBLE = ("password", "private_key", "pkcs11_provider")
+#: Where Ansible puts what it is about to run: made by a command, run by a command, both behind the fence.
+TEMPORARY = "/ansible-tmp-"
 REFUSALS = (96, 97, 98)
 REFUSAL = re.compile(rb"surefoot-fence: [^\r\n]*")
 MAGIC = (
@@ -62,6 +72,7 @@ class Settings:
         self.folder = env.get("SUREFOOT_FENCE_FOLDER", "")
         self.token = env.get("SUREFOOT_TOKEN", "")
         self.internal = env.get("SUREFOOT_PLAYBOOK", "")
+        self.own = False  #: our own playbook is running
         if self.name:
             lines = Path(env["SUREFOOT_FENCE_SCRIPT"]).read_text().splitlines()
             self.script = "\n".join(line for line in lines if not line.startswith("#"))
@@ -99,38 +110,67 @@ def _cut(value: object) -> object:
     return value[:SHORT] + "…" if isinstance(value, str) and len(value) > SHORT else value
 
 
+def inventory_name(connection) -> str:
+    """Return the inventory's name of the host that a connection leads to; its address where Ansible does not say."""
+    if name := getattr(connection, "_surefoot_host", None):
+        return name
+    worker = multiprocessing.current_process()
+    task, host = getattr(worker, "_task", None), getattr(worker, "_host", None)
+    name = getattr(task, "delegate_to", None) or getattr(host, "name", None)
+    return str(name or connection._play_context.remote_addr)
+
+
+def warn_unfenced(settings: Settings, connection, kind: str) -> None:
+    """Say that a host is not behind the fence; Ansible shows each warning once."""
+    name = inventory_name(connection)
+    settings.tell("unfenced", host=name, connection=kind)
+    Display().warning(f"surefoot: {name} is reached by {kind}: a stale agent is not kept out of it")
+
+
 def fence(cls: type, settings: Settings) -> None:
     """Put all that a connection class does on hosts behind the fence."""
     if getattr(cls, "_surefoot", False):
         return
     cls._surefoot = True
-    plain_exec, plain_put, plain_shell = cls.exec_command, cls.put_file, cls.set_options
-    channels: set[str] = set()
+    plain_exec, plain_put, plain_fetch = cls.exec_command, cls.put_file, cls.fetch_file
+    plain_options = cls.set_options
 
     def exec_command(self, cmd, in_data=None, sudoable=True):
         if getattr(self._shell, "_IS_WINDOWS", False):
+            warn_unfenced(settings, self, "ssh to Windows")
             return plain_exec(self, cmd, in_data=in_data, sudoable=sudoable)
         marked = MARK.search(cmd)
         mark = marked[1] if marked else uuid.uuid4().hex
         code, stdout, stderr = plain_exec(self, settings.guard(cmd, mark), in_data=in_data, sudoable=sudoable)
         # With a terminal, which become may need, all comes as stdout.
         if code in REFUSALS and (said := REFUSAL.search(stderr) or REFUSAL.search(stdout)):
-            settings.tell("refused", address=str(self._play_context.remote_addr), text=said[0].decode(errors="replace"))
+            text = said[0].decode(errors="replace")
+            settings.tell("refused", host=inventory_name(self), text=text)
+            # Not a failed task, which a playbook may ignore or rescue: nothing gets through to this host.
+            raise AnsibleConnectionFailure(text)
         return code, stdout, stderr
 
-    def put_file(self, in_path, out_path):
-        # A transfer has no shell to stand guard in: ask first. It only ever writes Ansible's own temporary files.
+    def ask(self) -> None:
+        """A transfer has no shell to stand guard in: ask first."""
         code, _, stderr = exec_command(self, "true", sudoable=False)
         if code != 0:
-            from ansible.errors import AnsibleConnectionFailure
-
             raise AnsibleConnectionFailure(stderr.decode(errors="replace").strip())
+
+    def put_file(self, in_path, out_path):
+        if TEMPORARY not in str(out_path):
+            ask(self)
         return plain_put(self, in_path, out_path)
 
+    def fetch_file(self, in_path, out_path):
+        ask(self)
+        return plain_fetch(self, in_path, out_path)
+
     def set_options(self, *args, **kwargs):
-        result = plain_shell(self, *args, **kwargs)
+        result = plain_options(self, *args, **kwargs)
+        name = (kwargs.get("var_options") or {}).get("inventory_hostname")
+        self._surefoot_host = None if name is None else str(name)
         shell = self._shell
-        if shell is not None and not hasattr(shell, "_surefoot"):
+        if shell is not None and not hasattr(shell, "_surefoot") and not getattr(shell, "_IS_WINDOWS", False):
             shell._surefoot = True
             plain_prefix = shell.env_prefix
 
@@ -142,23 +182,47 @@ def fence(cls: type, settings: Settings) -> None:
             shell.env_prefix = env_prefix
         return result
 
-    cls.exec_command, cls.put_file, cls.set_options = exec_command, put_file, set_options
-
+    cls.exec_command, cls.put_file, cls.fetch_file, cls.set_options = exec_command, put_file, fetch_file, set_options
     if hasattr(cls, "_build_command"):
-        plain_build = cls._build_command
+        keep_alive(cls, settings)
 
-        def _build_command(self, binary, subsystem, *other_args):
-            command = plain_build(self, binary, subsystem, *other_args)
-            place = len(command) - len(other_args)
-            command[place:place] = KEEPALIVE
-            address = str(getattr(self, "host", "") or self._play_context.remote_addr)
-            if subsystem == "ssh" and address not in channels and b"sshpass" not in command[0]:
-                channels.add(address)
-                argv = [part.decode(errors="surrogateescape") for part in command[: place + len(KEEPALIVE)]]
-                settings.tell("channel", address=address, argv=[*argv, address])
-            return command
 
-        cls._build_command = _build_command
+def keep_alive(cls: type, settings: Settings) -> None:
+    """Have ssh notice a dead host, and tell how each host is reached."""
+    plain_build = cls._build_command
+
+    def _build_command(self, binary, subsystem, *other_args):
+        command = plain_build(self, binary, subsystem, *other_args)
+        place = len(command) - len(other_args)
+        command[place:place] = KEEPALIVE
+        if settings.own and subsystem == "ssh" and not any(_option(self, name) for name in HELD_BY_ANSIBLE):
+            program, *options = (part.decode(errors="surrogateescape") for part in command[: place + len(KEEPALIVE)])
+            argv = [program, *UNSHARED, *options, str(self.host)]
+            settings.tell("channel", host=inventory_name(self), argv=argv)
+        return command
+
+    cls._build_command = _build_command
+
+
+def _option(connection, name: str) -> object:
+    try:
+        return connection.get_option(name)
+    except KeyError:  # this version of Ansible has no such option
+        return None
+
+
+def watch_for_others(settings: Settings) -> None:
+    """Warn of each host that is reached by a connection which stands behind no fence."""
+    plain_get = connection_loader.get_with_context
+
+    def get_with_context(name, *args, **kwargs):
+        found = plain_get(name, *args, **kwargs)
+        connection = found.object
+        if connection is not None and not isinstance(connection, type) and not hasattr(connection, "_surefoot"):
+            warn_unfenced(settings, connection, str(name))
+        return found
+
+    connection_loader.get_with_context = get_with_context
 
 
 class CallbackModule(CallbackBase):
@@ -171,33 +235,36 @@ class CallbackModule(CallbackBase):
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.settings = Settings()
-        self.own = False
         if self.settings.name:
             for name in FENCED:
                 fence(connection_loader.get(name, class_only=True), self.settings)
+            watch_for_others(self.settings)
 
     def v2_playbook_on_start(self, playbook) -> None:
-        before, self.own = self.own, str(playbook._file_name) == self.settings.internal
+        before, self.settings.own = self.settings.own, str(playbook._file_name) == self.settings.internal
         if before and self.settings.progress >= 0:
             sys.stdout.write("\x1esurefoot: the playbook begins\n")
             sys.stdout.flush()
-        self.settings.tell("playbook", own=self.own)
+        self.settings.tell("playbook", own=self.settings.own)
 
     def v2_playbook_on_play_start(self, play) -> None:
-        if self.own:
+        if self.settings.own:
             self._tell_hosts(play)
 
     def _tell_hosts(self, play) -> None:
         manager = play.get_variable_manager()
         for host in manager._inventory.get_hosts():
             known = manager.get_vars(play=play, host=host)
-            connection = str(known.get("ansible_connection", "ssh")).rpartition(".")[2]
-            address = str(known.get("ansible_host", host.name))
-            plain = {key: str(value) for key, value in known.items() if _is_plain(key, value)}
-            self.settings.tell("host", name=host.name, address=address, connection=connection, variables=plain)
+            rendered = Templar(manager._loader, variables=known)
+            connection = _rendered(rendered, known.get("ansible_connection", "ssh"))
+            address = _rendered(rendered, known.get("ansible_host", host.name))
+            plain = {key: _rendered(rendered, value) for key, value in known.items() if _is_plain(key, value)}
+            self.settings.tell(
+                "host", name=host.name, address=address, connection=connection.rpartition(".")[2], variables=plain
+            )
 
     def v2_runner_on_ok(self, result) -> None:
-        if self.own:
+        if self.settings.own:
             data = result._result
             out, err = str(data.get("stdout", "")), str(data.get("stderr", ""))
             self.settings.tell(
@@ -214,17 +281,39 @@ class CallbackModule(CallbackBase):
     def _failed(self, result, status: str) -> None:
         data = result._result
         hidden = data.get("_ansible_no_log") or getattr(result._task, "no_log", False)
-        message = "" if hidden else str(data.get("msg") or "")
-        stderr = "" if hidden else str(data.get("module_stderr") or data.get("stderr") or "")
         self.settings.tell(
             "failed",
             host=result._host.get_name(),
             task=result._task.get_name().strip(),
             status=status,
-            message="; ".join(part for part in (message, stderr) if part),
+            message="" if hidden else _message(data),
         )
 
     def v2_playbook_on_stats(self, stats) -> None:
-        if not self.own:
-            hosts = (stats.summarize(host) for host in stats.processed)
-            self.settings.tell("stats", changed=sum(host["changed"] for host in hosts))
+        hosts = {name: stats.summarize(name) for name in stats.processed}
+        self.settings.tell(
+            "stats",
+            own=self.settings.own,
+            changed=sum(host["changed"] for host in hosts.values()),
+            failed=[name for name, host in hosts.items() if host["failures"] or host["unreachable"]],
+        )
+
+
+def _rendered(templar: Templar, value: object) -> str:
+    """Return a variable's value as text; one that can't be rendered before its play is left as it is written."""
+    if isinstance(value, str) and "{{" in value:
+        try:
+            return str(templar.template(value))
+        except Exception:
+            return value
+    return str(value)
+
+
+def _message(data) -> str:
+    """Return what a failed task has to say: of a loop, what the first failed item has."""
+    items = data.get("results")
+    for item in items if isinstance(items, list) else ():
+        if isinstance(item, dict) and (item.get("failed") or item.get("unreachable")):
+            return "" if item.get("_ansible_no_log") or "censored" in item else _message(item)
+    message, stderr = str(data.get("msg") or ""), str(data.get("module_stderr") or data.get("stderr") or "")
+    return "; ".join(part for part in (message, stderr) if part)

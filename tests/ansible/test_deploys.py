@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole deployments to real hosts, by the command line: what people get to see, and what hosts end up with."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from surefoot.core.errors import Code
+from tests.ansible.hosts import PLAIN_USER, SshHost, inventory
+from tests.ansible.play import HIDDEN
+
+#: Two tests never share a state file.
+_numbers = itertools.count(1)
+CONFIG = """\
+project: shop
+environments:
+  prod:
+    inventory: hosts.ini
+    state_file: STATE
+    steps:
+      - name: activate
+        playbook: activate.yml
+        undo: {playbook: activate.yml}
+    retry: {attempts: 1, delay: 0s, timeout: 30s}
+"""
+ACTIVATE = """\
+- hosts: all
+  gather_facts: false
+  tasks:
+    - name: Show the way
+      copy:
+        dest: /root/shown
+        content: |
+          {% for name in names %}{{ name }}={{ lookup('vars', name) }}
+          {% endfor %}
+      vars:
+        names: [surefoot_deployment, surefoot_environment, surefoot_version, surefoot_previous_version, surefoot_step,
+                surefoot_direction, surefoot_attempt, surefoot_agent, surefoot_token]
+"""
+
+
+class Shop:
+    """A project that is deployed with the command line."""
+
+    def __init__(self, root: Path, hosts: list[SshHost], key: Path) -> None:
+        self.folder = root / "shop"
+        self.folder.mkdir()
+        self.config = self.folder / "surefoot.yml"
+        self.state_file = f"/var/lib/shop-{next(_numbers)}.json"
+        self.config.write_text(CONFIG.replace("STATE", self.state_file))
+        (self.folder / "activate.yml").write_text(ACTIVATE)
+        self.known_hosts = root / "known_hosts"
+        self.inventory = self.folder / "hosts.ini"
+        self.reach(hosts, key)
+        self.sockets = Path(tempfile.mkdtemp(prefix="sf-"))
+        self._env = {k: v for k, v in os.environ.items() if not k.startswith((*HIDDEN, "GITHUB_"))}
+        self._env |= {"HOME": str(root), "TMPDIR": str(self.sockets)}
+
+    def reach(self, hosts: list[SshHost], key: Path, user: str = "root") -> None:
+        self.inventory.write_text(inventory(hosts, key, self.known_hosts, user))
+
+    def configure(self, old: str, new: str) -> None:
+        text = self.config.read_text()
+        assert old in text
+        self.config.write_text(text.replace(old, new))
+
+    def run(self, *args: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "surefoot", *args]
+        return subprocess.run(argv, cwd=self.folder, env=self._env, capture_output=True, text=True, timeout=120)
+
+    def show(self, deployment: str) -> Any:
+        return json.loads(self.run("show", deployment, "--output", "json").stdout)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, hosts: list[SshHost], key: Path) -> Iterator[Shop]:
+    """A project that deploys to both hosts as root."""
+    one = Shop(tmp_path, hosts, key)
+    yield one
+    shutil.rmtree(one.sockets)
+
+
+def test_a_deploy_tells_its_tasks_and_hands_its_variables_over(shop: Shop, hosts: list[SshHost]) -> None:
+    assert shop.run("deploy", "prod", "1.0").returncode == 0
+    done = shop.run("deploy", "prod", "1.10")
+    assert done.returncode == 0, done.stderr
+    shown = shop.show("prod-2")
+    logs = shop.run("logs", "prod-2").stdout
+    assert "TASK [Show the way]" in logs
+    assert "changed: [beta]" in logs
+    assert "TASK [Raise the fence]" not in logs, "what is ours is not the user's to read"
+    for host in hosts:
+        lines = host.disk("/root/shown").read_text().splitlines()
+        assert dict(line.split("=", 1) for line in lines) == {
+            "surefoot_deployment": "prod-2",
+            "surefoot_environment": "prod",
+            "surefoot_version": "1.10",
+            "surefoot_previous_version": "1.0",
+            "surefoot_step": "activate",
+            "surefoot_direction": "forward",
+            "surefoot_attempt": "1",
+            "surefoot_agent": shown["agent"],
+            "surefoot_token": str(shown["token"]),
+        }
+        assert json.loads(host.disk(shop.state_file).read_text())["current_version"] == "1.10"
+
+
+def test_a_deploy_leaves_no_connection_behind(shop: Shop) -> None:
+    done = shop.run("deploy", "prod", "1.0")
+    assert done.returncode == 0, done.stderr
+    assert [p.name for p in shop.sockets.iterdir() if p.name.startswith("sf-")] == []
+    assert [words for words in command_lines() if str(shop.sockets) in words] == []
+
+
+def command_lines() -> list[str]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(entry.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return found
+
+
+def refused(shop: Shop, hosts: list[SshHost]) -> Any:
+    """Return the reason of a deployment that must fail before anything was touched."""
+    done = shop.run("deploy", "prod", "1.0")
+    assert done.returncode == 3, done.stderr
+    shown = shop.show("prod-1")
+    assert shown["status"] == "failed"
+    assert f"error[{shown['reason']['code']}]" in done.stderr
+    assert shown["reason"]["hint"] in " ".join(done.stderr.split())
+    assert not any(host.disk(shop.state_file).exists() for host in hosts)
+    return shown["reason"]
+
+
+def test_a_host_that_is_not_there_is_told_by_deploy(shop: Shop, hosts: list[SshHost]) -> None:
+    text = shop.inventory.read_text()
+    shop.inventory.write_text(text.replace(f"ansible_port={hosts[1].port}", "ansible_port=1"))
+    reason = refused(shop, hosts)
+    assert (reason["code"], reason["host"]) == (Code.HOST_UNREACHABLE, "beta")
+    assert "ansible beta -i hosts.ini -m ping -vvv" in reason["hint"]
+
+
+def test_a_host_whose_key_is_another_is_told_by_deploy(shop: Shop, hosts: list[SshHost]) -> None:
+    alpha, beta = hosts
+    shop.known_hosts.write_text(alpha.known() + alpha.known().replace(str(alpha.port), str(beta.port)))
+    reason = refused(shop, hosts)
+    assert (reason["code"], reason["host"]) == (Code.HOST_KEY_CHANGED, "beta")
+    assert f"ssh-keygen -R '[127.0.0.1]:{beta.port}'" in reason["hint"]
+
+
+def test_a_host_that_takes_a_command_and_never_answers_is_told_by_deploy(
+    shop: Shop, own_host: SshHost, key: Path
+) -> None:
+    passwd = own_host.folder / "passwd"
+    passwd.write_text(passwd.read_text().replace(":/root:/bin/sh", f":/root:{stuck(own_host)}"))
+    shop.reach([own_host], key)
+    shop.configure("timeout: 30s", "timeout: 5s")
+    reason = refused(shop, [own_host])
+    assert (reason["code"], reason["host"]) == (Code.HOST_UNREACHABLE, "own")
+    assert "did not answer" in reason["message"]
+
+
+def stuck(host: SshHost) -> str:
+    """Return a login shell that does nothing."""
+    shell = host.folder / "stuck"
+    shell.write_text("#!/bin/sh\nexec sleep 5010\n")
+    shell.chmod(0o755)
+    return str(shell)
+
+
+def test_a_fence_that_may_not_be_written_is_told_by_deploy(shop: Shop, hosts: list[SshHost], key: Path) -> None:
+    shop.configure("prod:\n", "prod:\n    fence: {path: /var/lib/fences}\n")
+    shop.reach(hosts[:1], key, PLAIN_USER)
+    reason = refused(shop, hosts[:1])
+    assert (reason["code"], reason["host"]) == (Code.FENCE_FOLDER, "alpha")
+    assert f"chown -R {PLAIN_USER} /var/lib/fences/shop/prod" in reason["hint"]
+
+
+def test_a_host_whose_disk_is_full_is_told_by_deploy(shop: Shop, own_host: SshHost, key: Path) -> None:
+    own_host.sh("mount -t tmpfs -o size=16k tmpfs /var/lib && dd if=/dev/zero of=/var/lib/filler bs=4k")
+    shop.reach([own_host], key)
+    reason = refused(shop, [own_host])
+    assert (reason["code"], reason["host"]) == (Code.HOST_DISK_FULL, "own")
+
+
+def test_what_a_step_fails_of_on_a_host_is_told_by_deploy(shop: Shop, hosts: list[SshHost], key: Path) -> None:
+    shop.reach(hosts, key, PLAIN_USER)
+    text = (shop.folder / "activate.yml").read_text()
+    (shop.folder / "activate.yml").write_text(text.replace("  tasks:", "  become: true\n  tasks:"))
+    assert shop.run("deploy", "prod", "1.0").returncode != 0
+    reason = shop.show("prod-1")["steps"][0]["error"]
+    assert (reason["code"], reason["host"]) == (Code.HOST_SUDO, "alpha")
+    assert "sudo visudo" in reason["hint"]
+
+
+def test_a_check_of_hosts_that_cannot_be_known_fails_with_the_cause(shop: Shop, hosts: list[SshHost]) -> None:
+    """Not with what becomes of a check of no hosts."""
+    shop.configure("    steps:\n", "    preflight:\n      - tcp: {address: '{host}:1'}\n    steps:\n")
+    shop.inventory.write_text("gone ansible_host=127.0.0.1 ansible_port=1\n")
+    reason = refused(shop, hosts)
+    assert (reason["code"], reason["host"]) == (Code.HOST_UNREACHABLE, "gone")

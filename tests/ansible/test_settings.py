@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The user's Ansible stays the user's: its settings, callbacks and connections; and what reaches a playbook from us."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.ansible.hosts import SshHost
+from tests.ansible.play import Project
+
+CALLBACK = """
+from ansible.plugins.callback import CallbackBase
+class CallbackModule(CallbackBase):
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "notification"
+    CALLBACK_NAME = "{name}"
+    CALLBACK_NEEDS_ENABLED = {asked}
+    def v2_playbook_on_stats(self, stats):
+        print("{name} ran")
+"""
+
+
+@pytest.mark.parametrize("where", ["ansible.cfg", "named", "environment", "home"])
+def test_a_users_own_callbacks_still_run(local: Project, where: str) -> None:
+    theirs = local.home / ".ansible/plugins/callback" if where == "home" else local.folder / "plugins"
+    theirs.mkdir(parents=True)
+    for name, asked in (("always", False), ("asked_for", True)):
+        (theirs / f"{name}.py").write_text(CALLBACK.format(name=name, asked=asked))
+    local.environ["ANSIBLE_CALLBACKS_ENABLED"] = "asked_for"
+    match where:
+        case "ansible.cfg":
+            (local.folder / "ansible.cfg").write_text("[defaults]\ncallback_plugins = ./plugins\n")
+        case "named":
+            (local.folder / "conf").mkdir()
+            (local.folder / "conf/ansible.cfg").write_text("[defaults]\ncallback_plugins = ../plugins\n")
+            local.environ["ANSIBLE_CONFIG"] = "conf"
+        case "environment":
+            local.environ["ANSIBLE_CALLBACK_PLUGINS"] = str(theirs)
+    done = local.play("- {debug: {msg: hello}}", raises=False)
+    assert done.code == 0, done.output
+    assert "always ran" in done.output
+    assert "asked_for ran" in done.output
+
+
+@pytest.mark.parametrize("section", ["defaults", "connection", "ssh_connection"])
+def test_what_a_user_has_set_is_left_as_set(local: Project, section: str) -> None:
+    ours = local.environment()
+    assert ours["ANSIBLE_PIPELINING"] == "True"
+    assert ours["ANSIBLE_FORKS"] == "20"
+    more = "" if section == "defaults" else "[defaults]\n"
+    (local.folder / "ansible.cfg").write_text(f"[{section}]\npipelining = False\n{more}forks = 3\n")
+    theirs = local.environment()
+    assert "ANSIBLE_PIPELINING" not in theirs
+    assert "ANSIBLE_FORKS" not in theirs
+
+
+def test_an_ansible_cfg_that_ansible_passes_over_counts_for_nothing(local: Project) -> None:
+    (local.folder / "ansible.cfg").write_text("[defaults]\nforks = 3\n")
+    local.folder.chmod(0o777)
+    assert local.environment()["ANSIBLE_FORKS"] == "20"
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_pipelining_is_on_where_the_user_left_it_open(project: Project, copied: bool) -> None:
+    if copied:
+        (project.folder / "ansible.cfg").write_text("[defaults]\npipelining = False\nforks = 1\n")
+    done = project.play(
+        "- debug: msg={{ ansible_forks }}\n- command: 'true'", head="hosts: alpha", ANSIBLE_VERBOSITY="3"
+    )
+    assert done.code == 0, done.output
+    assert ("PUT " in done.output) is copied, "without pipelining modules are copied"
+    assert '"msg": 1\n' in done.output or not copied
+
+
+def test_a_users_keepalive_wins_over_ours(project: Project) -> None:
+    (project.folder / "ansible.cfg").write_text(
+        "[ssh_connection]\nssh_args = -o ControlMaster=auto -o ControlPersist=9s -o ServerAliveInterval=31\n"
+    )
+    done = project.play("")
+    assert done.code == 0, done.output
+    argv = done.progress.reachable()["alpha"].argv
+    assert argv.index("ServerAliveInterval=31") < argv.index("ServerAliveInterval=2")
+    assert "ControlPersist=9s" in argv
+
+
+def test_the_users_ssh_arguments_reach_every_connection(project: Project, tmp_path: Path) -> None:
+    log, proxy = tmp_path / "proxied", tmp_path / "proxy"
+    (tmp_path / "relay.py").write_text(RELAY)
+    proxy.write_text(f'#!/bin/sh\necho "$1 $2" >> {log}\nexec /usr/bin/python3 {tmp_path}/relay.py "$1" "$2"\n')
+    proxy.chmod(0o755)
+    with tempfile.TemporaryDirectory(prefix="sf-") as sockets:  # a socket's path is short
+        (project.folder / "ansible.cfg").write_text(
+            f"[defaults]\nforks = 1\n[ssh_connection]\nssh_args = -o ProxyCommand='{proxy} %h %p'"
+            f" -o ControlMaster=auto -o ControlPersist=20 -o ControlPath={sockets}/%C\n"
+        )
+        done = project.play("- command: 'true'")
+        masters = list(Path(sockets).iterdir())
+        for master in masters:
+            subprocess.run(["ssh", "-S", str(master), "-O", "exit", "any"], capture_output=True, timeout=20)
+    assert done.code == 0, done.output
+    assert len(masters) == 2, "the user's own control path"
+    assert len(log.read_text().splitlines()) == 2, "one connection a host"
+
+
+RELAY = """
+import os, socket, sys, threading
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+def up():
+    while data := os.read(0, 65536):
+        s.sendall(data)
+    s.shutdown(socket.SHUT_WR)
+threading.Thread(target=up, daemon=True).start()
+while data := s.recv(65536):
+    os.write(1, data)
+"""
+
+
+def test_by_hand_our_callback_changes_nothing(local: Project, tmp_path: Path) -> None:
+    (local.folder / "play.yml").write_text(
+        "- hosts: all\n  gather_facts: false\n  tasks:\n"
+        "    - command: sh -c 'echo \"[$SUREFOOT_FENCE]\"'\n"
+        "      register: r\n    - debug: {var: r.stdout}\n"
+    )
+    run = local.run_of("play.yml", 1, tmp_path, raises=False)
+    done = subprocess.run(
+        run.argv(),
+        cwd=local.folder,
+        env={**local.environ, "ANSIBLE_CALLBACK_PLUGINS": local.environment()["ANSIBLE_CALLBACK_PLUGINS"]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '"r.stdout": "[]"' in done.stdout
+    assert "surefoot" not in done.stderr
+
+
+ODD = [
+    "1.0",
+    "1.10",
+    "{{ 7 * 7 }}",
+    "{% raw %}x",
+    """it's "quoted" \\ $(touch /tmp/x) `id` #no comment""",
+    "ünï/cødé-😀-\u200b\x7f",
+    "null",
+    "!unsafe yes",
+    "@file",
+    "",
+]
+
+
+def test_a_version_reaches_a_playbook_letter_by_letter(local: Project, tmp_path: Path) -> None:
+    variables = {f"surefoot_v{n}": version for n, version in enumerate(ODD)}
+    tasks = "".join(
+        f"- {{assert: {{that: [{name} is string]}}}}\n"
+        f"- shell: printf %s \"$GIVEN\" > {tmp_path}/{name}\n  environment: {{GIVEN: '{{{{ {name} }}}}'}}\n"
+        for name in variables
+    )
+    done = local.play(tasks, raises=False, variables=variables)
+    assert done.code == 0, done.output
+    assert {name: (tmp_path / name).read_text() for name in variables} == variables
+    assert json.loads(local.run_of("p", 1, tmp_path, variables=variables).argv()[4]).keys() == variables.keys()
+
+
+def test_every_remote_program_sees_the_fence_it_stands_behind(project: Project, host: SshHost) -> None:
+    done = project.play("- shell: echo $SUREFOOT_FENCE > /root/mark\n  become: true", 3, head="hosts: alpha")
+    assert done.code == 0, done.output
+    assert host.disk("/root/mark").read_text().startswith(f"{project.fence}:3:")
