@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ environments:
       - name: activate
         playbook: activate.yml
         undo: {playbook: activate.yml}
-    retry: {attempts: 1, delay: 0s, timeout: 30s}
+    retry: {attempts: 1, delay: 0s, timeout: 50s}
 """
 ACTIVATE = """\
 - hosts: all
@@ -48,6 +49,15 @@ ACTIVATE = """\
       vars:
         names: [surefoot_deployment, surefoot_environment, surefoot_version, surefoot_previous_version, surefoot_step,
                 surefoot_direction, surefoot_attempt, surefoot_agent, surefoot_token]
+"""
+
+
+#: The command line, with another time for a raise.
+SUREFOOT = """
+import runpy, sys
+from surefoot.agent import hosts
+hosts.HOSTS_TIMEOUT = float(sys.argv.pop(1))
+runpy.run_module("surefoot", run_name="__main__")
 """
 
 
@@ -76,9 +86,18 @@ class Shop:
         assert old in text
         self.config.write_text(text.replace(old, new))
 
-    def run(self, *args: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "surefoot", *args]
-        return subprocess.run(argv, cwd=self.folder, env=self._env, capture_output=True, text=True, timeout=120)
+    def run(self, *args: str, raise_within: float = 60.0) -> subprocess.CompletedProcess[str]:
+        with self.start(*args, raise_within=raise_within) as process:
+            try:
+                out, err = process.communicate(timeout=120)
+            finally:
+                process.kill()
+        return subprocess.CompletedProcess(args, process.returncode, out, err)
+
+    def start(self, *args: str, raise_within: float) -> subprocess.Popen[str]:
+        argv = [sys.executable, "-c", SUREFOOT, str(raise_within), *args]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(argv, cwd=self.folder, env=self._env, stdout=pipe, stderr=pipe, text=True)
 
     def show(self, deployment: str) -> Any:
         return json.loads(self.run("show", deployment, "--output", "json").stdout)
@@ -117,6 +136,21 @@ def test_a_deploy_tells_its_tasks_and_hands_its_variables_over(shop: Shop, hosts
         assert json.loads(host.disk(shop.state_file).read_text())["current_version"] == "1.10"
 
 
+def test_tasks_are_told_as_they_run_and_may_take_longer_than_a_raise(shop: Shop, host: SshHost) -> None:
+    last = host.disk(f"/root/last-{Path(shop.state_file).stem}")
+    with (shop.folder / "activate.yml").open("a") as playbook:
+        playbook.write("    - {pause: {seconds: 12}, run_once: true}\n")
+        playbook.write(f"    - file: {{path: /root/{last.name}, state: touch}}\n")
+    with shop.start("deploy", "prod", "1.0", raise_within=10) as deploy:
+        assert deploy.stderr is not None
+        early = next(line for line in deploy.stderr if "changed: [beta]" in line)
+        assert early
+        assert not last.exists()
+        rest = deploy.stderr.read()
+        assert deploy.wait(60) == 0, rest
+    assert last.exists()
+
+
 def test_a_deploy_leaves_no_connection_behind(shop: Shop) -> None:
     done = shop.run("deploy", "prod", "1.0")
     assert done.returncode == 0, done.stderr
@@ -132,9 +166,9 @@ def command_lines() -> list[str]:
     return found
 
 
-def refused(shop: Shop, hosts: list[SshHost]) -> Any:
+def refused(shop: Shop, hosts: list[SshHost], **settings: float) -> Any:
     """Return the reason of a deployment that must fail before anything was touched."""
-    done = shop.run("deploy", "prod", "1.0")
+    done = shop.run("deploy", "prod", "1.0", **settings)
     assert done.returncode == 3, done.stderr
     shown = shop.show("prod-1")
     assert shown["status"] == "failed"
@@ -166,8 +200,9 @@ def test_a_host_that_takes_a_command_and_never_answers_is_told_by_deploy(
     passwd = own_host.folder / "passwd"
     passwd.write_text(passwd.read_text().replace(":/root:/bin/sh", f":/root:{stuck(own_host)}"))
     shop.reach([own_host], key)
-    shop.configure("timeout: 30s", "timeout: 5s")
-    reason = refused(shop, [own_host])
+    began = time.monotonic()
+    reason = refused(shop, [own_host], raise_within=10)
+    assert time.monotonic() - began < 45, "not as long as a step may take"
     assert (reason["code"], reason["host"]) == (Code.HOST_UNREACHABLE, "own")
     assert "did not answer" in reason["message"]
 

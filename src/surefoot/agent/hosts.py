@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 #: Seconds for reading or writing a state file on all hosts, or for raising the fence alone.
 HOSTS_TIMEOUT = 60.0
+RAISING = "raising the fence"
 #: Bytes of an answer that are read; a state file is much smaller.
 LONGEST_ANSWER = 256 * 1024
 #: sh that runs "$1" as we are, else as root where that needs no password.
@@ -107,10 +108,12 @@ class Hosts:
             failure = no_hosts(_inventory(job))
         else:
             tail = list(output.tail)
+            raising = action.raises_fence and not progress.begun and ran.timed_out
+            what, timeout = (RAISING, HOSTS_TIMEOUT) if raising else (run.name, retry.timeout)
             failure = (
                 progress.failure(run.name, job.agent, "\n".join(tail))
-                or (_silent(job, progress, ran) if action.raises_fence else None)
-                or why_failed(ran, run.name, retry.timeout, job.agent, tail[-10:])
+                or (_silent(job, progress, ran) if raising else None)
+                or why_failed(ran, what, min(timeout, retry.timeout), job.agent, tail[-10:])
             )
             failure = msgspec.structs.replace(failure, agent=job.agent, step=run.name, evidence="\n".join(tail[-10:]))
         if not progress.begun and (action.raises_fence or not ran.timed_out):
@@ -233,9 +236,8 @@ class Hosts:
         self._learn(job, progress)
         if not ran.succeeded:
             tail = list(output.tail)
-            what = "raising the fence"
             failure = progress.failure(None, job.agent, "\n".join(tail)) or _silent(job, progress, ran)
-            return progress, failure or why_failed(ran, what, HOSTS_TIMEOUT, job.agent, tail[-10:])
+            return progress, failure or why_failed(ran, RAISING, HOSTS_TIMEOUT, job.agent, tail[-10:])
         return progress, None if progress.hosts else no_hosts(_inventory(job))
 
     def _learn(self, job: Job, progress: Progress) -> None:
@@ -370,7 +372,7 @@ def _unreached(job: Job, host: str, said: str) -> Failure:
 def _silent(job: Job, progress: Progress, ran: Ran) -> Failure | None:
     """Return which host a raise waited for in vain."""
     silent = progress.silent()
-    if not ran.timed_out or progress.begun or not silent:
+    if not ran.timed_out or not silent:
         return None
     more = f" (nor did {', '.join(silent[1:])})" if silent[1:] else ""
     return _unreached(job, silent[0], f"did not answer while the fence was being raised{more}")

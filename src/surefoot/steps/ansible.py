@@ -123,7 +123,6 @@ class Progress:
         self.answers: dict[str, Answer] = {}
         self.failures: list[dict[str, Any]] = []
         self.refused: list[tuple[str, str]] = []
-        self.unfenced: dict[str, str] = {}  #: hosts that no fence stands before, and the connection that is used
         self.begun = False  #: every host was raised, and the user's playbook has begun
         self.changed: int | None = None
         self._raising = False
@@ -146,8 +145,6 @@ class Progress:
                 self.answers[event["host"]] = Answer(event["code"], event["stdout"], event["stderr"])
             case "refused":
                 self.refused.append((event["host"], event["text"]))
-            case "unfenced":
-                self.unfenced[event["host"]] = event["connection"]
             case "playbook":
                 self._begins(own=event["own"])
             case "failed":

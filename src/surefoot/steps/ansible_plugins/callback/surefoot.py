@@ -120,11 +120,11 @@ def inventory_name(connection) -> str:
     return str(name or connection._play_context.remote_addr)
 
 
-def warn_unfenced(settings: Settings, connection, kind: str) -> None:
+def warn_unfenced(connection, kind: str) -> None:
     """Say that a host is not behind the fence; Ansible shows each warning once."""
-    name = inventory_name(connection)
-    settings.tell("unfenced", host=name, connection=kind)
-    Display().warning(f"surefoot: {name} is reached by {kind}: a stale agent is not kept out of it")
+    Display().warning(
+        f"surefoot: {inventory_name(connection)} is reached by {kind}: a stale agent is not kept out of it"
+    )
 
 
 def fence(cls: type, settings: Settings) -> None:
@@ -137,7 +137,7 @@ def fence(cls: type, settings: Settings) -> None:
 
     def exec_command(self, cmd, in_data=None, sudoable=True):
         if getattr(self._shell, "_IS_WINDOWS", False):
-            warn_unfenced(settings, self, "ssh to Windows")
+            warn_unfenced(self, "ssh to Windows")
             return plain_exec(self, cmd, in_data=in_data, sudoable=sudoable)
         marked = MARK.search(cmd)
         mark = marked[1] if marked else uuid.uuid4().hex
@@ -211,7 +211,7 @@ def _option(connection, name: str) -> object:
         return None
 
 
-def watch_for_others(settings: Settings) -> None:
+def watch_for_others() -> None:
     """Warn of each host that is reached by a connection which stands behind no fence."""
     plain_get = connection_loader.get_with_context
 
@@ -219,7 +219,7 @@ def watch_for_others(settings: Settings) -> None:
         found = plain_get(name, *args, **kwargs)
         connection = found.object
         if connection is not None and not isinstance(connection, type) and not hasattr(connection, "_surefoot"):
-            warn_unfenced(settings, connection, str(name))
+            warn_unfenced(connection, str(name))
         return found
 
     connection_loader.get_with_context = get_with_context
@@ -238,7 +238,7 @@ class CallbackModule(CallbackBase):
         if self.settings.name:
             for name in FENCED:
                 fence(connection_loader.get(name, class_only=True), self.settings)
-            watch_for_others(self.settings)
+            watch_for_others()
 
     def v2_playbook_on_start(self, playbook) -> None:
         before, self.settings.own = self.settings.own, str(playbook._file_name) == self.settings.internal
