@@ -19,6 +19,10 @@ from typing import Any
 GROUP: contextvars.ContextVar[str | None] = contextvars.ContextVar("group", default=None)
 
 
+#: No schedule that comes to an end takes so many.
+MOST_STEPS = 200_000
+
+
 class Handle:
     """A callback to run; what `asyncio.Handle` is, without its bookkeeping (which was half of a schedule's time)."""
 
@@ -52,6 +56,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.frozen: set[str] = set()
         self.dead: set[str] = set()
         self.steps = 0
+        self.fuses: dict[str, tuple[int, Any]] = {}
         #: All tasks ever: a killed group's must stay as they are, not be collected (which would run their `finally`).
         self.tasks: list[asyncio.Task[Any]] = []
         self.set_task_factory(self._make_task)
@@ -93,6 +98,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def kill(self, group: str) -> None:
         """Drop all that a group would ever do."""
         self.dead.add(group)
+
+    def kill_after(self, group: str, steps: int, kill: Any) -> None:
+        """Call `kill` when a group has taken so many more steps: between any two of them."""
+        self.fuses[group] = (steps, kill)
 
     def freeze(self, group: str) -> None:
         """Hold back all that a group would do."""
@@ -140,4 +149,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 self._held.append(handle)
                 continue
             self.steps += 1
+            if self.steps > MOST_STEPS:
+                raise AssertionError("somebody runs in circles")
+            if self.fuses and group in self.fuses:
+                self._burn(group)
+                if group in self.dead:
+                    continue
             handle.context.run(handle.callback, *handle.args)
+
+    def _burn(self, group: str) -> None:
+        steps, kill = self.fuses[group]
+        self.fuses[group] = (steps - 1, kill)
+        if steps <= 0:
+            del self.fuses[group]
+            kill()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,47 +19,101 @@ from surefoot.agent.performer import Job
 from surefoot.core import events as ev
 from surefoot.core.decide import RunStep
 from surefoot.core.errors import Code, Failure, LeaseLostError, StoreError
-from surefoot.core.plan import Direction
+from surefoot.core.plan import Direction, Playbook
+from tests.simulation.judge import MIXED, Judge
 from tests.simulation.loop import GROUP, VirtualLoop
+from tests.simulation.script import Script
+
+#: What can be wrong with a version.
+WRONGS = ("unhealthy", "fails", "hangs", "poison", "refused")
 
 
 class StaleTokenError(Exception):
     """A host refused."""
 
 
+def _in_group(group: str) -> contextvars.Context:
+    context = contextvars.copy_context()
+    context.run(GROUP.set, group)
+    return context
+
+
 @dataclass(frozen=True)
 class Touch:
-    """One change of one host."""
+    """One change of one host: a step sets its part of the host to a version."""
 
-    at: float
     deployment: str
     token: int
-    what: str
+    step: int
+    direction: Direction
+    version: str | None
 
 
 @dataclass
 class Host:
-    """A host: the version it runs (None: none; half-way: two joined by a slash), and its fence."""
+    """A host: which version each step has left on it, its fence, and what runs on it for whom."""
 
     name: str
-    version: str | None = None
+    world: World
+    applied: dict[int, str | None] = field(default_factory=dict)
     token: int = 0
     down: bool = False
-    log: list[Touch] = field(default_factory=list)
-    running: list[Process] = field(default_factory=list)
+    disks: list[tuple[dict[int, str | None], int]] = field(default_factory=list)
+    running: list[tuple[int, asyncio.Task[None]]] = field(default_factory=list)
+
+    @property
+    def version(self) -> str | None:
+        """The version that it runs; `MIXED` if its parts disagree."""
+        found = {self.applied.get(step) for step in self.world.steps}
+        return found.pop() if len(found) == 1 else MIXED
 
     def raise_fence(self, token: int) -> None:
+        """Refuse smaller tokens from now on, and end what they still run here."""
         if token < self.token:
             raise StaleTokenError(f"{self.name}: {token} is behind {self.token}")
         self.token = token
+        self.end_older(token)
 
-    def touch(self, at: float, deployment: str, token: int, what: str, version: str | None) -> None:
-        if token != self.token:
-            if token < self.token:
-                raise StaleTokenError(f"{self.name}: {token} is behind {self.token}")
+    def end_older(self, token: float) -> None:
+        """End what smaller tokens run here."""
+        for owner, task in self.running:
+            if owner < token:
+                task.cancel("fenced")
+
+    def admit(self, token: int) -> None:
+        """Let a command in, as the guard before each one does."""
+        if token > self.token:
             self.raise_fence(token)
-        self.log.append(Touch(at, deployment, token, what))
-        self.version = version
+        elif token < self.token:
+            raise StaleTokenError(f"{self.name}: {token} is behind {self.token}")
+
+    def change(self, touch: Touch) -> None:
+        """Be changed."""
+        self.world.judge.saw(self, touch)
+        self.disks.append((dict(self.applied), self.token))
+        self.applied[touch.step] = touch.version
+
+    def run(self, touch: Touch, seconds: float) -> asyncio.Task[None]:
+        """Start a task of a playbook: it lives on here, whatever becomes of whoever started it."""
+        self.admit(touch.token)
+
+        async def work() -> None:
+            await asyncio.sleep(seconds)
+            self.change(touch)
+
+        task = self.world.loop.create_task(work(), context=_in_group(self.name))
+        self.running.append((touch.token, task))
+        return task
+
+    def power(self, *, on: bool, disk: int | None = None) -> None:
+        """Go off, or on: with the disk that it had so many changes ago, if one is given."""
+        self.down = not on
+        if not on:
+            self.end_older(math.inf)
+        elif disk is not None and self.disks:
+            self.applied, self.token = self.disks[-1 - disk % len(self.disks)]
+            self.applied = dict(self.applied)
+            self.world.restored.add(self.name)
 
 
 class Process:
@@ -66,15 +121,24 @@ class Process:
     agent.
     """
 
-    def __init__(self, loop: VirtualLoop, machine: str, clock: Callable[[], float], body: Any, until: float) -> None:
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        machine: str,
+        clock: Callable[[], float],
+        body: Any,
+        until: float,
+        end: float,
+    ) -> None:
         self.loop = loop
         self.clock = clock
         self.until = until
+        self.end = end
+        self.expired = self.late = False
         self.done: asyncio.Future[Any] = loop.create_future()
-        context = contextvars.copy_context()
-        context.run(GROUP.set, machine)
-        self.body = loop.create_task(body, context=context)
-        self.switch = loop.create_task(self._switch(), context=context)
+        # Two processes: after a freeze of the machine, nobody knows which of them runs first.
+        self.body = loop.create_task(body, context=_in_group(f"step-{machine}"))
+        self.switch = loop.create_task(self._switch(), context=_in_group(f"shim-{machine}"))
         self.body.add_done_callback(self._ended)
 
     def extend(self, until: float) -> None:
@@ -85,14 +149,13 @@ class Process:
 
     async def _switch(self) -> None:
         while not self.body.done():
-            left = self.until - self.clock()
+            left = min(self.until, self.end) - self.clock()
             if left <= 0:
-                self.expired = True
-                self.body.cancel("expired")
+                self.expired = self.until <= self.clock()
+                self.late = not self.expired
+                self.body.cancel("over")
                 return
-            await asyncio.sleep(min(left, 0.5))
-
-    expired = False
+            await asyncio.sleep(max(0.001, min(left, 0.5)))
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self.switch.cancel()
@@ -124,9 +187,10 @@ class SimAccess:
         await asyncio.sleep(rng.uniform(0.1, 1.5) if fault > 1 - world.faults else rng.uniform(0.0005, 0.02))
         if fault < world.faults:
             raise StoreError("connection lost before the call")
-        result = call(*args, **kwargs)
-        if call.__name__ in ("append", "claim"):
-            world.announce()
+        try:
+            result = call(*args, **kwargs)
+        finally:
+            world.committed(call.__name__)
         if fault < 2 * world.faults:
             await asyncio.sleep(rng.choice([0.001, 0.5]))
             raise StoreError("connection lost before the reply")
@@ -138,13 +202,22 @@ class SimAccess:
 class SimPerformer:
     """Does actions to the simulated hosts, through processes that live on a machine of their own group."""
 
-    def __init__(self, world: World, agent: str, clock: Callable[[], float]) -> None:
+    def __init__(self, world: World, agent: str, group: str, clock: Callable[[], float]) -> None:
         self.world = world
         self.agent = agent
+        self.group = group
         self.clock = clock
+
+    def _hosts(self) -> list[Host]:
+        return list(self.world.hosts.values())
+
+    def _reaches(self, host: Host) -> bool:
+        return not host.down and (self.agent, host.name) not in self.world.unplugged
 
     async def preflight(self, job: Job) -> ev.PreflightPassed | ev.PreflightFailed:
         await asyncio.sleep(0.01)
+        if job.state.version in self.world.refused:
+            return ev.PreflightFailed(Failure(Code.PREFLIGHT_FAILED, "no such image"))
         return ev.PreflightPassed()
 
     async def raise_fence(self, job: Job) -> ev.FenceRaised | ev.FenceFailed:
@@ -158,7 +231,7 @@ class SimPerformer:
             if not isinstance(raised, ev.FenceRaised):
                 return raised
             await job.fence_raised(raised)
-        failure = await self._process(job, self._change(job, action))
+        failure = await self._process(job, self._change(job, action), timeout=action.retry.timeout)
         if isinstance(failure, Failure):
             return ev.StepFailed(*key, failure)
         return ev.StepSucceeded(*key)
@@ -168,7 +241,9 @@ class SimPerformer:
         await asyncio.sleep(self.world.loop.random.uniform(0.01, 0.3))
         want = job.state.version if direction is Direction.FORWARD else job.state.previous_version
         wrong = [
-            h.name for h in self.world.hosts.values() if h.down or h.version != want or h.version in self.world.broken
+            h.name
+            for h in self._hosts()
+            if not self._reaches(h) or h.version != want or h.version in self.world.unhealthy
         ]
         if wrong:
             return ev.HealthFailed(direction, Failure(Code.HEALTH_FAILED, f"{wrong} unhealthy"))
@@ -177,15 +252,15 @@ class SimPerformer:
     async def record(self, job: Job, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed:
         direction = job.state.direction
         await asyncio.sleep(self.world.loop.random.uniform(0.01, 0.1))
-        versions = {h.name: None if h.down else h.version for h in self.world.hosts.values()}
+        versions = {h.name: h.version if self._reaches(h) else MIXED for h in self._hosts()}
         if set(versions.values()) == {version}:
             return ev.VersionsRecorded(direction, version, tuple(versions))
         return ev.VersionsMixed(direction, Failure(Code.VERSIONS_MIXED, f"{versions}"), versions)
 
     async def resolve(self, job: Job, request: ev.ResolveRequested) -> ev.Resolved | ev.ResolveRefused:
         await asyncio.sleep(0.01)
-        versions = {h.version for h in self.world.hosts.values()}
-        if len(versions) == 1:
+        versions = {h.version if self._reaches(h) else MIXED for h in self._hosts()}
+        if len(versions) == 1 and MIXED not in versions:
             return ev.Resolved(versions.pop())
         return ev.ResolveRefused(Failure(Code.VERSIONS_MIXED, f"{versions}"))
 
@@ -195,9 +270,11 @@ class SimPerformer:
     async def forget(self, job: Job) -> None:
         pass
 
-    async def _process(self, job: Job, body: Any) -> Any:
-        process = Process(self.world.loop, f"machine-{self.agent}", self.clock, body, job.holding.deadline)
-        self.world.processes.setdefault(self.agent, []).append(process)
+    async def _process(self, job: Job, body: Any, timeout: float = math.inf) -> Any:
+        process = Process(
+            self.world.loop, self.group, self.clock, body, job.holding.deadline, self.clock() + timeout
+        )
+        self.world.processes.setdefault(self.group, []).append(process)
         silence = job.holding.tell(process.extend)
         try:
             result = await asyncio.shield(process.done)
@@ -218,12 +295,12 @@ class SimPerformer:
             return Failure(Code.FENCE_STALE, str(result))
         if isinstance(result, BaseException):
             raise result
-        return result
+        return Failure(Code.STEP_TIMED_OUT, "no end in sight") if process.late else result
 
     async def _raise_all(self, token: int) -> ev.FenceRaised | ev.FenceFailed:
-        for host in self.world.hosts.values():
+        for host in self._hosts():
             await asyncio.sleep(self.world.loop.random.uniform(0.01, 0.1))
-            if host.down:
+            if not self._reaches(host):
                 return ev.FenceFailed(Failure(Code.HOST_UNREACHABLE, f"{host.name} is down", host=host.name))
             try:
                 host.raise_fence(token)
@@ -232,32 +309,71 @@ class SimPerformer:
         return ev.FenceRaised(tuple(self.world.hosts))
 
     async def _change(self, job: Job, action: RunStep) -> Failure | None:
-        rng, state = self.world.loop.random, job.state
-        what = f"{action.run.name}/{action.run.direction}/{action.attempt}"
-        want = state.version if action.run.direction is Direction.FORWARD else state.previous_version
-        for host in self.world.hosts.values():
-            await asyncio.sleep(rng.uniform(0.01, 1.5))
-            if host.down:
+        """Change each host in turn, as a play with `serial: 1` does, or a script with a loop."""
+        rng, state, world = self.world.loop.random, job.state, self.world
+        run, forward = action.run, action.run.direction is Direction.FORWARD
+        number = int(run.name.removeprefix("step-"))
+        touch = Touch(
+            state.id, job.token, number, run.direction, state.version if forward else state.previous_version
+        )
+        for host in self._hosts():
+            await asyncio.sleep(self._while())
+            if not self._reaches(host):
                 return Failure(Code.HOST_UNREACHABLE, f"{host.name} is down", host=host.name)
-            if action.run.direction is Direction.FORWARD and rng.random() < self.world.step_faults:
-                return Failure(Code.STEP_FAILED, "exit 1", step=action.run.name)
-            host.touch(self.world.loop.time(), state.id, job.token, what, want)
+            if forward and rng.random() < world.step_faults:
+                return Failure(Code.STEP_FAILED, "exit 1", step=run.name)
+            if isinstance(state.work(run), Playbook):
+                await asyncio.wait({task := host.run(touch, self._while())})
+                if task.cancelled():
+                    return Failure(Code.STEP_FAILED, "the connection was closed", step=run.name)
+            else:
+                host.change(touch)
+            if forward and number == len(world.steps) - 1:
+                await self._trouble(state.version)
+                if state.version in world.failing:
+                    return Failure(Code.STEP_FAILED, "exit 1", step=run.name)
         return None
+
+    def _while(self) -> float:
+        """Return how long something takes: mostly short, at times long, in seconds."""
+        return 0.01 * 500.0 ** self.world.loop.random.random()
+
+    async def _trouble(self, version: str) -> None:
+        """Do what is wrong with the version itself."""
+        if version in self.world.hanging:
+            await asyncio.sleep(10_000)
+        if version in self.world.poison:
+            self.world.poisoned(self.group)
+            await asyncio.sleep(10_000)
 
 
 class World:
     """All that agents share: the store, the hosts, and what is wrong with them just now."""
 
-    def __init__(self, loop: VirtualLoop, hosts: int = 2) -> None:
+    def __init__(self, loop: VirtualLoop, script: Script, store: Any, tell: Callable[[str], None]) -> None:
         self.loop = loop
-        self.hosts = {f"web-{i}": Host(f"web-{i}") for i in range(1, hosts + 1)}
+        self.store = store
+        self.steps = range(len(script.steps))
+        self.judge = Judge(self, tell)
+        self.hosts = {f"web-{i}": Host(f"web-{i}", self) for i in range(1, script.hosts + 1)}
         self.cut: set[str] = set()
+        self.unplugged: set[tuple[str, str]] = set()
+        self.restored: set[str] = set()
         self.store_down = False
-        self.faults = 0.0
-        self.step_faults = 0.0
-        self.broken: set[str | None] = set()
+        self.faults = script.store_faults
+        self.step_faults = script.step_faults
+        wrong = {what: {f"v{n}" for n, v in enumerate(script.versions, 1) if v.wrong == what} for what in WRONGS}
+        self.unhealthy, self.failing, self.hanging, self.poison, self.refused = (wrong[what] for what in WRONGS)
+        self.poisoned: Callable[[str], None] = lambda _: None
         self.waiting: list[asyncio.Future[None]] = []
         self.processes: dict[str, list[Process]] = {}
+
+    def committed(self, call: str) -> None:
+        """Judge what a call may have written, and tell all who wait for changes."""
+        if call in ("append", "claim", "submit"):
+            for deployment in list(self.judge.journals):
+                self.judge.wrote(self.store, deployment)
+            self.announce()
 
     async def wait(self, timeout: float) -> bool:
         """Wait for a change of the store, as its listeners do."""
@@ -277,7 +393,7 @@ class World:
                 changed.set_result(None)
         self.waiting = []
 
-    def orphan(self, agent: str) -> None:
+    def orphan(self, group: str) -> None:
         """End what an agent that was killed had started, as its shim does."""
-        for process in self.processes.get(agent, []):
+        for process in self.processes.get(group, []):
             process.kill("orphaned")

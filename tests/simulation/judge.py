@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The promises, judged after each thing that happens, by what hosts saw and by a copy of all that was ever accepted.
+
+Nothing is asked of the code under test but what it wrote: the journal's entries as they were committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from surefoot.core import events as ev
+from surefoot.core.errors import Code
+from surefoot.core.plan import Direction
+from surefoot.core.status import Status
+
+if TYPE_CHECKING:
+    from tests.simulation.world import Host, Touch, World
+
+MIXED = "mixed"
+
+
+class PromiseBrokenError(AssertionError):
+    """A promise did not hold. `promise` says which; the message tells the story, and the seed replays it."""
+
+    def __init__(self, promise: str, story: str = "") -> None:
+        super().__init__(f"{promise}\n{story}")
+        self.promise = promise
+
+
+class Judge:
+    """Watches one schedule. The first broken promise is kept in `broken`."""
+
+    def __init__(self, world: World, tell: Callable[[str], None]) -> None:
+        self.world = world
+        self.tell = tell
+        self.broken: str | None = None
+        self.journals: dict[str, list[ev.Entry]] = {}
+        self.ended: dict[str, Status] = {}
+        self.locked_by: str | None = None
+        #: What all hosts run while nothing changes them.
+        self.version: str | None = None
+        self.before: dict[str, str | None] = {}  #: by deployment, what its environment ran when it began
+        self.newest = 0
+        self.touched: set[str] = set()
+        self.refused: set[str] = set()
+        self.cancelled: set[str] = set()
+
+    def hold(self, promise: str, *, holds: bool) -> None:
+        """Note that a promise is broken, unless it holds."""
+        if not holds and self.broken is None:
+            self.broken = promise
+            self.tell(f"BROKEN: {promise}")
+
+    # -- hosts ---------------------------------------------------------------------------------------
+
+    def saw(self, host: Host, touch: Touch) -> None:
+        """Judge one change of a host, before it is made."""
+        self.hold(f"1, one at a time: {touch} after token {self.newest}", holds=touch.token >= self.newest)
+        self.hold(f"1, one at a time: {touch} after the end", holds=touch.deployment not in self.ended)
+        self.hold(f"5, honest: {touch} while {self.locked_by} is stranded", holds=self.locked_by is None)
+        self.hold(f"3, all or nothing: {touch} although it was refused", holds=touch.deployment not in self.refused)
+        self.newest = max(self.newest, touch.token)
+        self.touched.add(touch.deployment)
+        if host.name not in self.world.restored:
+            self._order(host, touch)
+
+    def _order(self, host: Host, touch: Touch) -> None:
+        """Forward, a step finds those before it done; back, it finds those after it undone."""
+        if touch.direction is Direction.FORWARD:
+            done = all(host.applied.get(step) == touch.version for step in range(touch.step))
+            self.hold(f"3, all or nothing: {touch} on {host.name} before the steps before it", holds=done)
+        else:
+            later = range(touch.step + 1, len(self.world.steps))
+            undone = all(host.applied.get(step) == touch.version for step in later)
+            self.hold(f"3, all or nothing: {touch} on {host.name} undone before the steps after it", holds=undone)
+
+    def _hosts(self) -> set[str | None]:
+        return {host.version for host in self.world.hosts.values()}
+
+    # -- the journal ---------------------------------------------------------------------------------
+
+    def accepted(self, deployment: str) -> None:
+        """Judge a submission that the store took."""
+        self.hold(f"5, honest: {deployment} accepted while {self.locked_by} is stranded", holds=self.locked_by is None)
+        self.journals.setdefault(deployment, [])
+
+    def wrote(self, store: Any, deployment: str) -> None:
+        """Judge what was committed to a journal since the last time."""
+        known = self.journals.setdefault(deployment, [])
+        for entry in store.journal(deployment, len(known)):
+            known.append(entry)
+            self.hold(f"4, nothing is lost: {deployment} has a gap before {entry.seq}", holds=entry.seq == len(known))
+            self._entry(deployment, entry)
+
+    def _entry(self, deployment: str, entry: ev.Entry) -> None:
+        match entry.event:
+            case ev.Accepted(number=number):
+                self.hold(f"4, nothing is lost: {deployment} is number {number}", holds=number == len(self.journals))
+            case ev.LeaseGranted() if deployment not in self.before:
+                self.before[deployment] = self.version
+                waiting = [d for d in self.journals if d not in self.ended and d != deployment]
+                first = all(self._number(deployment) < self._number(other) for other in waiting)
+                self.hold(f"1, first come, first served: {deployment} before {waiting}", holds=first)
+            case ev.PreflightFailed():
+                self.refused.add(deployment)
+            case ev.CancelRequested():
+                self.cancelled.add(deployment)
+            case ev.StepStarted(direction=Direction.FORWARD):
+                holds = deployment not in self.cancelled
+                self.hold(f"2, it ends: {deployment} goes on although it was cancelled", holds=holds)
+            case ev.Finished(status=status):
+                self._finished(deployment, status)
+            case ev.Resolved(version=version, unchecked=unchecked):
+                self.locked_by = None
+                self.hold(f"5, honest: {deployment} resolved: {self._hosts()}", holds=self._hosts() == {version})
+                self.hold(f"5, honest: {deployment} resolved by itself", holds=unchecked or version is not MIXED)
+                self.version = version
+            case _:
+                pass
+
+    @staticmethod
+    def _number(deployment: str) -> int:
+        return int(deployment.rpartition("-")[2])
+
+    def _finished(self, deployment: str, status: Status) -> None:
+        self.hold(f"4, nothing is lost: {deployment} ended twice", holds=deployment not in self.ended)
+        self.ended[deployment] = status
+        version = f"v{self._number(deployment)}"
+        was = self.before.get(deployment)
+        saw = self._hosts()
+        match status:
+            case Status.SUCCEEDED:
+                self.hold(f"3, all or nothing: {deployment} {status}, hosts run {saw}", holds=saw == {version})
+                well = version not in self.world.unhealthy
+                self.hold(f"5, honest: {deployment} {status} and is not healthy", holds=well)
+                late = deployment not in self.cancelled
+                self.hold(f"2, it ends: {deployment} {status} although it was cancelled", holds=late)
+                self._checked(deployment, ev.HealthPassed, ev.VersionsRecorded)
+                self.version = version
+            case Status.FAILED:
+                holds = deployment not in self.touched
+                self.hold(f"3, all or nothing: {deployment} {status}, and touched hosts", holds=holds)
+            case Status.ROLLED_BACK | Status.CANCELLED:
+                holds = deployment not in self.touched or saw == {was}
+                self.hold(f"3, all or nothing: {deployment} {status}, hosts run {saw}, before: {was}", holds=holds)
+                if deployment in self.touched and was is not None:
+                    self._checked(deployment, ev.HealthPassed, ev.VersionsRecorded)
+            case Status.STRANDED:
+                self._tried(deployment)
+                self.locked_by = deployment
+
+    def _checked(self, deployment: str, *kinds: type) -> None:
+        """What ends well was checked after the last change."""
+        events = [entry.event for entry in self.journals[deployment]]
+        last = max(place for place, event in enumerate(events) if isinstance(event, ev.StepStarted))
+        for kind in kinds:
+            holds = any(isinstance(event, kind) for event in events[last:])
+            self.hold(f"5, honest: {deployment} ended without {kind.__name__}", holds=holds)
+
+    def _tried(self, deployment: str) -> None:
+        """What is stranded could not be put back: each step was undone, or something kept it from that."""
+        events = [entry.event for entry in self.journals[deployment]]
+        start = max(place for place, event in enumerate(events) if isinstance(event, ev.UndoStarted))
+        end = events[-1]
+        kept = any(isinstance(event, ev.StepFailed | ev.FenceFailed) for event in events[start:])
+        begun = {event.step for event in events if isinstance(event, ev.StepStarted)}
+        undone = {event.step for event in events[start:] if isinstance(event, ev.StepSucceeded)}
+        often = isinstance(end, ev.Finished) and end.reason is not None and end.reason.code is Code.TAKEN_OVER_TOO_OFTEN
+        holds = kept or often or begun == undone
+        self.hold(f"3, all or nothing: {deployment} stranded, undone: {undone} of {begun}", holds=holds)
+
+    # -- the end -------------------------------------------------------------------------------------
+
+    def final(self, store: Any) -> None:
+        """Judge what is left when all has ended."""
+        for deployment, known in self.journals.items():
+            holds = store.journal(deployment) == known
+            self.hold(f"4, nothing is lost: the journal of {deployment} has changed", holds=holds)
+        row = store.environment("production")
+        self.hold(f"4, nothing is lost: locked by {row.locked_by}", holds=row.locked_by == self.locked_by)
+        if self.locked_by is None:
+            self.hold(f"3, all or nothing: hosts run {self._hosts()}", holds=self._hosts() == {self.version})
+            holds = row.current_version == self.version
+            self.hold(f"4, nothing is lost: {row.current_version} is not {self.version}", holds=holds)

@@ -1,0 +1,596 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Seeded protocol bugs, to show that the simulation would find them: `python -m tests.simulation.mutants`.
+
+Each is the product with one rule left out, put in by patching from here: the product has no switch for it. The
+simulation is as good as the mutants that it catches; one that it does not catch is a check that is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import multiprocessing
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest.mock import patch
+
+from msgspec import structs
+
+from surefoot.agent import agent as agents
+from surefoot.agent import holding, worker
+from surefoot.core import decide as do
+from surefoot.core import deployment as states
+from surefoot.core import events as ev
+from surefoot.core import lease
+from surefoot.core.errors import LeaseLostError, StoreError
+from surefoot.core.plan import Direction
+from surefoot.core.status import Status, StepStatus
+from surefoot.store import memory, rules
+from tests.simulation import world
+from tests.simulation.schedule import broken_by
+
+#: Schedules after which a mutant counts as not caught.
+SCHEDULES = 6_000
+
+Around = Callable[[], contextlib.AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One bug: what is left out, and how it is put in."""
+
+    name: str
+    around: Around
+
+
+MUTANTS: list[Mutant] = []
+
+
+def mutant(make: Callable[[], contextlib.AbstractContextManager[Any]]) -> Around:
+    """Register a mutant under its function's name."""
+    MUTANTS.append(Mutant(make.__name__.replace("_", " "), make))
+    return make
+
+
+def decided(change: Callable[[states.Deployment, do.Action], do.Action]) -> contextlib.AbstractContextManager[Any]:
+    """Patch what is decided, from the state and from what should have been decided."""
+    right = do.decide
+    return patch.object(do, "decide", lambda s, now: change(s, right(s, now)))
+
+
+def evolved(kind: type, change: Callable[[states.Deployment, states.Deployment], states.Deployment]) -> Any:
+    """Patch what a kind of event makes of a state, from before and after."""
+    right = states._apply
+
+    def apply(s: states.Deployment, entry: ev.Entry) -> states.Deployment:
+        after = right(s, entry)
+        return change(s, after) if isinstance(entry.event, kind) else after
+
+    return patch.object(states, "_apply", apply)
+
+
+# -- the lease ---------------------------------------------------------------------------------------
+
+
+@mutant
+def holders_deadline_is_counted_from_the_reply() -> Any:
+    async def renewed(self: holding.Holding) -> bool:
+        try:
+            await self._access(self._store.renew, self.grant)
+        except LeaseLostError as error:
+            self.lose(error.message)
+            return False
+        except StoreError:
+            return False
+        if self.good:
+            self.deadline = self._timing.deadline(self._clock())
+            for listener in tuple(self._listeners):
+                listener(self.deadline)
+        return True
+
+    return patch.object(holding.Holding, "_renewed", renewed)
+
+
+@mutant
+def holder_trusts_its_lease_for_longer_than_the_ttl() -> Any:
+    return patch.object(lease, "HOLD", 1.2)
+
+
+@mutant
+def holder_never_gives_up_by_itself() -> Any:
+    return patch.object(lease.LeaseTiming, "deadline", lambda *_: float("inf"))
+
+
+@mutant
+def lease_is_renewed_after_a_freeze_without_a_check() -> Any:
+    @contextlib.contextmanager
+    def around() -> Iterator[None]:
+        async def renewed(self: holding.Holding) -> bool:
+            sent = self._clock()
+            try:
+                await self._access(self._store.renew, self.grant)
+            except (LeaseLostError, StoreError):
+                return False
+            self.deadline = self._timing.deadline(sent)
+            for listener in tuple(self._listeners):
+                listener(self.deadline)
+            return True
+
+        good = property(lambda self: not self.lost.is_set())
+        with patch.object(holding.Holding, "_renewed", renewed), patch.object(holding.Holding, "good", good):
+            yield
+
+    return around()
+
+
+@mutant
+def step_is_not_told_the_deadline() -> Any:
+    def tell(self: holding.Holding, listener: Callable[[float], None]) -> Callable[[], None]:
+        listener(float("inf"))
+        return lambda: None
+
+    return patch.object(holding.Holding, "tell", tell)
+
+
+@mutant
+def lease_is_taken_before_it_has_expired() -> Any:
+    return patch.object(lease.LeaseSeen, "expired", lambda self, now: now - self.at >= self.ttl / 2)
+
+
+@mutant
+def lease_is_observed_once_and_for_all() -> Any:
+    return patch.object(lease.LeaseSeen, "seen", lambda self, *_: self)
+
+
+@mutant
+def claim_does_not_look_whether_the_holder_lives() -> Any:
+    return patch.object(agents.Agent, "_holder_gone", lambda *_: True)
+
+
+@mutant
+def claim_does_not_compare_what_was_seen() -> Any:
+    right = memory.MemoryStore.claim
+
+    def claim(self: Any, claim: Any) -> Any:
+        return right(self, replace(claim, seen=self._lease_row("production", self._environments["production"])))
+
+    return patch.object(memory.MemoryStore, "claim", claim)
+
+
+@mutant
+def renewal_does_not_check_the_token() -> Any:
+    return patch.object(memory.MemoryStore, "renew", lambda *_: None)
+
+
+@mutant
+def agent_that_is_killed_leaves_its_steps_running() -> Any:
+    return patch.object(world.World, "orphan", lambda *_: None)
+
+
+@mutant
+def agents_presence_falls_while_its_process_is_only_cut_off() -> Any:
+    right = memory.MemoryStore._holder_gone
+
+    def gone(self: Any, row: Any) -> bool:
+        return right(self, row) or self._clock() - row.renewed_at > 1.5
+
+    return patch.object(memory.MemoryStore, "_holder_gone", gone)
+
+
+# -- the journal -------------------------------------------------------------------------------------
+
+
+def checked_without(change: Callable[[Any, Any, Any], tuple[Any, Any, Any]]) -> Any:
+    """Patch what the rules hold an append to."""
+    right = rules.check_append
+    return patch.object(rules, "check_append", lambda *given: right(*change(*given)))
+
+
+@mutant
+def append_does_not_check_the_token() -> Any:
+    def change(append: Any, head: Any, _: Any) -> tuple[Any, Any, Any]:
+        if append.grant is None:
+            return append, head, None
+        return append, replace(head, token=append.grant.token), append.grant
+
+    return checked_without(change)
+
+
+@mutant
+def append_does_not_check_what_it_follows() -> Any:
+    right = memory.MemoryStore.append
+
+    def append(self: Any, append: Any) -> Any:
+        newest = states.fold(self.journal(append.state.id))
+        return right(self, replace(append, state=newest))
+
+    return patch.object(memory.MemoryStore, "append", append)
+
+
+@mutant
+def append_is_repeated_without_its_id() -> Any:
+    right = memory.MemoryStore._append
+
+    def append(self: Any, append: Any, lease: Any) -> Any:
+        return right(self, replace(append, event_id=uuid.uuid4().hex), lease)
+
+    return patch.object(memory.MemoryStore, "_append", append)
+
+
+@mutant
+def append_whose_reply_is_lost_counts_as_made() -> Any:
+    right = worker.Worker._append
+
+    async def append(self: Any, event: ev.Event, release: bool) -> None:
+        access = self._access
+
+        async def once(call: Any, *given: Any) -> Any:
+            try:
+                return await access(call, *given)
+            except StoreError:
+                return ()
+
+        self._access = once
+        try:
+            await right(self, event, release)
+        finally:
+            self._access = access
+
+    return patch.object(worker.Worker, "_append", append)
+
+
+@mutant
+def step_is_begun_before_it_is_in_the_journal() -> Any:
+    async def step(self: Any, job: Any, action: do.RunStep) -> None:
+        run = action.run
+        until = lambda s: do.interrupts(s) is not None  # noqa: E731
+        outcome = await self._watch(self._performer.step(job, action), until=until)
+        if await self._decision(ev.StepStarted(run.name, run.direction, action.attempt)):
+            await self._fact(outcome or ev.StepInterrupted(run.name, run.direction, action.attempt, "cancelled"))
+
+    return patch.object(worker.Worker, "_step", step)
+
+
+@mutant
+def end_of_a_step_is_written_before_it_is_gone() -> Any:
+    async def ended(task: asyncio.Task[Any]) -> None:
+        task.cancel()
+
+    @contextlib.contextmanager
+    def around() -> Iterator[None]:
+        async def slow(self: Any, job: Any, body: Any, timeout: float = 1e9) -> Any:
+            try:
+                return await right(self, job, body, timeout)
+            except asyncio.CancelledError:
+                raise
+
+        right = world.SimPerformer._process
+        kill = world.Process.kill
+
+        def late(self: Any, why: str) -> None:
+            self.loop.call_later(3.0, kill, self, why)
+
+        with (
+            patch.object(worker, "_ended", ended),
+            patch.object(world.SimPerformer, "_process", slow),
+            patch.object(world.Process, "kill", late),
+        ):
+            yield
+
+    return around()
+
+
+@mutant
+def environment_moves_on_when_a_version_was_put_back() -> Any:
+    right = states.environment_after
+
+    def after(s: states.Deployment, *, current: str | None, previous: str | None) -> Any:
+        if s.status is Status.ROLLED_BACK:
+            return states.EnvironmentChange(s.version, current, None)
+        return right(s, current=current, previous=previous)
+
+    return patch.object(rules, "environment_after", after)
+
+
+@mutant
+def stranded_environment_is_not_locked() -> Any:
+    right = states.environment_after
+
+    def after(s: states.Deployment, *, current: str | None, previous: str | None) -> Any:
+        change = right(s, current=current, previous=previous)
+        return change and structs.replace(change, locked_by=None)
+
+    return patch.object(rules, "environment_after", after)
+
+
+@mutant
+def newest_deployment_comes_first() -> Any:
+    right = memory.MemoryStore.work
+
+    def work(self: Any) -> Any:
+        found = right(self)
+        queue = self._queue(self._environments["production"]) if "production" in self._environments else []
+        if found and queue and found[0].deployment == queue[0].id:
+            return [replace(found[0], deployment=queue[-1].id)]
+        return found
+
+    return patch.object(memory.MemoryStore, "work", work)
+
+
+@mutant
+def key_that_is_known_makes_another_deployment() -> Any:
+    right = memory.MemoryStore.submit
+    return patch.object(memory.MemoryStore, "submit", lambda self, asked: right(self, replace(asked, key=None)))
+
+
+# -- the fence ---------------------------------------------------------------------------------------
+
+
+@mutant
+def fence_is_not_raised_on_one_host() -> Any:
+    right = world.SimPerformer._raise_all
+
+    async def most(self: Any, token: int) -> Any:
+        hosts = self._hosts()
+        with patch.object(world.SimPerformer, "_hosts", lambda _: hosts[:-1]):
+            raised = right(self, token)
+        self.__dict__["_hosts"] = lambda: hosts[:-1]
+        try:
+            return await raised
+        finally:
+            del self.__dict__["_hosts"]
+
+    return patch.object(world.SimPerformer, "_raise_all", most)
+
+
+@mutant
+def raise_does_not_end_what_runs() -> Any:
+    right = world.Host.end_older
+
+    def end(self: Any, token: float) -> None:
+        if token == float("inf"):
+            right(self, token)
+
+    return patch.object(world.Host, "end_older", end)
+
+
+@mutant
+def host_lets_smaller_tokens_in() -> Any:
+    return patch.object(world.Host, "admit", lambda *_: None)
+
+
+@mutant
+def takeover_does_not_raise_the_fence() -> Any:
+    def change(s: states.Deployment, action: do.Action) -> do.Action:
+        return structs_replace(action, raises_fence=False) if isinstance(action, do.RunStep) else action
+
+    return decided(change)
+
+
+@mutant
+def host_that_could_not_be_raised_is_skipped() -> Any:
+    right = world.SimPerformer._raise_all
+
+    async def all_is_well(self: Any, token: int) -> Any:
+        await right(self, token)
+        return ev.FenceRaised(tuple(self.world.hosts))
+
+    return patch.object(world.SimPerformer, "_raise_all", all_is_well)
+
+
+def structs_replace(action: do.RunStep, **changes: Any) -> do.RunStep:
+    """Return a changed action."""
+    return replace(action, **changes)
+
+
+# -- decisions ---------------------------------------------------------------------------------------
+
+
+@mutant
+def undo_goes_forward() -> Any:
+    def change(_: states.Deployment, after: states.Deployment) -> states.Deployment:
+        forward = after.runs(Direction.FORWARD)
+        return structs.replace(after, steps=forward + after.runs(Direction.UNDO)[::-1])
+
+    return evolved(ev.UndoStarted, change)
+
+
+@mutant
+def undo_leaves_out_the_step_that_failed() -> Any:
+    def change(_: states.Deployment, after: states.Deployment) -> states.Deployment:
+        done = {run.name for run in after.runs(Direction.FORWARD) if run.status is StepStatus.SUCCEEDED}
+        undo = tuple(run for run in after.runs(Direction.UNDO) if run.name in done)
+        return structs.replace(after, steps=after.runs(Direction.FORWARD) + undo)
+
+    return evolved(ev.UndoStarted, change)
+
+
+@mutant
+def undo_is_of_the_last_step_alone() -> Any:
+    def change(_: states.Deployment, after: states.Deployment) -> states.Deployment:
+        return structs.replace(after, steps=after.runs(Direction.FORWARD) + after.runs(Direction.UNDO)[:1])
+
+    return evolved(ev.UndoStarted, change)
+
+
+def skipping(kind: type, direction: Direction) -> Any:
+    """Patch a check out of one direction: it passes unseen."""
+
+    def change(s: states.Deployment, action: do.Action) -> do.Action:
+        if not isinstance(action, kind) or s.direction is not direction:
+            return action
+        if isinstance(action, do.CheckHealth):
+            return do.Write(ev.HealthPassed(direction))
+        return do.Write(ev.VersionsRecorded(direction, None))
+
+    return decided(change)
+
+
+@mutant
+def success_without_health_checks() -> Any:
+    return skipping(do.CheckHealth, Direction.FORWARD)
+
+
+@mutant
+def undo_without_checks() -> Any:
+    @contextlib.contextmanager
+    def around() -> Iterator[None]:
+        with skipping(do.CheckHealth, Direction.UNDO), skipping(do.RecordVersion, Direction.UNDO):
+            yield
+
+    return around()
+
+
+@mutant
+def what_could_not_be_put_back_is_called_rolled_back() -> Any:
+    def change(s: states.Deployment, action: do.Action) -> do.Action:
+        match action:
+            case do.Write(ev.Finished(status=Status.STRANDED, reason=why)):
+                return do.Write(ev.Finished(Status.ROLLED_BACK, why))
+            case _:
+                return action
+
+    return decided(change)
+
+
+@mutant
+def failure_in_mid_way_is_called_failed_without_an_undo() -> Any:
+    def change(s: states.Deployment, action: do.Action) -> do.Action:
+        match action:
+            case do.Write(ev.UndoStarted(cause=cause)):
+                return do.Write(ev.Finished(Status.FAILED, cause))
+            case _:
+                return action
+
+    return decided(change)
+
+
+@mutant
+def failed_preflight_is_ignored() -> Any:
+    def change(s: states.Deployment, action: do.Action) -> do.Action:
+        match action:
+            case do.Write(ev.Finished(status=Status.FAILED)) if s.cause is not None:
+                return do.decide(structs.replace(s, cause=None, preflight_passed=True), s.last_at)
+            case _:
+                return action
+
+    return decided(change)
+
+
+@mutant
+def cancel_is_lost_in_a_takeover() -> Any:
+    def change(s: states.Deployment, after: states.Deployment) -> states.Deployment:
+        return structs.replace(after, cancel=None) if s.grants else after
+
+    return evolved(ev.LeaseGranted, change)
+
+
+@mutant
+def cancel_counts_between_steps_only_when_it_came_there() -> Any:
+    def change(s: states.Deployment, after: states.Deployment) -> states.Deployment:
+        return s if s.running_step is not None else after
+
+    return evolved(ev.CancelRequested, change)
+
+
+@mutant
+def agents_that_are_lost_are_not_counted() -> Any:
+    return evolved(ev.LeaseGranted, lambda s, after: structs.replace(after, losses=s.losses))
+
+
+@mutant
+def failures_are_not_counted() -> Any:
+    def change(_: states.Deployment, after: states.Deployment) -> states.Deployment:
+        return structs.replace(after, steps=tuple(structs.replace(run, failures=0) for run in after.steps))
+
+    return evolved(ev.StepFailed, change)
+
+
+@mutant
+def delay_believes_a_clock_that_jumped() -> Any:
+    return patch.object(do, "_left", lambda since, delay, now: max(0.0, delay - (now - since)))
+
+
+@mutant
+def resolution_is_believed_unchecked() -> Any:
+    def change(s: states.Deployment, action: do.Action) -> do.Action:
+        return do.Write(ev.Resolved(s.previous_version)) if isinstance(action, do.Resolve) else action
+
+    return decided(change)
+
+
+@mutant
+def step_in_flight_counts_as_done_after_a_takeover() -> Any:
+    def change(s: states.Deployment, after: states.Deployment) -> states.Deployment:
+        steps = tuple(
+            structs.replace(run, status=StepStatus.SUCCEEDED) if run.status is StepStatus.INTERRUPTED else run
+            for run in after.steps
+        )
+        return structs.replace(after, steps=steps)
+
+    return evolved(ev.LeaseGranted, change)
+
+
+@mutant
+def health_is_not_asked_again_after_a_change() -> Any:
+    @contextlib.contextmanager
+    def around() -> Iterator[None]:
+        keep = lambda s, after: structs.replace(after, healthy=s.healthy)  # noqa: E731
+        well = lambda _, after: structs.replace(after, healthy=True)  # noqa: E731
+        with evolved(ev.StepStarted, keep), evolved(ev.UndoStarted, well):
+            yield
+
+    return around()
+
+
+# -- running them ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of a mutant."""
+
+    name: str
+    promise: str | None
+    schedules: int
+
+
+def attack(number: int, schedules: int = SCHEDULES) -> Verdict:
+    """Play schedules with a mutant until one breaks a promise."""
+    found = MUTANTS[number]
+    for seed in range(1, schedules + 1):
+        if (promise := broken_by(seed, found.around)) is not None:
+            return Verdict(found.name, promise, seed)
+    return Verdict(found.name, None, schedules)
+
+
+def main() -> int:
+    """Attack with all mutants; 0 if all are caught, and nothing is found without one."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--schedules", type=int, default=SCHEDULES, help="how many before a mutant has got away")
+    parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count())
+    parser.add_argument("names", nargs="*", help="mutants whose name begins so; all if none is given")
+    chosen = parser.parse_args()
+    numbers = [
+        number
+        for number, found in enumerate(MUTANTS)
+        if not chosen.names or any(found.name.startswith(name) for name in chosen.names)
+    ]
+    escaped = 0
+    with multiprocessing.Pool(chosen.jobs) as pool:
+        tasks = [pool.apply_async(attack, (number, chosen.schedules)) for number in numbers]
+        for task in tasks:
+            verdict = task.get()
+            escaped += verdict.promise is None
+            how = f"caught after {verdict.schedules:5}" if verdict.promise else f"NOT caught in {verdict.schedules:5}"
+            print(f"{verdict.name:60} {how}  {(verdict.promise or '')[:100]}", flush=True)
+    print(f"{len(numbers) - escaped} of {len(numbers)} mutants caught")
+    return 1 if escaped else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
