@@ -331,7 +331,7 @@ class Schedule:
         asked: tuple[ev.Event, ...] = (ev.CancelRequested("sim"),)
         if state.status is Status.QUEUED and state.token == 0:
             after = fold([ev.Entry(state.seq + 1, state.last_at, asked[0])], state)
-            action = decide(after, state.last_at)
+            action = decide(after, after.elapsed)
             asked = (*asked, action.event) if isinstance(action, Write) else asked
         with contextlib.suppress(ConflictError, NotAllowedError):
             self.store.append(Append(state, asked, f"cancel-{deployment}-{self.loop.time()}"))

@@ -221,13 +221,13 @@ class SimPerformer:
         return ev.PreflightPassed()
 
     async def raise_fence(self, job: Job) -> ev.FenceRaised | ev.FenceFailed:
-        return await self._process(job, self._raise_all(job.token))
+        return await self._process(job, self._raise_all(job.fence))
 
     async def step(self, job: Job, action: RunStep) -> ev.StepSucceeded | ev.StepFailed | ev.FenceFailed:
         run = action.run
         key = (run.name, run.direction, action.attempt)
         if action.raises_fence:
-            raised = await self._process(job, self._raise_all(job.token))
+            raised = await self._process(job, self._raise_all(job.fence))
             if not isinstance(raised, ev.FenceRaised):
                 return raised
             await job.fence_raised(raised)
@@ -271,9 +271,7 @@ class SimPerformer:
         pass
 
     async def _process(self, job: Job, body: Any, timeout: float = math.inf) -> Any:
-        process = Process(
-            self.world.loop, self.group, self.clock, body, job.holding.deadline, self.clock() + timeout
-        )
+        process = Process(self.world.loop, self.group, self.clock, body, job.holding.deadline, self.clock() + timeout)
         self.world.processes.setdefault(self.group, []).append(process)
         silence = job.holding.tell(process.extend)
         try:
@@ -313,9 +311,7 @@ class SimPerformer:
         rng, state, world = self.world.loop.random, job.state, self.world
         run, forward = action.run, action.run.direction is Direction.FORWARD
         number = int(run.name.removeprefix("step-"))
-        touch = Touch(
-            state.id, job.token, number, run.direction, state.version if forward else state.previous_version
-        )
+        touch = Touch(state.id, job.fence, number, run.direction, state.version if forward else state.previous_version)
         for host in self._hosts():
             await asyncio.sleep(self._while())
             if not self._reaches(host):

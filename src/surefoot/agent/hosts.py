@@ -246,7 +246,7 @@ class Hosts:
 
     def _fence(self, job: Job) -> Fence:
         plan = job.state.plan
-        return Fence(fence_name(self._store, plan.project, plan.environment), job.token, plan.fence_path or "")
+        return Fence(fence_name(self._store, plan.project, plan.environment), job.fence, plan.fence_path or "")
 
     async def _ansible(
         self,

@@ -39,6 +39,11 @@ class Job:
         """The token it is done with."""
         return self.holding.grant.token
 
+    @property
+    def fence(self) -> int:
+        """What hosts are asked to let it in by; see `Deployment.fence`."""
+        return self.state.fence
+
 
 class Performer(Protocol):
     """See the module's docstring."""

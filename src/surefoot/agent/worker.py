@@ -149,8 +149,8 @@ class Worker:
     # -- the journal ---------------------------------------------------------------------------------
 
     def _now(self) -> float:
-        """Return the store's clock as of the last entry, moved on by our own monotonic clock: no wall clock decides."""
-        return self.state.last_at + asyncio.get_running_loop().time() - self._read_at
+        """Return what has elapsed as of the last entry, moved on by our own monotonic clock: no wall clock decides."""
+        return self.state.elapsed + asyncio.get_running_loop().time() - self._read_at
 
     def _absorb(self, entries: list[ev.Entry] | tuple[ev.Entry, ...]) -> None:
         for entry in entries:

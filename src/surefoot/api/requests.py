@@ -84,7 +84,7 @@ def cancel(store: Store, deployment: str, *, by: str, reason: str = "") -> Deplo
         if state.grants:
             return (asked,)
         after = evolve(state, ev.Entry(seq=state.seq + 1, at=state.last_at, event=asked))
-        action = decide(after, after.last_at)
+        action = decide(after, after.elapsed)
         return (asked, action.event) if isinstance(action, Write) else (asked,)
 
     return _request(store, deployment, events)

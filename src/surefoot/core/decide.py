@@ -86,7 +86,9 @@ Action = Rest | Write | Wait | Preflight | RaiseFence | RunStep | CheckHealth | 
 
 
 def decide(s: Deployment, now: float) -> Action:
-    """Return the next action. `now` is the store's clock, used for nothing but the delay before a retry."""
+    """Return the next action. `now` is `elapsed` as it has moved on since; it counts for the delay before a retry
+    alone.
+    """
     match s.status:
         case Status.STRANDED:
             return Resolve(s.resolve) if s.resolve is not None else Rest()
@@ -140,7 +142,7 @@ def _back(s: Deployment, now: float) -> Action:
         if run.status is not StepStatus.SUCCEEDED:
             return _step(s, run, now)
     if s.plan.health and s.previous_version is not None and s.healthy is None:
-        return CheckHealth()
+        return _fenced(s, now) or CheckHealth()
     if s.healthy is False:
         return _strand(s, _outcome(s))
     if s.plan.records and s.recorded is None:
@@ -156,31 +158,29 @@ def _step(s: Deployment, run: StepRun, now: float) -> Action:
     """Run the step, wait for its next attempt, or give up on it."""
     retry = s.plan.step(run.name).retry
     if run.status is StepStatus.FAILED:
-        assert run.failure is not None and run.finished_at is not None
+        assert run.failure is not None
         if run.failures >= retry.attempts:
             return _give_up(s, run.failure)
-        if (left := _left(run.finished_at, retry.delay, now)) > 0:
+        if (left := _left(run.ended, retry.delay, now)) > 0:
             return Wait(left)
     raises = isinstance(s.work(run), Playbook)
     return _fenced(s, now, by_step=raises) or RunStep(
         run=run,
         attempt=run.attempt + 1,
         retry=retry,
-        raises_fence=raises and s.fenced_token != s.token,
+        raises_fence=raises and not s.behind_fence,
     )
 
 
 def _fenced(s: Deployment, now: float, *, by_step: bool = False) -> Action | None:
-    """Return what is to be done before hosts may be touched with this token; None if nothing is (or the step does
-    it).
-    """
-    if s.plan.inventory is None or s.fenced_token == s.token:
+    """Return what is to be done before hosts may be touched or judged; None if nothing is (or the step does it)."""
+    if s.behind_fence:
         return None
     if s.fence_failures:
-        assert s.outcome is not None and s.fence_failed_at is not None
+        assert s.outcome is not None
         if s.fence_failures >= s.plan.retry.attempts:
             return _give_up(s, s.outcome)
-        if (left := _left(s.fence_failed_at, s.plan.retry.delay, now)) > 0:
+        if (left := _left(s.fence_failed, s.plan.retry.delay, now)) > 0:
             return Wait(left)
     return None if by_step else RaiseFence()
 

@@ -17,8 +17,11 @@ from msgspec.structs import replace
 
 from surefoot.core import events as ev
 from surefoot.core.errors import Failure
-from surefoot.core.plan import Direction, OnCancel, Plan, Work
+from surefoot.core.plan import Direction, OnCancel, Plan, Playbook, Work
 from surefoot.core.status import Status, StepStatus
+
+#: Fences that one token has room for: more than a deployment has attempts.
+FENCES = 1_000_000
 
 
 class StepRun(msgspec.Struct, frozen=True):
@@ -34,6 +37,7 @@ class StepRun(msgspec.Struct, frozen=True):
     token: int | None = None
     started_at: float | None = None
     finished_at: float | None = None
+    ended: float = 0.0  #: the same in `Deployment.elapsed`
     failure: Failure | None = None
 
 
@@ -64,9 +68,12 @@ class Deployment(msgspec.Struct, frozen=True):
     grants: int = 0
     losses: int = 0  #: takeovers from a lost agent in this direction; the ones that were handed over don't count
     preflight_passed: bool = False
-    fenced_token: int = 0  #: the token that every host was raised to
+    #: What the hosts' fence is to be raised to: greater with each token, and, under one token, with each attempt of
+    #: which something may still run on a host (its controller ends with the attempt, a task over there may not).
+    fence: int = 0
+    fenced: int = 0  #: what it was raised to on every host
     fence_failures: int = 0
-    fence_failed_at: float | None = None
+    fence_failed: float = 0.0  #: when that was last, in `elapsed`
     steps: tuple[StepRun, ...] = ()  #: forward steps of the plan, then the undo's in their order once it began
     healthy: bool | None = None  #: of the present direction
     recorded: bool | None = None  #: of the present direction
@@ -77,6 +84,8 @@ class Deployment(msgspec.Struct, frozen=True):
     resolve_refused: Failure | None = None
     resolved: ev.Resolved | None = None
     last_at: float = 0.0
+    #: Seconds that have passed, as far as entries tell; a clock that is set back does not take any of them away.
+    elapsed: float = 0.0
 
     @property
     def takeovers(self) -> int:
@@ -92,6 +101,11 @@ class Deployment(msgspec.Struct, frozen=True):
     def touched(self) -> bool:
         """Whether any step may have changed anything."""
         return any(run.touched for run in self.steps)
+
+    @property
+    def behind_fence(self) -> bool:
+        """Whether nothing of what went before can change a host any more."""
+        return self.plan.inventory is None or self.fenced == self.fence
 
     @property
     def stops_for_cancel(self) -> bool:
@@ -157,7 +171,8 @@ def fold(entries: Iterable[ev.Entry], state: Deployment | None = None) -> Deploy
 def evolve(state: Deployment, entry: ev.Entry) -> Deployment:
     """Return the state after one more entry; `AssertionError` if it can't follow."""
     assert entry.seq == state.seq + 1, f"{state.id}: entry {entry.seq} after {state.seq}"
-    after = replace(_apply(state, entry), seq=entry.seq, last_at=entry.at)
+    elapsed = state.elapsed + max(0.0, entry.at - state.last_at)
+    after = replace(_apply(replace(state, elapsed=elapsed), entry), seq=entry.seq, last_at=entry.at)
     assert not state.status.terminal or after.status is state.status, f"{state.id}: {state.status} is an end"
     assert after.token >= state.token, f"{state.id}: token went back"
     assert sum(run.status is StepStatus.RUNNING for run in after.steps) <= 1, f"{state.id}: two steps run"
@@ -177,7 +192,7 @@ def _apply(s: Deployment, entry: ev.Entry) -> Deployment:
         case ev.PreflightFailed(failure=failure):
             return replace(s, cause=failure)
         case ev.FenceRaised():
-            return replace(s, fenced_token=s.token, fence_failures=0, fence_failed_at=None)
+            return replace(s, fenced=s.fence, fence_failures=0)
         case ev.FenceFailed(failure=failure):
             return _fence_failed(s, failure, entry.at)
         case ev.StepStarted() as e:
@@ -229,11 +244,11 @@ def _granted(s: Deployment, e: ev.LeaseGranted, at: float) -> Deployment:
         started_at=at if first else s.started_at,
         agent=e.agent,
         token=e.token,
+        fence=e.token * FENCES,
         held=True,
         grants=s.grants + 1,
         losses=s.losses + (1 if s.held else 0),
         fence_failures=0,
-        fence_failed_at=None,
     )
 
 
@@ -284,12 +299,14 @@ def _ended(
 ) -> Deployment:
     run = _find(s, e.step, e.direction)
     assert run.status is StepStatus.RUNNING and run.attempt == e.attempt, f"{s.id}: {e.step} ended without a start"
+    leaves = status is not StepStatus.SUCCEEDED and isinstance(s.work(run), Playbook)
     return _with(
-        s,
+        replace(s, fence=s.fence + leaves),
         replace(
             run,
             status=status,
             finished_at=at,
+            ended=s.elapsed,
             failure=failure,
             failures=run.failures + (status is StepStatus.FAILED),
         ),
@@ -297,7 +314,7 @@ def _ended(
 
 
 def _fence_failed(s: Deployment, failure: Failure, at: float) -> Deployment:
-    s = replace(s, fence_failures=s.fence_failures + 1, fence_failed_at=at, outcome=failure)
+    s = replace(s, fence_failures=s.fence_failures + 1, fence_failed=s.elapsed, outcome=failure)
     run = s.running_step
     if run is None:
         return s
@@ -332,9 +349,9 @@ def _undo(s: Deployment, cause: Failure) -> Deployment:
         outcome=None,
         healthy=None,
         recorded=None,
+        fence=s.fence + 1,
         losses=0,
         fence_failures=0,
-        fence_failed_at=None,
     )
 
 

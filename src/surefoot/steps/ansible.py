@@ -86,6 +86,7 @@ class AnsibleRun:
             "SUREFOOT_PLAYBOOK": str(HOSTS_PLAYBOOK),
             "SUREFOOT_FENCE_SCRIPT": str(SCRIPT),
             "SUREFOOT_FENCE_NAME": self.fence.name,
+            "SUREFOOT_FENCE_TOKEN": str(self.fence.token),
             "SUREFOOT_FENCE_FOLDER": self.fence.folder,
             "SUREFOOT_ON_HOSTS": self.on_hosts,
         }

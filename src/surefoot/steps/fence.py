@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
+from surefoot.core.deployment import FENCES
 from surefoot.core.errors import Code, Failure
 
 SCRIPT = Path(__file__).with_name("fence.sh")
@@ -29,11 +30,12 @@ _KINDS = {
     "folder": (Code.FENCE_FOLDER, _OWN, r"(?P<folder>.*) can't be made or written by (?P<user>.*)"),
     "lock": (Code.FENCE_FOLDER, "on the host: stat -f {folder}; a file system without locks (some kinds of NFS) can't"
              " hold a fence: set fence: {{path: …}}", r"(?P<folder>.*) can't be locked"),
-    "damaged": (Code.FENCE_FOLDER, "on the host, look at them, and write the greatest token that the host ran into"
-                " token: head {folder}/token {folder}/raising", r"(?P<folder>.*)/token or raising"),
+    "damaged": (Code.FENCE_FOLDER, "on the host, look at them, and write a million times the deployment's token"
+                " into token: head {folder}/token {folder}/raising", r"(?P<folder>.*)/token or raising"),
     "missing": (Code.FENCE_FOLDER, "on the host: apt-get install {program}, or its package (flock is in util-linux)",
                 r"(?P<program>\S+)"),
 }  # fmt: skip
+_NUMBER = re.compile(r"(?<=token )\d+|(?<=behind )\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,13 @@ def refusal(output: str, host: str | None) -> Failure | None:
         return None
     kind, text = match.groups()
     code, hint, words = _KINDS.get(kind, _KINDS["folder"])
+    text = _NUMBER.sub(_shown, text)
     named = re.match(words, text) or re.search(words, text)
     hint = hint.format(**named.groupdict()) if named else ""
     return Failure(code, f"{host or 'host'}: {text}", hint=hint, host=host)
+
+
+def _shown(number: re.Match[str]) -> str:
+    """Return a fence's number as people know it: the token, and which of its fences where it has had several."""
+    token, more = divmod(int(number.group()), FENCES)
+    return f"{token}.{more}" if token and more else str(token or more)

@@ -70,7 +70,7 @@ class Settings:
         self.progress = int(env.get("SUREFOOT_PROGRESS_FD", "-1"))
         self.name = env.get("SUREFOOT_FENCE_NAME", "")
         self.folder = env.get("SUREFOOT_FENCE_FOLDER", "")
-        self.token = env.get("SUREFOOT_TOKEN", "")
+        self.token = env.get("SUREFOOT_FENCE_TOKEN", "")
         self.internal = env.get("SUREFOOT_PLAYBOOK", "")
         self.own = False  #: our own playbook is running
         if self.name:
