@@ -12,12 +12,16 @@ import re
 import sqlite3
 import subprocess
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+
+from msgspec import structs
 
 from surefoot.core import events as ev
 from surefoot.core.lease import Role
 from surefoot.core.plan import Direction
 from surefoot.core.status import Status
+from surefoot.core.targets import Moment, Webhook
 from surefoot.store import migrations, open_store
 from surefoot.store.protocol import AgentReport, LogLine, Store
 from tests.store import journal as j
@@ -30,7 +34,10 @@ def fill(store: Store) -> None:
     """Make something of everything: ended, stranded, running, queued; agents, a log, a bundle."""
     j.deployed(store, "1.0")
     j.deployed(store, "2.0")
-    j.deployed(store, "1.0", "stage", Status.STRANDED)
+    hook = Webhook("hook", "https://example.invalid", on=(Moment.STRANDED,))
+    told = j.submission("1.0", "stage")
+    staged, _ = store.submit(replace(told, plan=structs.replace(told.plan, targets=(hook,))))
+    j.finish(store, staged, j.claim(store, staged), Status.STRANDED)
     running = j.submit(store, "3.0")
     store.submit(j.submission("4.0", key="build-4"))
     store.report(AgentReport("a", Role.PRIMARY, "a-1", running=running))

@@ -28,7 +28,8 @@ from surefoot.core.errors import (
 from surefoot.core.lease import AgentStatus, Role
 from surefoot.core.plan import Direction
 from surefoot.core.status import Status
-from surefoot.store.protocol import AgentReport, Append, EnvironmentRow, Grant, LogLine, Store
+from surefoot.core.targets import Moment, Webhook
+from surefoot.store.protocol import AgentReport, Append, EnvironmentRow, Grant, LogLine, Store, Submission
 from tests.store import journal as j
 
 STARTED = ev.StepStarted("only", Direction.FORWARD, 1)
@@ -681,3 +682,95 @@ def test_a_failure_is_kept_with_its_reason(store: Store) -> None:
     failure = Failure(Code.PREFLIGHT_FAILED, "no image", hint="push it", agent="a")
     j.append(store, deployment, grant, ev.PreflightFailed(failure), ev.Finished(Status.FAILED, failure), release=True)
     assert store.summary(deployment).reason == failure
+
+
+# -- the outbox --------------------------------------------------------------------------------------------------
+
+TOLD = Webhook("hook", "https://example.invalid", on=(Moment.ACCEPTED, Moment.ROLLED_BACK, Moment.RESOLVED))
+
+
+def told_submission(version: str = "1.0") -> Submission:
+    plain = j.submission(version)
+    return replace(plain, plan=structs.replace(plain.plan, targets=(TOLD,)))
+
+
+def rolled_back(store: Store) -> tuple[str, int]:
+    """A deployment whose end is to be told, with its acceptance told already; and the seq of its end."""
+    deployment, _ = store.submit(told_submission())
+    j.append(store, deployment, None, ev.Delivered("hook", 1, "sent"))
+    grant = j.claim(store, deployment)
+    return deployment, j.finish(store, deployment, grant, Status.ROLLED_BACK).seq
+
+
+def test_an_end_that_is_to_be_told_is_in_the_outbox_as_soon_as_it_is_in_the_journal(store: Store) -> None:
+    deployment, end = rolled_back(store)
+    (delivery,) = store.deliveries()
+    assert (delivery.deployment, delivery.of, delivery.target, delivery.tries) == (deployment, end, "hook", 0)
+    assert delivery.due_in <= 0
+
+
+def test_nothing_is_in_the_outbox_of_a_deployment_that_nobody_wants_to_hear_of(store: Store) -> None:
+    j.deployed(store, "1.0", status=Status.ROLLED_BACK)
+    assert store.deliveries(within=1e6) == []
+
+
+def test_what_was_told_is_in_the_journal_and_out_of_the_outbox(store: Store) -> None:
+    deployment, end = rolled_back(store)
+    before = store.summary(deployment)
+    state = j.append(store, deployment, None, ev.Delivered("hook", end, "sent", by="a"))
+    assert store.deliveries(within=1e6) == []
+    assert state.deliveries[-1].of == end
+    after = store.summary(deployment)
+    assert (after.status, after.reason, after.finished_at) == (before.status, before.reason, before.finished_at)
+
+
+def test_a_try_that_failed_stays_in_the_outbox_until_it_is_given_up(store: Store) -> None:
+    deployment, end = rolled_back(store)
+    failure = Failure(Code.DELIVERY_FAILED, "no answer")
+    j.append(store, deployment, None, ev.DeliveryFailed("hook", end, failure))
+    assert len(store.deliveries()) == 1
+    j.append(store, deployment, None, ev.DeliveryFailed("hook", end, failure, tries=9, given_up=True))
+    assert store.deliveries(within=1e6) == []
+
+
+def test_of_many_who_try_a_delivery_at_once_one_gets_it(opened: Callable[[], Store]) -> None:
+    stores = [opened() for _ in range(6)]
+    rolled_back(stores[0])
+    (delivery,) = stores[0].deliveries()
+    with ThreadPoolExecutor(len(stores)) as pool:
+        taken = list(pool.map(lambda store: store.take_delivery(delivery, 60.0), stores))
+    assert sum(taken) == 1
+    assert stores[0].deliveries() == []
+
+
+def test_a_delivery_whose_agent_died_is_due_again_after_a_while(store: Store) -> None:
+    rolled_back(store)
+    (delivery,) = store.deliveries()
+    assert store.take_delivery(delivery, 0.05)
+    deadline = time.monotonic() + 10
+    while not (again := store.deliveries()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert again[0].tries == 1
+    assert store.take_delivery(again[0], 60.0)
+
+
+def test_a_postponed_delivery_waits(store: Store) -> None:
+    rolled_back(store)
+    (delivery,) = store.deliveries()
+    assert store.take_delivery(delivery, 60.0)
+    store.postpone_delivery(delivery, 30.0)
+    assert store.deliveries() == []
+    (waiting,) = store.deliveries(within=40.0)
+    assert 0 < waiting.due_in <= 30.0
+    store.postpone_delivery(delivery, 0.0)
+    assert len(store.deliveries()) == 1
+
+
+def test_a_story_is_told_in_its_order(store: Store) -> None:
+    deployment, _ = store.submit(told_submission())
+    grant = j.claim(store, deployment)
+    end = j.finish(store, deployment, grant, Status.ROLLED_BACK).seq
+    assert [delivery.of for delivery in store.deliveries()] == [1]
+    j.append(store, deployment, None, ev.Delivered("hook", 1, "sent"))
+    assert [delivery.of for delivery in store.deliveries()] == [end]

@@ -46,6 +46,8 @@ PARAMETERS: dict[str, Any] = {
     "token": 1,
     "renewals": 1,
     "lock_key": 1,
+    "of": 1,
+    "tries": 0,
     **dict.fromkeys(("number", "wants_agent", "seq", "draining", "replace", "preference", "running", "stopping"), 1),
     **dict.fromkeys(("requested_at", "finished_at", "ttl", "at"), 1.0),
 }

@@ -13,7 +13,6 @@ import pytest
 
 from surefoot.api.follow import Update
 from surefoot.cli.console import Console
-from surefoot.cli.sentences import sentence
 from surefoot.cli.settings import Settings
 from surefoot.cli.views.base import view_for
 from surefoot.cli.views.github import GitHubView, escaped, escaped_property
@@ -23,6 +22,7 @@ from surefoot.core import events as ev
 from surefoot.core.deployment import fold
 from surefoot.core.errors import Code, Failure
 from surefoot.core.plan import Command, Direction, Plan, Step
+from surefoot.core.sentences import sentence
 from surefoot.core.status import Status
 from surefoot.store.protocol import LogLine
 

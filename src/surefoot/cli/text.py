@@ -10,6 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from surefoot.core.wording import duration
+
+__all__ = ["ago", "clean", "clean_lines", "did_you_mean", "duration", "table"]
+
 #: Colours and cursor movements as programs print them: taken out whole, since they mean nothing to a reader.
 _SEQUENCES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 #: What is left of control characters, and characters that turn the direction of writing or show nothing.
@@ -37,18 +41,6 @@ def ago(at: float | None, now: float) -> str:
         if passed >= seconds:
             return f"{int(passed // seconds)} {unit} ago"
     return f"{int(passed)} s ago"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as one says it: `0.4 s`, `12 s`, `3 min 20 s`, `1 h 5 min`."""
-    if seconds < 10:
-        return f"{max(seconds, 0):.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
-    return f"{whole // 3600} h {whole % 3600 // 60} min" if whole % 3600 // 60 else f"{whole // 3600} h"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

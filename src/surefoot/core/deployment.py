@@ -57,6 +57,7 @@ class Deployment(msgspec.Struct, frozen=True):
     key: str | None = None
     commit: str | None = None
     rollback: bool = False
+    origin: ev.Origin | None = None
     status: Status = Status.QUEUED
     direction: Direction = Direction.FORWARD
     previous_version: str | None = None
@@ -83,6 +84,7 @@ class Deployment(msgspec.Struct, frozen=True):
     resolve: ev.ResolveRequested | None = None  #: the request that is not answered yet
     resolve_refused: Failure | None = None
     resolved: ev.Resolved | None = None
+    deliveries: tuple[ev.Delivered, ...] = ()  #: who was told of what
     last_at: float = 0.0
     #: Seconds that have passed, as far as entries tell; a clock that is set back does not take any of them away.
     elapsed: float = 0.0
@@ -155,6 +157,7 @@ def accept(entry: ev.Entry) -> Deployment:
         key=accepted.key,
         commit=accepted.commit,
         rollback=accepted.rollback,
+        origin=accepted.origin,
         steps=tuple(StepRun(step.name, Direction.FORWARD) for step in accepted.plan.steps),
         last_at=entry.at,
     )
@@ -230,6 +233,10 @@ def _apply(s: Deployment, entry: ev.Entry) -> Deployment:
         case ev.Resolved() as e:
             assert s.status is Status.STRANDED and s.resolved is None
             return replace(s, resolve=None, resolve_refused=None, resolved=e, held=False)
+        case ev.Delivered() as e:
+            return replace(s, deliveries=(*s.deliveries, e))
+        case ev.DeliveryFailed():
+            return s
         case _:
             assert_never(entry.event)
 

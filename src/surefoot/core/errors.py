@@ -80,6 +80,9 @@ class Code(StrEnum):
     CANCELLED = "SF-CANCELLED"
     TAKEN_OVER_TOO_OFTEN = "SF-TAKEN-OVER-TOO-OFTEN"
     UNDO_FAILED = "SF-UNDO-FAILED"
+    DELIVERY_FAILED = "SF-DELIVERY-FAILED"
+    DELIVERY_REFUSED = "SF-DELIVERY-REFUSED"
+    EXTRA_MISSING = "SF-EXTRA-MISSING"
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -2,7 +2,8 @@
 """What happened to a deployment: a closed sum of frozen events, and their one JSON form.
 
 Requests (`Accepted`, `CancelRequested`, `ResolveRequested`) may be appended by anyone; all other events only by
-the holder of the environment's lease, with its token. Events are never changed: a field that is added needs a
+the holder of the environment's lease, with its token, but for what was told to others (`Delivered`, `DeliveryFailed`),
+which anyone may note at any time and which changes nothing of the deployment. Events are never changed: a field that is added needs a
 default, so that the journals of older versions still decode; a meaning that changes needs a new event.
 """
 
@@ -13,6 +14,25 @@ import msgspec
 from surefoot.core.errors import Failure
 from surefoot.core.plan import Direction, Plan
 from surefoot.core.status import Status
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One commit that a deployment brings to its environment."""
+
+    commit: str
+    author: str
+    subject: str
+
+
+class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a deployment was asked for: the CI's run, as its environment names it."""
+
+    run_url: str = ""
+    repository: str = ""
+    ref: str = ""
+    claims: dict[str, str] = {}  #: of the run's OIDC token, where the CI gives one; named, not verified here
+    since: str | None = None  #: the commit that the environment ran when this was asked for
+    changes: tuple[Change, ...] = ()  #: what came after it, newest first; the newest ones of many
 
 
 class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
@@ -29,6 +49,7 @@ class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
     key: str | None = None
     commit: str | None = None
     rollback: bool = False
+    origin: Origin | None = None
 
 
 class LeaseGranted(msgspec.Struct, frozen=True, tag="lease_granted"):
@@ -179,6 +200,29 @@ class Resolved(msgspec.Struct, frozen=True, tag="resolved"):
     unchecked: bool = False
 
 
+class Delivered(msgspec.Struct, frozen=True, tag="delivered"):
+    """Somebody was told of what entry `of` says."""
+
+    target: str
+    of: int
+    what: str  #: such as `issue opened`
+    where: str = ""  #: an address that people can open; never one that holds a secret
+    reference: str = ""  #: what the target calls it
+    tries: int = 1
+    by: str = ""  #: the agent that delivered
+
+
+class DeliveryFailed(msgspec.Struct, frozen=True, tag="delivery_failed"):
+    """Telling somebody failed: for the first time, or for good. It is no failure of the deployment."""
+
+    target: str
+    of: int
+    failure: Failure
+    tries: int = 1
+    given_up: bool = False
+    by: str = ""
+
+
 Request = Accepted | CancelRequested | ResolveRequested
 Event = (
     Accepted
@@ -202,6 +246,8 @@ Event = (
     | ResolveRequested
     | ResolveRefused
     | Resolved
+    | Delivered
+    | DeliveryFailed
 )
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from surefoot.core.targets import Target
+
 
 class Direction(StrEnum):
     """Which way a step runs: towards the new version, or back."""
@@ -93,6 +95,7 @@ class Plan(msgspec.Struct, frozen=True):
     takeover_limit: int = 5
     secrets: tuple[str, ...] = ()
     fence_path: str | None = None
+    targets: tuple[Target, ...] = ()  #: who is told of what happens
 
     def step(self, name: str) -> Step:
         """Return the step of that name; names are unique in a plan."""

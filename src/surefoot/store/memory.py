@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from surefoot.core import outbox
 from surefoot.core.deployment import Summary, summarise
 from surefoot.core.errors import Code, ConflictError, NotFoundError
 from surefoot.core.events import Entry
@@ -27,6 +28,7 @@ from surefoot.store.protocol import (
     AgentRow,
     Append,
     Claim,
+    Delivery,
     EnvironmentRow,
     Grant,
     LeaseRow,
@@ -72,6 +74,12 @@ class _Agent:
     draining: bool = False
 
 
+@dataclass(slots=True)
+class _Letter:
+    due_at: float
+    tries: int = 0
+
+
 class MemoryStore:
     """See the module's docstring."""
 
@@ -85,6 +93,7 @@ class MemoryStore:
         self._presence: dict[str, tuple[str, bool]] = {}
         self._logs: defaultdict[str, list[LogLine]] = defaultdict(list)
         self._bundles: dict[str, bytes] = {}
+        self._outbox: dict[tuple[str, int, str], _Letter] = {}
         self._sightings = Sightings(monotonic)
         self._changes = 0
         self._seen = 0
@@ -115,6 +124,7 @@ class MemoryStore:
             if submission.key is not None:
                 environment.submissions[submission.key] = summary.id
             self._deployments[summary.id] = _Deployment(summary, [entry])
+            self._note_outbox(summary.id, outbox.changes((entry,)))
             return summary.id, True
 
     def append(self, append: Append) -> tuple[Entry, ...]:
@@ -139,11 +149,18 @@ class MemoryStore:
         deployment.summary = summarise(after)
         deployment.journal.extend(entries)
         deployment.appends[append.event_id] = entries
+        self._note_outbox(after.id, outbox.changes(entries, append.state))
         if after.status.terminal and not after.wants_agent:
             environment.open.pop(after.number, None)
         else:
             environment.open[after.number] = after.id
         return entries
+
+    def _note_outbox(self, deployment: str, changes: outbox.Changes) -> None:
+        for due in changes.added:
+            self._outbox[deployment, due.of, due.target] = _Letter(self._clock())
+        for due in changes.settled:
+            self._outbox.pop((deployment, due.of, due.target), None)
 
     def _deployment(self, deployment: str) -> _Deployment:
         try:
@@ -344,6 +361,39 @@ class MemoryStore:
         with self._lock:
             if agent in self._presence:
                 self._presence[agent] = (self._presence[agent][0], False)
+
+    # -- the outbox ------------------------------------------------------------------------------------------------
+
+    def deliveries(self, within: float = 0.0, limit: int = 20) -> list[Delivery]:
+        """Return what is due; see the protocol."""
+        with self._lock:
+            now = self._clock()
+            first: dict[tuple[str, str], int] = {}
+            for deployment, of, target in self._outbox:
+                first[deployment, target] = min(of, first.get((deployment, target), of))
+            found = [
+                Delivery(deployment, of, target, letter.tries, letter.due_at - now)
+                for (deployment, of, target), letter in self._outbox.items()
+                if letter.due_at <= now + within and first[deployment, target] == of
+            ]
+            return sorted(found, key=lambda delivery: delivery.due_in)[:limit]
+
+    def take_delivery(self, delivery: Delivery, hold: float) -> bool:
+        """Keep others from trying it; see the protocol."""
+        with self._lock:
+            letter = self._outbox.get((delivery.deployment, delivery.of, delivery.target))
+            now = self._clock()
+            if letter is None or letter.tries != delivery.tries or letter.due_at > now:
+                return False
+            letter.tries, letter.due_at = letter.tries + 1, now + hold
+            return True
+
+    def postpone_delivery(self, delivery: Delivery, seconds: float) -> None:
+        """Have one tried again later; see the protocol."""
+        with self._lock:
+            letter = self._outbox.get((delivery.deployment, delivery.of, delivery.target))
+            if letter is not None and letter.tries == delivery.tries + 1:
+                letter.due_at = self._clock() + seconds
 
     # -- logs and bundles ------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from surefoot.core.deployment import Deployment, Summary
-from surefoot.core.events import Entry, Event
+from surefoot.core.events import Entry, Event, Origin
 from surefoot.core.lease import AgentStatus, Role
 from surefoot.core.plan import Plan
 
@@ -31,6 +31,7 @@ class Submission:
     key: str | None = None
     commit: str | None = None
     rollback: bool = False
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +121,23 @@ class LogLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Delivery:
+    """One thing that somebody is still to be told (`core.outbox`)."""
+
+    deployment: str
+    of: int  #: the journal's entry that it is about
+    target: str
+    tries: int = 0
+    due_in: float = 0.0  #: seconds until it may be tried
+
+
+@dataclass(frozen=True, slots=True)
 class Append:
     """Events to be added to one journal.
 
     The store gives them their time, folds them onto `state`, and writes events, summary (`summarise`) and environment
-    (`environment_after`, with the environment's row as it is in that transaction) together; so these always equal the
-    fold.
+    (`environment_after`, with the environment's row as it is in that transaction) and outbox (`core.outbox.changes`)
+    together; so these always equal the fold.
     """
 
     state: Deployment  #: the journal as the caller has read it; an append is refused if it has grown since
@@ -212,6 +224,18 @@ class Store(Protocol):
         Raises NotAllowedError (SF-AGENT-DUPLICATE) if a live process holds that name. Taken again after a lost
         connection.
         """
+
+    # -- the outbox ----------------------------------------------------------------------------------
+    def deliveries(self, within: float = 0.0, limit: int = 20) -> list[Delivery]:
+        """Return what is due now or within so many seconds, the most overdue first; of one deployment and target only
+        the first that is left, since a story is told in its order.
+        """
+
+    def take_delivery(self, delivery: Delivery, hold: float) -> bool:
+        """Keep others from trying it for `hold` seconds, and count the try; False if somebody was faster."""
+
+    def postpone_delivery(self, delivery: Delivery, seconds: float) -> None:
+        """Have one that was taken (as it was before) tried again after so many seconds."""
 
     # -- logs and bundles ----------------------------------------------------------------------------
     def append_log(self, deployment: str, lines: Sequence[LogLine], grant: Grant | None = None) -> None:

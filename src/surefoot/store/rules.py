@@ -109,6 +109,7 @@ def accepted(submission: Submission, number: int, at: float) -> tuple[ev.Entry, 
             key=submission.key,
             commit=submission.commit,
             rollback=submission.rollback,
+            origin=submission.origin,
         )
     )
     entry = ev.Entry(seq=1, at=at, event=event)
@@ -146,7 +147,7 @@ def lease_lost(grant: Grant) -> LeaseLostError:
 
 
 def _is_request(append: Append, head: Head) -> bool:
-    """Whether anyone may append this: requests, and what follows from one without an agent."""
+    """Whether anyone may append this: requests, what follows from one without an agent, and what was told to others."""
     if append.release:
         return False
     match append.events:
@@ -154,7 +155,7 @@ def _is_request(append: Append, head: Head) -> bool:
             return head.token == 0 and not head.status.terminal
         case (ev.ResolveRequested(unchecked=True), ev.Resolved(unchecked=True)):
             return head.status is Status.STRANDED
-        case (ev.CancelRequested() | ev.ResolveRequested(),):
+        case (ev.CancelRequested() | ev.ResolveRequested() | ev.Delivered() | ev.DeliveryFailed(),):
             return True
         case _:
             return False

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 import aiosql
 
+from surefoot.core import outbox
 from surefoot.core.deployment import Summary, summarise
 from surefoot.core.errors import Code, ConflictError, NotFoundError, StoreError
 from surefoot.core.events import Entry
@@ -33,6 +34,7 @@ from surefoot.store.protocol import (
     AgentRow,
     Append,
     Claim,
+    Delivery,
     EnvironmentRow,
     Grant,
     LogLine,
@@ -68,7 +70,7 @@ class Presence:
 
 def load_queries(adapter: str, only: str) -> Any:
     """Return the named queries for one database."""
-    names = ("environments", "deployments", "agents", "logs", "bundles", only)
+    names = ("environments", "deployments", "agents", "logs", "bundles", "outbox", only)
     return aiosql.from_str("\n".join((SQL / f"{name}.sql").read_text(encoding="utf-8") for name in names), adapter)
 
 
@@ -180,6 +182,7 @@ class SqlStore(ABC):
                 **rows.summary_columns(summary),
             )
             self._add_events(conn, summary.id, (entry,), name)
+            self._note_outbox(conn, summary.id, outbox.changes((entry,)))
             self._notify(conn)
             return summary.id, True
 
@@ -204,6 +207,7 @@ class SqlStore(ABC):
         entries, after = rules.apply(append, lease.at)
         self._q.save_deployment(conn, expected_seq=append.state.seq, **rows.summary_columns(summarise(after)))
         self._add_events(conn, deployment, entries, append.event_id)
+        self._note_outbox(conn, deployment, outbox.changes(entries, append.state))
         change = rules.environment_change(append, after, current=lease.current_version, previous=lease.previous_version)
         if change is not None:
             self._q.change_environment(
@@ -221,6 +225,12 @@ class SqlStore(ABC):
     def _add_events(self, conn: Any, deployment: str, entries: Iterable[Entry], event_id: str) -> None:
         for columns in rows.event_columns(deployment, entries, event_id):
             self._q.add_event(conn, **columns)
+
+    def _note_outbox(self, conn: Any, deployment: str, changes: outbox.Changes) -> None:
+        for due in changes.added:
+            self._q.add_delivery(conn, deployment=deployment, of=due.of, target=due.target)
+        for due in changes.settled:
+            self._q.drop_delivery(conn, deployment=deployment, of=due.of, target=due.target)
 
     def journal(self, deployment: str, after: int = 0, limit: int | None = None) -> list[Entry]:
         """Return the journal's entries; see the protocol."""
@@ -405,6 +415,42 @@ class SqlStore(ABC):
 
         if not self._write(work):
             raise NotFoundError(f"no agent {agent} has ever reported", code=Code.AGENT_UNKNOWN, hint="surefoot agents")
+
+    # -- the outbox ------------------------------------------------------------------------------------------------
+
+    def deliveries(self, within: float = 0.0, limit: int = 20) -> list[Delivery]:
+        """Return what is due; see the protocol."""
+        found = self._read(lambda conn: list(self._q.deliveries(conn, seconds=within, up_to=limit)))
+        return [Delivery(*row) for row in found]
+
+    def take_delivery(self, delivery: Delivery, hold: float) -> bool:
+        """Keep others from trying it; see the protocol."""
+        # Not repeatable: a second time would find its own first one, and take it for somebody else's.
+        taken = self._write(
+            lambda conn: self._q.take_delivery(
+                conn,
+                deployment=delivery.deployment,
+                of=delivery.of,
+                target=delivery.target,
+                tries=delivery.tries,
+                seconds=hold,
+            ),
+            repeatable=False,
+        )
+        return bool(taken)
+
+    def postpone_delivery(self, delivery: Delivery, seconds: float) -> None:
+        """Have one tried again later; see the protocol."""
+        self._write(
+            lambda conn: self._q.postpone_delivery(
+                conn,
+                deployment=delivery.deployment,
+                of=delivery.of,
+                target=delivery.target,
+                tries=delivery.tries + 1,
+                seconds=seconds,
+            )
+        )
 
     # -- logs and bundles ------------------------------------------------------------------------------------------
 

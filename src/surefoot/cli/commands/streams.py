@@ -26,10 +26,10 @@ def events(ctx: click.Context, deployment: str, follow: bool) -> None:
     All that happened, in order; with --output json as JSON Lines.
     """
     from surefoot.cli.app import App
-    from surefoot.cli.sentences import sentence
     from surefoot.cli.text import clean
     from surefoot.cli.views.plain import clock
     from surefoot.core import views
+    from surefoot.core.sentences import sentence
 
     app = App.of(ctx)
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from surefoot.api.follow import Update
 from surefoot.cli.console import Console
-from surefoot.cli.sentences import sentence, told
 from surefoot.cli.text import clean
 from surefoot.cli.views.plain import clock, in_order, log_text
 from surefoot.core import events as ev
 from surefoot.core.errors import Failure
 from surefoot.core.events import Entry
+from surefoot.core.sentences import sentence, told
 
 
 def escaped(text: str) -> str:

@@ -18,13 +18,13 @@ from rich.text import Text
 
 from surefoot.api.follow import Update
 from surefoot.cli.console import Console
-from surefoot.cli.sentences import sentence
 from surefoot.cli.text import clean, duration
 from surefoot.cli.views.plain import clock, in_order
 from surefoot.core import events as ev
 from surefoot.core.deployment import Deployment, StepRun
 from surefoot.core.events import Entry
 from surefoot.core.plan import Direction
+from surefoot.core.sentences import sentence
 from surefoot.core.status import StepStatus
 from surefoot.store.protocol import LogLine
 

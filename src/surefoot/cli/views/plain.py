@@ -8,9 +8,9 @@ from datetime import datetime
 
 from surefoot.api.follow import Update
 from surefoot.cli.console import Console
-from surefoot.cli.sentences import sentence
 from surefoot.cli.text import clean
 from surefoot.core.events import Entry
+from surefoot.core.sentences import sentence
 from surefoot.store.protocol import LogLine
 
 #: What stands before a line of a step's own output.

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One sentence for each event of a journal, as the follow view and `events` tell it."""
+"""One sentence for each event of a journal, as the follow view, `events`, incidents and reports tell it."""
 
 from __future__ import annotations
 
 from typing import assert_never
 
-from surefoot.cli.text import duration
 from surefoot.core import events as ev
 from surefoot.core.errors import Failure
 from surefoot.core.events import Entry
 from surefoot.core.plan import Direction
+from surefoot.core.wording import duration
 
 
 def sentence(entry: Entry) -> str:
@@ -59,6 +59,10 @@ def sentence(entry: Entry) -> str:
             return f"not repaired: {told(failure)}"
         case ev.Resolved() as e:
             return f"resolved{', unchecked' if e.unchecked else ''}: runs {e.version or 'no version'}"
+        case ev.Delivered() as e:
+            return f"{e.target}: {e.what}" + (f" ({e.where})" if e.where else "")
+        case ev.DeliveryFailed() as e:
+            return f"{e.target}: {'given up' if e.given_up else 'not delivered yet'}: {e.failure.message}"
         case _:
             assert_never(entry.event)
 
