@@ -14,10 +14,12 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 LOCK := requirements.lock
 INSTALLED := $(VENV)/.installed
+# Published descriptions that tests hold the program to; shared by all work trees.
+export SUREFOOT_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/surefoot
 
 # What the tests need beside Python: real sshd, sudo, namespaces, git work trees, processes to look at.
 DEBIAN := openssh-server:/usr/sbin/sshd openssh-client:/usr/bin/ssh sudo:/usr/bin/sudo util-linux:/usr/bin/setpriv \
-          git:/usr/bin/git procps:/usr/bin/ps
+          git:/usr/bin/git procps:/usr/bin/ps npm:/usr/bin/npm
 # For a part of the tests alone: make test ARGS="tests/unit -x"
 ARGS ?=
 
@@ -40,8 +42,12 @@ demo: venv ## The whole story on this machine: deploys, kills, freezes, and a ve
 debian: ## Install what the tests need of Debian, if it is missing and you are root
 	@tools/need-debian $(DEBIAN)
 
+.PHONY: cache
+cache: ## Fetch the published API descriptions that tests need, if they are missing
+	@tools/npm-files "$(SUREFOOT_CACHE)/npm"
+
 .PHONY: test
-test: debian venv ## Run all tests, with branch coverage; ARGS="tests/unit -x" for a part
+test: debian venv cache ## Run all tests, with branch coverage; ARGS="tests/unit -x" for a part
 	@rm -f .coverage .coverage.*
 	@$(BIN)/coverage run -m pytest $(ARGS) && status=0 || status=$$?; \
 	$(BIN)/coverage combine --quiet && echo "branch coverage: $$($(BIN)/coverage report --format=total) %" || true; \

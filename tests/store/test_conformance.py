@@ -684,6 +684,14 @@ def test_a_failure_is_kept_with_its_reason(store: Store) -> None:
     assert store.summary(deployment).reason == failure
 
 
+def test_the_end_of_a_log_is_the_id_of_its_last_line(store: Store) -> None:
+    deployment = j.submit(store)
+    assert store.log_end(deployment) == 0
+    store.append_log(deployment, [LogLine(str(n)) for n in range(70)])
+    end = store.log_end(deployment)
+    assert [line.text for line in store.log(deployment, after=end - 3)] == ["67", "68", "69"]
+
+
 # -- the outbox --------------------------------------------------------------------------------------------------
 
 TOLD = Webhook("hook", "https://example.invalid", on=(Moment.ACCEPTED, Moment.ROLLED_BACK, Moment.RESOLVED))

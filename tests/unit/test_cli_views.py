@@ -54,6 +54,8 @@ SAMPLES: dict[type, ev.Event] = {
         ev.ResolveRequested("me", "repaired"),
         ev.ResolveRefused(FAILURE),
         ev.Resolved("1.0", unchecked=True),
+        ev.Delivered("github-issue", 9, "issue opened", "https://github.invalid/o/r/issues/1", "1"),
+        ev.DeliveryFailed("github-issue", 9, FAILURE, tries=3, given_up=True),
     )
 }
 JOURNAL = [

@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 #: Threads for store calls. Renewals and heartbeats have their own, so that nothing slow can stand in their way.
 WORKERS = 6
+COURIERS = 2
 RENEWERS = 3
 
 

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from surefoot.agent.access import RENEWERS, WORKERS, ThreadAccess
+from surefoot.agent.access import COURIERS, RENEWERS, WORKERS, ThreadAccess
 from surefoot.agent.agent import Agent, AgentSettings
+from surefoot.agent.courier import Courier
 from surefoot.agent.logs import LogSink
 from surefoot.agent.machine import vitals_of
 from surefoot.agent.processes import ShimRunner
@@ -23,6 +24,9 @@ from surefoot.agent.world import World
 from surefoot.core.lease import LeaseTiming, Role
 from surefoot.store import open_store
 from surefoot.store.protocol import LogLine
+
+#: Seconds that an agent which has nothing else to do gives to what is still to be told; others tell the rest.
+LAST_DELIVERIES = 10.0
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,15 @@ async def _run(
     # A call that hangs longer than this is worth less than a second one on a new connection.
     access = ThreadAccess(deadline=max(2.0, options.ttl), threads=WORKERS)
     vital = ThreadAccess(deadline=max(1.5, timing.renew_every * 2), threads=RENEWERS)
+    beside = ThreadAccess(deadline=max(2.0, options.ttl), threads=COURIERS)
     store = await asyncio.to_thread(open_store, store_url)
     folder = options.state / "agents" / options.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     logs = LogSink(store, access)
     presence: list[int] = []
+    secrets = Secrets(os.environ, store_url)
+    identity = await asyncio.to_thread(store.identity)
 
     def note(text: str, deployment: str | None) -> None:
         log(text)
@@ -97,9 +104,9 @@ async def _run(
         runner=ShimRunner(attempts_folder(), presence_fds=lambda: tuple(presence)),
         attempts=attempts_folder(),
         folder=folder,
-        identity=await asyncio.to_thread(store.identity),
+        identity=identity,
         environ=os.environ,
-        secrets=Secrets(os.environ, store_url),
+        secrets=secrets,
     )
     agent = Agent(
         AgentSettings(options.name, options.role, options.preference, timing, once=options.once, until=options.until),
@@ -112,19 +119,27 @@ async def _run(
         note=note,
         entered=lambda fds: presence.__setitem__(slice(None), fds),
     )
+    courier = Courier(store, beside, agent=options.name, identity=identity, secrets=secrets, note=log)
     writer = asyncio.create_task(logs.run())
+    rounds = asyncio.create_task(courier.run())
     stopper = asyncio.create_task(_stop_when(stop, agent))
     if ready is not None:
         ready.set()
     try:
         await agent.run()
+        if options.once or options.until is not None:
+            rounds.cancel()
+            await logs.last_words()
+            await courier.finish(LAST_DELIVERIES)
     finally:
-        stopper.cancel()
-        writer.cancel()
-        await asyncio.gather(stopper, writer, return_exceptions=True)
+        for task in (stopper, writer, rounds):
+            task.cancel()
+        await asyncio.gather(stopper, writer, rounds, return_exceptions=True)
+        await courier.close()
         await logs.last_words()
         shutil.rmtree(folder, ignore_errors=True)
         access.close()
+        beside.close()
         vital.close()
         store.close()
 

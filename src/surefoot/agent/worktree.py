@@ -76,6 +76,18 @@ def commit_of(folder: Path) -> str | None:
     return head.stdout.decode().strip() + ("-dirty" if changed else "")
 
 
+def git_log(folder: Path, since: str, limit: int) -> list[str]:
+    """Return the commits that touch the folder since another one, newest first, as hash, author and subject with \\x1f
+    between; none where git can't tell.
+    """
+    form = "--format=%H%x1f%an%x1f%s"
+    try:
+        found = _git(folder, "log", form, f"--max-count={limit}", "--end-of-options", f"{since}..HEAD", "--", ".")
+    except (UsageError, OSError):
+        return []
+    return found.stdout.decode("utf-8", "replace").splitlines() if found.returncode == 0 else []
+
+
 def _git(folder: Path, *args: str) -> subprocess.CompletedProcess[bytes]:
     # Whose folder it is must not matter, and no monitor may be started that would outlive us.
     command = ["git", "-c", "safe.directory=*", "-c", "core.fsmonitor=false", "-C", str(folder), *args]

@@ -89,7 +89,7 @@ class World:
         failure: Failure | None = getattr(event, "failure", None)
         if failure is None:
             return event
-        text = self._secrets.redactor(job.state.plan.secrets).text
+        text = self._secrets.redactor(job.state.plan.hidden).text
         clean = msgspec.structs.replace(
             failure, message=text(failure.message), hint=text(failure.hint), evidence=text(failure.evidence)
         )
@@ -97,7 +97,7 @@ class World:
 
     def _noter(self, job: Job) -> Callable[[str], None]:
         """Return what says something in the deployment's log, without secrets."""
-        redactor = self._secrets.redactor(job.state.plan.secrets)
+        redactor = self._secrets.redactor(job.state.plan.hidden)
         return lambda text: job.note(redactor.text(text))
 
     # -- the performer's methods ---------------------------------------------------------------------
@@ -263,7 +263,7 @@ class World:
         if action is not None:
             run = action.run
             template = replace(template, step=run.name, direction=str(run.direction), attempt=action.attempt)
-        names = job.state.plan.secrets
+        names = job.state.plan.hidden
         return StepOutput(
             lambda line: self._logs.add(job.state.id, line, job.holding.grant),
             template,

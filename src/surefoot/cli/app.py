@@ -211,6 +211,19 @@ class App:
             commit=commit_of(self.config.folder),
         )
 
+    def asked_from(self, store: Store, submission: Submission) -> Submission:
+        """Return the submission with where it comes from: the CI's run and identity, and the commits that are new."""
+        from dataclasses import replace
+
+        from surefoot.agent.origin import origin
+
+        current = store.environment(submission.environment).current_version
+        now = store.find_version(submission.environment, current) if current is not None else None
+        folder = self.config_path.parent if self.config_path is not None else Path.cwd()
+        found = origin(folder, os.environ, now.commit if now is not None else None)
+        actor = found.claims.get("actor") if found is not None else None
+        return replace(submission, origin=found, requested_by=actor or submission.requested_by)
+
     def refuse_unsupported_gates(self, environment: str) -> None:
         """Refuse to deploy past a gate that the config asks for and this version does not hold."""
         gates = self.config.environment(environment).unsupported_gates

@@ -9,6 +9,7 @@ that what was accepted ends.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -18,9 +19,12 @@ from typing import TYPE_CHECKING
 from surefoot.api import requests
 from surefoot.api.follow import Follower, StoreAway, StoreBack, Update
 from surefoot.cli.own_agent import OwnAgent, start_in_background
+from surefoot.cli.text import clean
 from surefoot.cli.views.base import View, view_for
 from surefoot.core.errors import Exit, NotFoundError, StoreError, WaitTimeoutError
+from surefoot.core.events import Delivered, DeliveryFailed
 from surefoot.core.lease import AgentStatus
+from surefoot.core.sentences import sentence
 from surefoot.core.status import Status
 
 if TYPE_CHECKING:
@@ -180,11 +184,20 @@ def _cancel_when_told(store: Store, deployment: str, view: View, gone: threading
     return answer
 
 
+def _tell_deliveries(app: App, store: Store, state: Deployment) -> None:
+    """Say who was told of it, and who was not yet: what follows an end in the journal."""
+    if not state.plan.targets:
+        return
+    for entry in store.journal(state.id, after=state.seq):
+        if isinstance(entry.event, Delivered | DeliveryFailed):
+            app.console.note(clean(sentence(entry)))
+
+
 def conclude(app: App, store: Store, state: Deployment) -> int:
     """Tell how it ended; return the exit code of that."""
     from surefoot.cli.console import last_words
     from surefoot.cli.errors import write_error
-    from surefoot.cli.text import clean, duration
+    from surefoot.cli.text import duration
 
     with last_words():
         if app.json:
@@ -197,6 +210,8 @@ def conclude(app: App, store: Store, state: Deployment) -> int:
         write_error(state.outcome.code, state.outcome.message, app.hint_for(state, state.outcome))
         for line in state.outcome.evidence.splitlines()[-10:]:
             app.console.note(f"  {clean(line)}")
+    with contextlib.suppress(StoreError):
+        _tell_deliveries(app, store, state)
     return EXITS[state.status]
 
 

@@ -25,6 +25,7 @@ from surefoot.config.problems import did_you_mean, nearest, shown
 from surefoot.core.errors import Code
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
+_ONE_REFERENCE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}", re.ASCII)
 _NO_HOSTS_HERE = re.compile(r"\s*([#;].*|\[[^\]]*\]\s*([#;].*)?|---\s*)?", re.ASCII)
 
 
@@ -49,11 +50,11 @@ def refuse(
     return PydanticCustomError("surefoot", "{reason}", context)
 
 
-def one_of(choices: type[StrEnum]) -> Callable[[Any], StrEnum]:
-    """Return a validator that takes the enum's values, and says which they are."""
+def one_of(choices: type[StrEnum], some: tuple[StrEnum, ...] | None = None) -> Callable[[Any], StrEnum]:
+    """Return a validator that takes the enum's values (or some of them), and says which they are."""
 
     def check(value: Any) -> StrEnum:
-        allowed = tuple(choice.value for choice in choices)
+        allowed = tuple(choice.value for choice in some or choices)
         if value in allowed:
             return choices(value)
         what = f"must be one of the allowed, not {_kind(value)}"
@@ -185,6 +186,40 @@ def _inventory(value: Any, info: ValidationInfo) -> str:
     return path
 
 
+def _secret_reference(value: Any) -> str:
+    text = text_only(value)
+    if not _ONE_REFERENCE.fullmatch(text):
+        raise refuse(
+            "must name a variable of the agent's environment, not hold the value itself",
+            hint='as in "${GITHUB_TOKEN}"',
+        )
+    return str(text)
+
+
+def _repository(value: Any) -> str:
+    text = text_only(value)
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+", text, re.ASCII):
+        raise refuse(f"{shown(text)} is not a repository", hint="as in owner/name")
+    return str(text)
+
+
+def _web_address(value: Any) -> str:
+    text = text_only(value)
+    if not re.fullmatch(r"https?://[^\s<>]+", text):
+        raise refuse(f"{shown(text)} is not a web address", hint="as in https://example.com/runbook")
+    return str(text)
+
+
+def _address(value: Any) -> str:
+    text = text_only(value)
+    if not _ONE_REFERENCE.fullmatch(text) and not re.match(r"[a-z][a-z0-9]*://", text):
+        raise refuse("is not an address", hint='as in slack://…, https://…, or "${NAME}"')
+    password = text.partition("://")[2].partition("/")[0].rpartition("@")[0].partition(":")[2]
+    if password and not _ONE_REFERENCE.search(password):
+        raise refuse("holds a password", hint="write ${NAME} in its place, and set NAME where the agent runs")
+    return str(text)
+
+
 def _look_for_hosts(file: Path, name: str) -> None:
     """Refuse a static inventory that is empty but for comments and headings; Ansible itself reads all others."""
     if not file.is_file() or os.access(file, os.X_OK):
@@ -297,4 +332,15 @@ PlaybookPath = Annotated[str, BeforeValidator(_playbook), _schema("path in the p
 InventoryPath = Annotated[
     str, BeforeValidator(_inventory), _schema("path in the project, or `host1,host2,`", type="string")
 ]
+#: `${NAME}` and nothing else: its value is the agent's to know.
+SecretReference = Annotated[
+    str,
+    BeforeValidator(_secret_reference),
+    _schema("`${NAME}`", type="string", pattern=rf"^{_ONE_REFERENCE.pattern}$"),
+]
+Reference = Annotated[str, BeforeValidator(text_only), _schema("text, or `${NAME}`", type="string", minLength=1)]
+Repository = Annotated[str, BeforeValidator(_repository), _schema("`owner/name`", type="string", pattern="/")]
+WebAddress = Annotated[str, BeforeValidator(_web_address), _schema("web address", type="string", pattern="^https?://")]
+#: An address whose secrets are `${NAME}`.
+Address = Annotated[str, BeforeValidator(_address), _schema("address", type="string")]
 HostPath = Annotated[str, BeforeValidator(_host_path), _schema("absolute path", type="string", pattern="^/")]

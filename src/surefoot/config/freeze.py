@@ -7,12 +7,19 @@ was accepted; it holds names of secrets, never values.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+
 from surefoot.config import models
+from surefoot.config.telling import targets
 from surefoot.core import plan
 
 
-def freeze(config: models.Config, environment: str) -> plan.Plan:
-    """Return the plan of an environment's deployments; refuse an environment that there is not."""
+def freeze(config: models.Config, environment: str, environ: Mapping[str, str] | None = None) -> plan.Plan:
+    """Return the plan of an environment's deployments; refuse an environment that there is not.
+
+    `environ` is of whoever asks: CI names the repository there.
+    """
     env = config.environment(environment)
     policy = env.health_policy
     retry = plan.Retry(env.retry.attempts, env.retry.delay, env.retry.timeout)
@@ -31,6 +38,7 @@ def freeze(config: models.Config, environment: str) -> plan.Plan:
         takeover_limit=env.takeover_limit,
         secrets=config.secrets,
         fence_path=env.fence.path if env.fence else None,
+        targets=targets(config, os.environ if environ is None else environ),
     )
 
 

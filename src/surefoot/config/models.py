@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from surefoot.config.durations import format_duration
 from surefoot.config.fields import (
+    Address,
     Command,
     Count,
     Duration,
@@ -24,11 +25,15 @@ from surefoot.config.fields import (
     Name,
     Pause,
     PlaybookPath,
+    Reference,
+    Repository,
     SecretName,
+    SecretReference,
     Section,
     StepName,
     Text,
     Truth,
+    WebAddress,
     filled,
     one_of,
     refuse,
@@ -37,12 +42,17 @@ from surefoot.config.problems import did_you_mean, shown
 from surefoot.core.errors import Code, NotFoundError
 from surefoot.core.lease import MIN_TTL, LeaseTiming, Role
 from surefoot.core.plan import OnCancel
+from surefoot.core.targets import INCIDENT_MOMENTS, Moment
 
 #: A takeover after a power loss waits for the ttl; longer than this, and people would do it by hand.
 MAX_TTL = 3600.0
 #: Checks in a tighter loop than this load what they look at.
 MIN_INTERVAL = 0.05
 DEFAULT_INTERVAL = 2.0
+
+
+IncidentMoment = Annotated[Moment, BeforeValidator(one_of(Moment, INCIDENT_MOMENTS))]
+AnyMoment = Annotated[Moment, BeforeValidator(one_of(Moment))]
 
 
 class Queue(StrEnum):
@@ -208,6 +218,85 @@ class Fence(Section):
     path: HostPath = Field(description="A folder on each host that survives a reboot.")
 
 
+class GitHubApp(Section):
+    """A GitHub App, which opens the repository instead of a token."""
+
+    id: Reference = Field(description="The App's id or client id.")
+    private_key: SecretReference = Field(description="Its private key, a PEM file's content, as `${NAME}`.")
+
+
+class GitHub(Section):
+    """A GitHub repository, and what is told to it of every deployment."""
+
+    repository: Repository | None = Field(
+        default=None, description="As `owner/name`. Default: `$GITHUB_REPOSITORY` when the deployment is asked for."
+    )
+    token: SecretReference | None = Field(
+        default=None, description="A token, as `${NAME}` of a variable in the agent's environment."
+    )
+    app: GitHubApp | None = Field(default=None, description="A GitHub App, instead of a token.")
+    api: WebAddress = Field(default="https://api.github.com", description="Its API; GitHub Enterprise has its own.")
+    deployments: Truth = Field(default=True, description="Whether deployments are shown as GitHub Deployments.")
+    commit_status: Truth = Field(default=True, description="Whether the commit gets a status.")
+
+    @model_validator(mode="after")
+    def _opened(self) -> Self:
+        if (self.token is None) == (self.app is None):
+            raise refuse("needs a token or an app", hint='as in token: "${GITHUB_TOKEN}"', code=Code.CONFIG_KEY)
+        return self
+
+
+class IncidentIssue(Section):
+    """The issue that an incident becomes; what is left out is as the section `github` says."""
+
+    repository: Repository | None = Field(default=None, description="As `owner/name`.")
+    token: SecretReference | None = Field(default=None, description="A token that may write issues, as `${NAME}`.")
+    app: GitHubApp | None = Field(default=None, description="A GitHub App, instead of a token.")
+    api: WebAddress | None = Field(default=None, description="Where its API is.")
+    labels: tuple[Text, ...] = Field(
+        default=("production-incident", "production-rollback"), description="The issue's labels."
+    )
+    assignees: tuple[Text, ...] = Field(default=(), description="Who is assigned, by their names on GitHub.")
+
+    @model_validator(mode="after")
+    def _opened(self) -> Self:
+        if self.token is not None and self.app is not None:
+            raise refuse("has both a token and an app", hint="keep one of them", code=Code.CONFIG_KEY)
+        return self
+
+
+class Incidents(Section):
+    """What is made of a deployment that went wrong."""
+
+    github: IncidentIssue | None = Field(default=None, description="An issue on GitHub.")
+    on: Annotated[tuple[IncidentMoment, ...], BeforeValidator(filled)] = Field(
+        default=(Moment.ROLLED_BACK, Moment.STRANDED), description="Which ends make an incident."
+    )
+    runbook: WebAddress | None = Field(
+        default=None, description="Where people read what to do; linked in what is told."
+    )
+
+
+class Notify(Section):
+    """Whom to tell, and of what."""
+
+    url: Address | None = Field(
+        default=None,
+        description="An address of [Apprise](https://github.com/caronc/apprise), such as `slack://…` or `mailtos://…`; "
+        "needs the extra `notify` on the agents. What is secret in it is written as `${NAME}`.",
+    )
+    webhook: Address | None = Field(default=None, description="A URL that takes a POST of JSON.")
+    on: Annotated[tuple[AnyMoment, ...], BeforeValidator(filled)] = Field(
+        default=(Moment.ROLLED_BACK, Moment.STRANDED, Moment.RESOLVED), description="What they are told of."
+    )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.url is None) == (self.webhook is None):
+            raise refuse("needs url or webhook", hint="as in webhook: https://example.com/hook", code=Code.CONFIG_KEY)
+        return self
+
+
 class Environment(Section):
     """One place to deploy to. Deployments of an environment run one after the other."""
 
@@ -278,7 +367,18 @@ class Config(Section):
         default=(),
         description="Names in the agent's environment. Steps get the values; no output, log or journal ever does.",
     )
+    github: GitHub | None = Field(default=None, description="The GitHub repository that is told of every deployment.")
+    incidents: Incidents | None = Field(default=None, description="What is made of a deployment that went wrong.")
+    notify: tuple[Notify, ...] = Field(default=(), description="Who is told, and of what.")
     environments: Annotated[dict[EnvironmentName, Environment], BeforeValidator(filled)] = Field(description="By name.")
+
+    @model_validator(mode="after")
+    def _issues_can_be_opened(self) -> Self:
+        issue = self.incidents.github if self.incidents is not None else None
+        if issue is not None and self.github is None and issue.token is None and issue.app is None:
+            why = "incidents.github: needs a token or an app"
+            raise refuse(why, hint='as in token: "${GITHUB_TOKEN}"', code=Code.CONFIG_KEY)
+        return self
 
     _path: Path = PrivateAttr(default=Path("surefoot.yml"))
 

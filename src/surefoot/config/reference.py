@@ -41,6 +41,11 @@ _SECTIONS = {
     "HealthPolicy": "environments.NAME.health_policy",
     "Fence": "environments.NAME.fence",
     "Approvals": "environments.NAME.approvals",
+    "GitHub": "github",
+    "GitHubApp": "github.app",
+    "Incidents": "incidents",
+    "IncidentIssue": "incidents.github",
+    "Notify": "notify[]",
 }
 
 _INTRODUCTION = """\

@@ -2,9 +2,9 @@
 """What happened to a deployment: a closed sum of frozen events, and their one JSON form.
 
 Requests (`Accepted`, `CancelRequested`, `ResolveRequested`) may be appended by anyone; all other events only by
-the holder of the environment's lease, with its token, but for what was told to others (`Delivered`, `DeliveryFailed`),
-which anyone may note at any time and which changes nothing of the deployment. Events are never changed: a field that is added needs a
-default, so that the journals of older versions still decode; a meaning that changes needs a new event.
+the holder of the environment's lease, with its token, but for what was told to others (`Delivered`, `DeliveryFailed`):
+anyone may note that at any time, and it changes nothing of the deployment. Events are never changed: a field that is
+added needs a default, so that the journals of older versions still decode; a meaning that changes needs a new event.
 """
 
 from __future__ import annotations

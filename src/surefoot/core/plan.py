@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from surefoot.core.targets import Target
+from surefoot.core.targets import Target, secrets_of
 
 
 class Direction(StrEnum):
@@ -100,6 +100,12 @@ class Plan(msgspec.Struct, frozen=True):
     def step(self, name: str) -> Step:
         """Return the step of that name; names are unique in a plan."""
         return next(step for step in self.steps if step.name == name)
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """The names of all secrets whose values no output may show: those of steps, and those of targets."""
+        of_targets = (name for target in self.targets for name in secrets_of(target))
+        return tuple(dict.fromkeys((*self.secrets, *of_targets)))
 
     @property
     def records(self) -> bool:

@@ -7,6 +7,7 @@ when, is decided in `outbox`; how it is delivered is no business of the core.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 
 import msgspec
@@ -94,6 +95,14 @@ class Message(msgspec.Struct, frozen=True, tag="message"):
 
 
 Target = GitHubIssue | GitHubStatus | Webhook | Message
+
+
+_REFERENCE = re.compile(r"(?<!\$)\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
+
+
+def secrets_of(target: Target) -> tuple[str, ...]:
+    """Return the names of the secrets that a target's address or access needs."""
+    return tuple(dict.fromkeys(_REFERENCE.findall(msgspec.json.encode(target).decode())))
 
 
 def wants(target: Target, moment: Moment, ended: Moment | None) -> bool:

@@ -411,6 +411,11 @@ class MemoryStore:
         with self._lock:
             return self._logs[deployment][after : after + limit]
 
+    def log_end(self, deployment: str) -> int:
+        """Return the last line's id; see the protocol."""
+        with self._lock:
+            return len(self._logs[deployment])
+
     def put_bundle(self, digest: str, chunks: Iterable[bytes]) -> None:
         """Keep a bundle's bytes under its digest; see the protocol."""
         with self._lock:

@@ -244,6 +244,9 @@ class Store(Protocol):
     def log(self, deployment: str, after: int = 0, limit: int = 1000) -> list[LogLine]:
         """Return log lines with id > after, in order."""
 
+    def log_end(self, deployment: str) -> int:
+        """Return the last line's id; ids count up by one, so the last 50 lines are those after it minus 50."""
+
     def put_bundle(self, digest: str, chunks: Iterable[bytes]) -> None:
         """Keep a bundle's bytes under its digest; at once done if they are there."""
 

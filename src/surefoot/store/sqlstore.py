@@ -474,6 +474,10 @@ class SqlStore(ABC):
         found = self._read(lambda conn: list(self._q.log(conn, deployment=deployment, after=after, up_to=limit)))
         return [rows.log_line(row) for row in found]
 
+    def log_end(self, deployment: str) -> int:
+        """Return the last line's id; see the protocol."""
+        return int(self._read(lambda conn: self._q.log_end(conn, deployment=deployment)) or 0)
+
     def put_bundle(self, digest: str, chunks: Iterable[bytes]) -> None:
         """Keep a bundle's bytes under its digest; see the protocol."""
         if self._read(lambda conn: self._q.find_bundle(conn, digest=digest)) is not None:

@@ -84,7 +84,7 @@ def deploy(
     files = app.files()
     with app.writing() as store, Interrupts() as interrupts:
         store.put_bundle(files.digest, files.chunks())
-        deployment, new = submit(store, replace(submission, bundle=files.digest))
+        deployment, new = submit(store, app.asked_from(store, replace(submission, bundle=files.digest)))
         app.accepted(deployment, new, key)
         return see_through(app, store, deployment, _patience(detach, timeout, on_interrupt), interrupts)
 
@@ -121,7 +121,7 @@ def rollback(
         app.know_environment(store, environment)
         submission = requests.rollback(store, environment, to, by=requested_by(), reason=reason, key=key)
         with Interrupts() as interrupts:
-            deployment, new = requests.submit(store, submission)
+            deployment, new = requests.submit(store, app.asked_from(store, submission))
             app.accepted(deployment, new, key)
             return see_through(app, store, deployment, _patience(detach, timeout, on_interrupt), interrupts)
 

@@ -17,3 +17,7 @@ VALUES (:deployment, :id, surefoot_now(), :text, :stream, :step, :direction, :at
 SELECT text, stream, step, direction, attempt, host, agent, token, at, id FROM logs
 WHERE deployment = :deployment AND id > :after
 ORDER BY id LIMIT :up_to;
+
+-- name: log_end(deployment)$
+-- The last id of a log; primary key.
+SELECT last FROM log_ends WHERE deployment = :deployment;

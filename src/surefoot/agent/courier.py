@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Delivers what the outbox holds: beside the work, never in its way.
+
+Guarantees: what is in the outbox is told at least once, by whichever agent comes first, or given up after `GIVE_UP`
+with an entry in the journal that says so; each delivery that worked, and the first failure of each that did not, is
+in the journal. It needs no lease, holds none up, and can change nothing of a deployment but the list of who was told
+of it. Text that leaves here has passed the redactor once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from surefoot.agent.access import StoreAccess
+from surefoot.agent.redact import Redactor
+from surefoot.agent.secrets import Secrets
+from surefoot.config.expansion import fill_secrets
+from surefoot.core import events as ev
+from surefoot.core.deployment import Deployment, fold
+from surefoot.core.errors import Code, ConflictError, Failure, NotFoundError, StoreError
+from surefoot.core.outbox import target_named
+from surefoot.core.targets import Target, secrets_of
+from surefoot.core.wording import duration
+from surefoot.integrations.delivery import WITHIN, NotDelivered, Parcel, Told, deliver
+from surefoot.reports.story import Story
+from surefoot.store.protocol import Append, Delivery, LogLine, Store
+
+#: Seconds between looks into the outbox.
+LOOK_EVERY = 1.0
+#: Seconds for which a delivery that was begun is left to who began it: longer than it can take.
+HOLD = 2 * WITHIN + 20.0
+#: Pauses between tries: the first, doubled up to the last.
+FIRST_PAUSE, LAST_PAUSE = 1.0, 300.0
+#: How much longer the first pause is where a person has to do something before another try can work.
+REFUSED_FACTOR = 20
+#: Seconds after which nobody waits for the news any more.
+GIVE_UP = 24 * 3600.0
+#: Seconds that an agent without the secrets of a target leaves to others, who may have them.
+LEAVE_TO_OTHERS = 30.0
+#: Deliveries under way at once.
+AT_ONCE = 8
+#: Lines of the log that a story ends with.
+LINES = 50
+#: Tries to write down what came of a delivery; one that can't be written comes again.
+WRITE_TRIES = 5
+
+
+class Courier:
+    """One agent's deliveries."""
+
+    def __init__(
+        self,
+        store: Store,
+        access: StoreAccess,
+        *,
+        agent: str,
+        identity: str,
+        secrets: Secrets,
+        note: Callable[[str], None],
+        first_pause: float = FIRST_PAUSE,
+    ) -> None:
+        """`identity` is the store's; `note` says what happens, for the agent's own output."""
+        self._store = store
+        self._access = access
+        self._agent = agent
+        self._identity = identity
+        self._secrets = secrets
+        self._note = note
+        self._first_pause = first_pause
+        self._under_way: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._failed = ""
+
+    async def run(self) -> None:
+        """Deliver what falls due until cancelled; what is under way then goes on until `finish`."""
+        while True:
+            await self._begin(patience=LEAVE_TO_OTHERS)
+            await asyncio.sleep(LOOK_EVERY)
+
+    async def finish(self, within: float) -> None:
+        """Deliver what is due, and what falls due soon, for at most `within` seconds: this agent is about to end."""
+        deadline = asyncio.get_running_loop().time() + within
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while True:
+                    left = max(0.0, deadline - asyncio.get_running_loop().time())
+                    begun = await self._begin(patience=0.0, within=left)
+                    if not self._under_way and not begun:
+                        break
+                    if self._under_way:
+                        await asyncio.wait(self._under_way.values(), timeout=0.1)
+                    else:
+                        await asyncio.sleep(0.1)
+        await self.close()
+
+    async def close(self) -> None:
+        """Leave what is under way to others."""
+        tasks = list(self._under_way.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _begin(self, *, patience: float, within: float = 0.0) -> bool:
+        """Begin with what is due; say whether there is anything that is, or falls due in time."""
+        try:
+            found = await self._access(self._store.deliveries, within, AT_ONCE)
+        except StoreError as error:
+            if error.message != self._failed:
+                self._note(f"outbox: {error.message}")
+            self._failed = error.message
+            return False
+        self._failed = ""
+        for delivery in found:
+            story = (delivery.deployment, delivery.target)
+            if delivery.due_in <= 0 and story not in self._under_way and len(self._under_way) < AT_ONCE:
+                self._under_way[story] = asyncio.create_task(self._attempt(delivery, patience))
+        return bool(found)
+
+    async def _attempt(self, delivery: Delivery, patience: float) -> None:
+        """Try one delivery, and write down what came of it."""
+        try:
+            await self._tried(delivery, patience)
+        except (StoreError, NotFoundError) as error:
+            self._note(f"outbox: {error.message}")  # it comes again when the hold is over
+        finally:
+            del self._under_way[delivery.deployment, delivery.target]
+
+    async def _tried(self, delivery: Delivery, patience: float) -> None:
+        entries = tuple(await self._access(self._store.journal, delivery.deployment))
+        state = fold(entries)
+        target = target_named(state, delivery.target)
+        assert target is not None, "the outbox is a fold of the journal"
+        missing = [name for name in secrets_of(target) if name not in self._secrets.values((name,))]
+        if missing and -delivery.due_in < patience:
+            return
+        if not await self._access(self._store.take_delivery, delivery, HOLD):
+            return
+        redactor = self._secrets.redactor(state.plan.hidden)
+        try:
+            if missing:
+                raise _secret_missing(missing, self._agent)
+            told = await self._tell(target, delivery, entries, redactor)
+        except NotDelivered as error:
+            await self._not_told(delivery, entries, error, redactor)
+        else:
+            await self._told(delivery, state, told)
+
+    async def _tell(
+        self, target: Target, delivery: Delivery, entries: tuple[ev.Entry, ...], redactor: Redactor
+    ) -> Told:
+        state = fold(entries)
+        values = self._secrets.values(secrets_of(target))
+        parcel = Parcel(
+            story=Story(
+                entries=entries,
+                of=delivery.of,
+                lines=tuple(redactor.text(_line(line)) for line in await self._last_lines(delivery.deployment)),
+                store=self._identity,
+            ),
+            before=tuple(told for told in state.deliveries if told.target == target.name),
+            tried=delivery.tries > 0,
+            reveal=lambda text: fill_secrets(text, values),
+        )
+        return await deliver(target, parcel)
+
+    async def _last_lines(self, deployment: str) -> list[LogLine]:
+        end = await self._access(self._store.log_end, deployment)
+        return await self._access(self._store.log, deployment, max(0, end - LINES), LINES)
+
+    async def _told(self, delivery: Delivery, state: Deployment, told: Told) -> None:
+        event = ev.Delivered(
+            target=delivery.target,
+            of=delivery.of,
+            what=told.what,
+            where=told.where,
+            reference=told.reference,
+            tries=delivery.tries + 1,
+            by=self._agent,
+        )
+        self._note(f"{delivery.deployment}: {delivery.target}: {told.what} {told.where}".rstrip())
+        await self._write_down(state, event, f"told:{delivery.of}:{delivery.target}")
+
+    async def _not_told(
+        self, delivery: Delivery, entries: tuple[ev.Entry, ...], error: NotDelivered, redactor: Redactor
+    ) -> None:
+        tries = delivery.tries + 1
+        message = redactor.text(error.message)
+        age = await self._access(self._store.now) - entries[delivery.of - 1].at
+        first = self._first_pause * (REFUSED_FACTOR if error.code is not Code.DELIVERY_FAILED else 1)
+        pause = max(error.after, min(LAST_PAUSE, first * 2 ** min(delivery.tries, 20)))
+        given_up = age + pause > GIVE_UP
+        known = any(
+            isinstance(e, ev.DeliveryFailed) and (e.target, e.of) == (delivery.target, delivery.of)
+            for e in (entry.event for entry in entries)
+        )
+        what = "given up" if given_up else f"again in {duration(pause)}"
+        self._note(f"{delivery.deployment}: {delivery.target}: {message}; {what}")
+        if not given_up:
+            await self._access(self._store.postpone_delivery, delivery, pause)
+        if given_up or not known:
+            event = ev.DeliveryFailed(
+                target=delivery.target,
+                of=delivery.of,
+                failure=Failure(error.code, message, hint=redactor.text(error.hint), agent=self._agent),
+                tries=tries,
+                given_up=given_up,
+                by=self._agent,
+            )
+            await self._write_down(fold(entries), event, f"untold:{delivery.of}:{delivery.target}:{tries}")
+
+    async def _write_down(self, state: Deployment, event: ev.Delivered | ev.DeliveryFailed, event_id: str) -> None:
+        """Append, behind whatever was appended meanwhile; once, however often this is tried."""
+        for _ in range(WRITE_TRIES):
+            try:
+                await self._access(self._store.append, Append(state, (event,), event_id))
+            except ConflictError:
+                state = fold(await self._access(self._store.journal, state.id, state.seq), state)
+            except StoreError:
+                await asyncio.sleep(LOOK_EVERY)
+            else:
+                return
+        self._note(f"{state.id}: what was told could not be written down; it comes again")
+
+
+def _secret_missing(names: list[str], agent: str) -> NotDelivered:
+    return NotDelivered(
+        f"{', '.join(names)} not set in the environment of agent {agent}",
+        code=Code.SECRET_MISSING,
+        hint=f"set {names[0]} where the agent is started, and start it again",
+    )
+
+
+def _line(line: LogLine) -> str:
+    where = line.step or line.stream
+    return f"{where} | {line.host} | {line.text}" if line.host else f"{where} | {line.text}"

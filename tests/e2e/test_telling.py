@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Deployments that go wrong are told of, by the command line's own agent and by the next one; nothing waits for it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.test_cli_deploy import CONFIG, DEADLINE, Project
+
+SECRET = "hook-path-that-nobody-may-see"
+
+
+class Hook:
+    """Takes webhooks, or refuses them."""
+
+    def __init__(self) -> None:
+        self.taken: list[dict[str, Any]] = []
+        self.status = 200
+        hook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if hook.status == 200:
+                    hook.taken.append({"path": self.path, "key": self.headers["Idempotency-Key"], **body})
+                self.send_response(hook.status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}"
+
+
+@pytest.fixture
+def hook() -> Iterator[Hook]:
+    hook = Hook()
+    yield hook
+    hook.server.shutdown()
+    hook.server.server_close()
+
+
+@pytest.fixture
+def project(tmp_path: Path, hook: Hook) -> Iterator[Project]:
+    project = Project(tmp_path)
+    config = CONFIG.replace("../", f"{tmp_path}/")
+    notify = f'notify:\n  - {{webhook: "{hook.url}/${{HOOK_PATH}}", on: [succeeded, rolled_back, failed]}}\n'
+    project.config.write_text(notify + config)
+    project.env |= {"HOOK_PATH": SECRET, "NO_PROXY": "*"}
+    yield project
+    project.close()
+
+
+def events(project: Project, deployment: str) -> list[dict[str, Any]]:
+    result = project.run("events", deployment, "--output", "json")
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_the_agent_of_deploy_tells_before_it_ends(project: Project, hook: Hook) -> None:
+    assert project.run("deploy", "prod", "1.0").returncode == 0
+    run = {"GITHUB_SERVER_URL": "https://github.invalid", "GITHUB_REPOSITORY": "a/b", "GITHUB_RUN_ID": "7"}
+    result = project.run("deploy", "prod", "bad", **run)
+    assert result.returncode == 4
+    assert [told["event"] for told in hook.taken] == ["succeeded", "rolled_back"]
+    assert hook.taken[1]["deployment"]["id"] == "prod-2"
+    assert hook.taken[1]["run_url"] == "https://github.invalid/a/b/actions/runs/7"
+    assert hook.taken[1]["path"] == f"/{SECRET}"
+    assert "notify-1: sent rolled_back" in result.stderr
+    assert [e["type"] for e in events(project, "prod-2")][-2:] == ["finished", "delivered"]
+
+
+def test_a_hook_that_is_down_changes_no_outcome_and_is_told_later(project: Project, hook: Hook) -> None:
+    hook.status = 503
+    started = time.monotonic()
+    result = project.run("deploy", "prod", "1.0")
+    assert (result.returncode, project.live.read_text().strip()) == (0, "1.0")
+    assert time.monotonic() - started < DEADLINE / 2
+    assert "notify-1: not delivered yet" in result.stderr
+    assert hook.taken == []
+    hook.status = 200
+    assert project.run("deploy", "prod", "2.0").returncode == 0
+    deadline = time.monotonic() + DEADLINE
+    while len(hook.taken) < 2 and time.monotonic() < deadline:
+        project.run("agent", "run", "later", "--role", "emergency", "--once")
+    assert sorted(told["deployment"]["version"] for told in hook.taken) == ["1.0", "2.0"]
+
+
+def test_the_secret_of_an_address_is_nowhere(project: Project, hook: Hook) -> None:
+    hook.status = 404
+    project.config.write_text(project.config.read_text().replace('echo "staging', 'echo "$HOOK_PATH staging'))
+    outputs = []
+    for call in (("deploy", "prod", "1.0"), ("show", "prod-1"), ("logs", "prod-1"), ("events", "prod-1")):
+        result = subprocess.run(
+            [sys.executable, "-m", "surefoot", *call],
+            cwd=project.folder, env=project.env, capture_output=True, text=True, timeout=DEADLINE,
+        )  # fmt: skip
+        outputs.append(result.stdout + result.stderr)
+    assert "refused a POST (404)" in outputs[0]
+    assert SECRET not in "".join(outputs)
+    files = [path for path in (project.folder / ".surefoot").rglob("*") if path.is_file()]
+    assert files and not [path for path in files if SECRET.encode() in path.read_bytes()]
