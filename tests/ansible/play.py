@@ -87,6 +87,8 @@ class Project:
         self.known_hosts = folder.parent / "known_hosts"
         self.inventory = folder / "hosts.ini"
         self.environ = {k: v for k, v in os.environ.items() if not k.startswith(HIDDEN)} | {"HOME": str(self.home)}
+        # Else Ansible leaves sudo out where root becomes root.
+        self.environ["ANSIBLE_BECOME_ALLOW_SAME_USER"] = "1"
         self._runs: list[Running] = []
 
     def reach(self, hosts: list[SshHost], key: Path, user: str = "root", more: str = "") -> None:

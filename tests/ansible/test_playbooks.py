@@ -94,6 +94,25 @@ def test_a_stale_run_ends_before_its_first_task(project: Project, hosts: list[Ss
     assert not any(host.disk("/root/too-late").exists() for host in hosts)
 
 
+def test_a_playbook_can_neither_ignore_nor_rescue_a_refusal(project: Project) -> None:
+    project.raise_to(7)
+    late = project.play(
+        """
+- block:
+    - raw: "true"
+      ignore_errors: true
+    - debug: {msg: carried on}
+  rescue:
+    - debug: {msg: carried on}
+""",
+        6,
+        raises=False,
+    )
+    assert late.code != 0
+    assert "token 6 is behind 7" in late.output
+    assert "carried on" not in late.output
+
+
 HOLDS = {
     "pipelining": "- shell: sleep 5001; touch /root/T",
     "no-pipelining": "- shell: sleep 5001; touch /root/T\n  vars: {ansible_pipelining: false}",
