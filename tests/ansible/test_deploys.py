@@ -247,3 +247,32 @@ def test_a_check_of_hosts_that_cannot_be_known_fails_with_the_cause(shop: Shop, 
     shop.inventory.write_text("gone ansible_host=127.0.0.1 ansible_port=1\n")
     reason = refused(shop, hosts)
     assert (reason["code"], reason["host"]) == (Code.HOST_UNREACHABLE, "gone")
+
+
+def test_a_task_that_outlives_its_controller_does_not_land_after_the_undo(shop: Shop, host: SshHost) -> None:
+    at = Path(shop.state_file).stem
+    begun, landed = host.disk(f"/root/begun-{at}"), host.disk(f"/root/version-{at}")
+    (shop.folder / "activate.yml").write_text(f"""\
+- hosts: all
+  gather_facts: false
+  tasks:
+    - raw: "trap '' HUP TERM PIPE; touch /root/begun-{at}; sleep 8; echo new > /root/version-{at}"
+      when: surefoot_direction == 'forward'
+    - raw: "echo old > /root/version-{at}"
+      when: surefoot_direction == 'undo'
+""")
+    with shop.start("deploy", "prod", "1.0", raise_within=60.0) as deploy:
+        try:
+            until = time.monotonic() + 60
+            while not begun.exists() and time.monotonic() < until:
+                time.sleep(0.05)
+            started = time.monotonic()
+            assert begun.exists()
+            assert shop.run("cancel", "prod-1").returncode == 0
+            deploy.communicate(timeout=120)
+        finally:
+            deploy.kill()
+    assert deploy.returncode == 6
+    assert landed.read_text().strip() == "old"
+    time.sleep(max(0.0, started + 9.0 - time.monotonic()))
+    assert landed.read_text().strip() == "old", "what the attempt left on the host was ended before the undo"
