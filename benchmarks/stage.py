@@ -194,12 +194,12 @@ class Deaths:
                 os.close(fd)
 
 
-def until(holds: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
-    """Wait until something holds, or fail saying what did not come true."""
+def until(holds: Callable[[], object], what: str, patience: float = PATIENCE, every: float = 0.02) -> None:
+    """Wait until something holds, or fail saying what did not come true. Looks so seldom that it does not disturb."""
     end = time.monotonic() + patience
     while not holds():
         assert time.monotonic() < end, f"did not come true in {patience:g} s: {what}"
-        time.sleep(0.02)
+        time.sleep(every)
 
 
 @contextlib.contextmanager

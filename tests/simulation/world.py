@@ -20,6 +20,7 @@ from surefoot.core import events as ev
 from surefoot.core.decide import RunStep
 from surefoot.core.errors import Code, Failure, LeaseLostError, StoreError
 from surefoot.core.plan import Direction, Playbook
+from surefoot.store.protocol import News
 from tests.simulation.judge import MIXED, Judge
 from tests.simulation.loop import GROUP, VirtualLoop
 from tests.simulation.script import Script
@@ -178,8 +179,8 @@ class SimAccess:
 
     async def __call__(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         world, rng = self.world, self.world.loop.random
-        if call.__name__ == "wait":
-            return await world.wait(args[0])
+        if call.__name__ == "wait_as_agent":
+            return News() if await world.wait(args[0]) else None
         if self.agent in world.cut or world.store_down:
             await asyncio.sleep(rng.choice([0.001, 1.0]))
             raise StoreError("no answer")

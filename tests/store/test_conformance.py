@@ -634,6 +634,24 @@ def test_signs_of_life_wake_nobody(store: Store) -> None:
     assert store.wait(0.3) is False
 
 
+def test_agents_hear_of_what_they_may_have_to_act_upon(opened: Callable[[], Store]) -> None:
+    store, other = opened(), opened()
+    while store.wait_as_agent(0.15) is not None:
+        pass
+    deployment = j.submit(other)
+    assert store.wait_as_agent(10.0) is not None
+    grant = j.claim(other, deployment)
+    while store.wait_as_agent(0.15) is not None:
+        pass
+    j.append(other, deployment, None, ev.CancelRequested("me"))
+    news = store.wait_as_agent(10.0)
+    assert news is not None and (news.asked is None or deployment in news.asked)
+    while store.wait_as_agent(0.15) is not None:
+        pass
+    j.finish(other, deployment, grant)
+    assert store.wait_as_agent(10.0) is not None
+
+
 # -- whole lives ------------------------------------------------------------------------------------------------------
 
 

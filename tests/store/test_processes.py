@@ -18,7 +18,7 @@ from surefoot.core.errors import NotAllowedError
 from surefoot.core.lease import AgentStatus, Role
 from surefoot.core.plan import Direction
 from surefoot.store import open_store
-from surefoot.store.protocol import AgentReport, Store
+from surefoot.store.protocol import AgentReport, News, Store
 from tests.store import journal as j
 from tests.support.postgres import PostgresServer
 
@@ -237,6 +237,26 @@ def test_who_waits_hears_of_changes_after_the_server_crashed(own_postgres: Postg
         pass
     j.submit(other)
     assert store.wait(DEADLINE)
+    store.close()
+    other.close()
+
+
+def test_a_holder_that_tells_its_journal_wakes_followers_but_not_every_agent(own_postgres: PostgresServer) -> None:
+    url = own_postgres.new_database()
+    store, other = open_store(url), open_store(url)
+    deployment = j.submit(other)
+    grant = j.claim(other, deployment)
+    mark = store.mark()
+    while store.wait_as_agent(0.5) is not None:
+        pass
+    j.append(other, deployment, grant, ev.StepStarted("only", Direction.FORWARD, 1))
+    assert store.wait(DEADLINE, mark)
+    assert store.wait_as_agent(0.5) is None
+    j.append(other, deployment, None, ev.CancelRequested("me"))
+    assert store.wait_as_agent(DEADLINE) == News(frozenset({deployment}))
+    own_postgres.kill()
+    own_postgres.start()
+    assert store.wait_as_agent(DEADLINE) == News(None), "of what was asked meanwhile, nobody knows"
     store.close()
     other.close()
 

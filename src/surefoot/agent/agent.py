@@ -159,8 +159,8 @@ class Agent:
     async def _watch_store(self) -> None:
         while True:
             try:
-                if await self._vital_access(self._store.wait, 1.0):
-                    self._changed.announce()
+                if (news := await self._vital_access(self._store.wait_as_agent, 1.0)) is not None:
+                    self._changed.announce(news.asked)
             except StoreError as error:
                 self._failed(error)
                 await asyncio.sleep(self.settings.look_every)
@@ -199,8 +199,12 @@ class Agent:
             return None, ""
         silent = SILENT_INTERVALS * self.settings.timing.renew_every
         rows = await self._access(self._store.agents, silent)
+        unheld: Choice | None = None  # the same for all that nobody holds
         for place, item in enumerate(free):
-            choice = choose(self.settings.name, _candidates(rows, work, item), deployment=item.deployment)
+            if item.lease.holder is not None:
+                choice = choose(self.settings.name, _candidates(rows, work, item), deployment=item.deployment)
+            else:
+                unheld = choice = unheld or choose(self.settings.name, _candidates(rows, work, item))
             if choice.eligible and self._my_turn(item, choice.rank - place):
                 holding = await self._claim(item, choice)
                 if holding is not None:
@@ -241,8 +245,11 @@ class Agent:
 
     async def _claim(self, item: Work, choice: Choice) -> Holding | None:
         entries = await self._access(self._store.journal, item.deployment)
-        environment = await self._access(self._store.environment, item.environment)
         state = fold(entries)
+        if state.grants:
+            previous = state.previous_version
+        else:
+            previous = (await self._access(self._store.environment, item.environment)).current_version
         lost = item.lease.holder
         token = item.lease.token + 1
         seen = self._seen[item.environment]
@@ -250,7 +257,7 @@ class Agent:
             agent=self.settings.name,
             token=token,
             reasons=choice.reasons,
-            previous_version=environment.current_version if not state.grants else state.previous_version,
+            previous_version=previous,
             taken_from=lost,
             waited_seconds=round(self._clock() - seen.at, 3) if lost else None,
         )

@@ -130,7 +130,7 @@ class Worker:
         ends = [asyncio.create_task(event.wait()) for event in (self._holding.lost, self._handover)]
         try:
             while True:
-                change = asyncio.create_task(self._changed.next(LOOK_AGAIN))
+                change = asyncio.create_task(self._changed.next(LOOK_AGAIN, self._id))
                 await asyncio.wait({task, change, *ends}, return_when=asyncio.FIRST_COMPLETED)
                 change.cancel()
                 if task.done() and not task.cancelled():
@@ -216,24 +216,27 @@ class Changes:
 
     def __init__(self) -> None:
         """Nobody waits yet."""
-        self._waiting: set[asyncio.Event] = set()
+        self._waiting: dict[asyncio.Event, str | None] = {}
 
-    def announce(self) -> None:
-        """Wake all that wait now."""
-        for event in self._waiting:
-            event.set()
+    def announce(self, asked: frozenset[str] | None = None) -> None:
+        """Wake all that wait now, but of those that wait for one deployment only those of which something was asked
+        (None: of any).
+        """
+        for event, deployment in self._waiting.items():
+            if deployment is None or asked is None or deployment in asked:
+                event.set()
 
-    async def next(self, timeout: float) -> None:
-        """Return at the next announcement, or after `timeout` seconds."""
+    async def next(self, timeout: float, deployment: str | None = None) -> None:
+        """Return at the next announcement (that concerns a deployment, if one is given), or after `timeout` seconds."""
         event = asyncio.Event()
-        self._waiting.add(event)
+        self._waiting[event] = deployment
         try:
             async with asyncio.timeout(timeout):
                 await event.wait()
         except TimeoutError:
             pass
         finally:
-            self._waiting.discard(event)
+            del self._waiting[event]
 
 
 async def _ended(task: asyncio.Task[Any]) -> None:

@@ -19,6 +19,8 @@ Session = psycopg.Connection[tuple[object, ...]]
 
 #: Seconds between tries to reach a server that does not answer.
 AGAIN = 0.25
+#: Names that are kept for who does not ask for them.
+MANY = 1000
 
 
 def ended(session: Session) -> bool:
@@ -40,9 +42,11 @@ def ended(session: Session) -> bool:
 class Listener:
     """One thread that hears of changes, and any number that wait for them. Starts when it is first needed."""
 
-    def __init__(self, connect: Callable[[], Session]) -> None:
-        """Take how to open a session."""
+    def __init__(self, connect: Callable[[], Session], channel: str) -> None:
+        """Take how to open a session, and what to listen to."""
         self._connect = connect
+        self._channel = channel
+        self._named: set[str] | None = None
         self._changes = 0
         self._news = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -63,15 +67,26 @@ class Listener:
             self._news.wait_for(lambda: self._changes > mark, timeout=timeout)
             return self._changes if self._changes > mark else None
 
+    def take(self) -> frozenset[str] | None:
+        """Return the names that changes came with since this was asked; None if some may have been missed."""
+        with self._news:
+            named, self._named = self._named, set()
+            return None if named is None else frozenset(named)
+
     def _start(self) -> None:
         if self._thread is None:
             self._stop_read, self._stop_write = os.pipe2(os.O_CLOEXEC)
             self._thread = threading.Thread(target=self._run, name="surefoot-listen", daemon=True)
             self._thread.start()
 
-    def _heard(self) -> None:
+    def _heard(self, names: set[str] | None = None) -> None:
+        """Count a change, with what it names; None where a session begins, as nobody knows what was missed."""
         with self._news:
             self._changes += 1
+            if names is None or self._named is None or len(self._named) > MANY:
+                self._named = None
+            else:
+                self._named |= names
             self._news.notify_all()
 
     def _stopped(self, seconds: float) -> bool:
@@ -88,7 +103,7 @@ class Listener:
         """Listen until the session or this listener ends."""
         session = self._connect()
         try:
-            session.execute("LISTEN surefoot")
+            session.execute(f"LISTEN {self._channel}")
             self._heard()
             poll = select.poll()
             poll.register(session.fileno(), select.POLLIN)
@@ -96,10 +111,13 @@ class Listener:
             while self._stop_read not in {fd for fd, _ in poll.poll()}:
                 session.pgconn.consume_input()
                 heard = False
-                while session.pgconn.notifies() is not None:
+                names = set()
+                while (notify := session.pgconn.notifies()) is not None:
                     heard = True
+                    if notify.extra:
+                        names.add(notify.extra.decode())
                 if heard:
-                    self._heard()
+                    self._heard(names)
         finally:
             session.close()
 

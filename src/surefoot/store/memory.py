@@ -33,6 +33,7 @@ from surefoot.store.protocol import (
     Grant,
     LeaseRow,
     LogLine,
+    News,
     Submission,
     Work,
 )
@@ -455,6 +456,10 @@ class MemoryStore:
             if heard and mark is None:
                 self._seen = self._changes
             return heard
+
+    def wait_as_agent(self, timeout: float) -> News | None:
+        """Wait as agents do; see the protocol."""
+        return News() if self.wait(timeout) else None
 
     def close(self) -> None:
         """Do nothing: what is in memory stays for the others who use it."""

@@ -28,6 +28,7 @@ from surefoot.store import migrations
 from surefoot.store.flock_presence import duplicate
 from surefoot.store.listener import Listener, Session, ended
 from surefoot.store.pool import Pool
+from surefoot.store.protocol import News
 from surefoot.store.sqlstore import CommitUnknownError, Presence, SqlStore, load_queries
 
 #: Seconds for a connection to be made; shorter than any lease but the shortest.
@@ -117,10 +118,12 @@ class PostgresStore(SqlStore):
         self._read_only = read_only
         self._parameters, self._where = _parameters(url, read_only)
         self._pool: Pool[Session] = Pool(self._connect, broken=ended)
-        self._listener = Listener(self._connect)
+        self._listener = Listener(self._connect, "surefoot")
+        self._calls = Listener(self._connect, "surefoot_agents")
         self._presence_lock = threading.RLock()
         self._entered: dict[str, _Entered] = {}
         self._seen = 0
+        self._called = 0
         try:
             self._insist(self._prepare, repeatable=True)
         except SurefootError:
@@ -180,8 +183,11 @@ class PostgresStore(SqlStore):
 
     # -- changes ------------------------------------------------------------------------------------------------------
 
-    def _notify(self, conn: Any) -> None:
-        self._q.notify(conn)
+    def _notify_followers(self, conn: Any) -> None:
+        self._q.notify_followers(conn)
+
+    def _notify(self, conn: Any, asked: str = "") -> None:
+        self._q.notify(conn, asked=asked)
 
     def mark(self) -> int:
         """Return a mark for `wait`; see the protocol."""
@@ -193,6 +199,14 @@ class PostgresStore(SqlStore):
         if heard is not None and mark is None:
             self._seen = heard
         return heard is not None
+
+    def wait_as_agent(self, timeout: float) -> News | None:
+        """Wait as agents do; see the protocol."""
+        heard = self._calls.wait(self._called, timeout)
+        if heard is None:
+            return None
+        self._called = heard
+        return News(self._calls.take())
 
     # -- presence -----------------------------------------------------------------------------------------------------
 
@@ -293,6 +307,7 @@ class PostgresStore(SqlStore):
     def close(self) -> None:
         """Release everything; see the protocol."""
         self._listener.close()
+        self._calls.close()
         with self._presence_lock:
             for held in self._entered.values():
                 _close(held.session)

@@ -158,6 +158,13 @@ class Claim:
     append: Append = field(repr=False)  #: holds a LeaseGranted with token `seen.token + 1`; needs no grant of its own
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """Agents have something to look at: there may be work to claim, or something was asked of what they work on."""
+
+    asked: frozenset[str] | None = None  #: deployments of which something was asked; None if it may be of any
+
+
 class Store(Protocol):
     """See the module's docstring. All methods raise StoreError when the store can't be used."""
 
@@ -268,6 +275,14 @@ class Store(Protocol):
 
         Counts changes since `mark`. Without one, since the last such wait on this store returned, so that a single
         loop of read and wait misses nothing; several loops on one store need marks. May return True without a change.
+        """
+
+    def wait_as_agent(self, timeout: float) -> News | None:
+        """Return soon after a submission, a request, a drain or a lease's release by anyone; None after `timeout`
+        seconds.
+
+        What a holder tells its own journal wakes followers alone, not every agent. For one loop on each store, which
+        misses nothing since it last returned. May return without news.
         """
 
     def close(self) -> None:

@@ -24,6 +24,7 @@ from surefoot.core.errors import Code, StoreError
 from surefoot.store import migrations
 from surefoot.store.flock_presence import FlockPresence
 from surefoot.store.pool import Pool
+from surefoot.store.protocol import News
 from surefoot.store.sqlstore import Presence, SqlStore, load_queries
 
 #: How long a call waits for another process's transaction.
@@ -128,7 +129,10 @@ class SqliteStore(SqlStore):
 
     # -- changes ------------------------------------------------------------------------------------------------------
 
-    def _notify(self, conn: Any) -> None:
+    def _notify_followers(self, conn: Any) -> None:
+        """Do nothing: the file itself tells that it changed."""
+
+    def _notify(self, conn: Any, asked: str = "") -> None:
         """Do nothing: the file itself tells that it changed."""
 
     def mark(self) -> int:
@@ -155,6 +159,10 @@ class SqliteStore(SqlStore):
                 time.sleep(min(left, LOOK_EVERY))
 
         return self._read(changed)
+
+    def wait_as_agent(self, timeout: float) -> News | None:
+        """Wait as agents do; see the protocol. The file tells that it changed, not of what."""
+        return News() if self.wait(timeout) else None
 
     # -- presence -----------------------------------------------------------------------------------------------------
 

@@ -98,8 +98,12 @@ class SqlStore(ABC):
         """Give a connection in a transaction, committed at the end; `durable` ones survive a loss of power."""
 
     @abstractmethod
-    def _notify(self, conn: Any) -> None:
-        """Wake who waits, once the transaction is committed."""
+    def _notify_followers(self, conn: Any) -> None:
+        """Wake who follows, once the transaction is committed."""
+
+    @abstractmethod
+    def _notify(self, conn: Any, asked: str = "") -> None:
+        """Wake agents too; `asked` is the deployment of which something is asked, if that is what the change is."""
 
     @abstractmethod
     def _transient(self, error: Exception) -> bool:
@@ -219,7 +223,12 @@ class SqlStore(ABC):
             )
         if append.release:
             self._q.release_lease(conn, name=environment)
-        self._notify(conn)
+        if append.grant is None:
+            self._notify(conn, asked=deployment)
+        elif append.release:
+            self._notify(conn)
+        else:
+            self._notify_followers(conn)
         return entries
 
     def _add_events(self, conn: Any, deployment: str, entries: Iterable[Entry], event_id: str) -> None:
@@ -517,6 +526,8 @@ class SqlStore(ABC):
         place = 0
         while (data := self._chunk(upload, place)) is not None:
             yield data
+            if len(data) < CHUNK:
+                return  # only the last piece is smaller
             place += 1
 
     def _chunk(self, upload: str, place: int) -> bytes | None:

@@ -6,9 +6,13 @@
 SELECT next_number, current_version, previous_version, locked_by, holder, token, surefoot_now()
 FROM environments WHERE name = :name FOR UPDATE;
 
--- name: notify()$
--- Wake who waits, once the transaction is committed.
+-- name: notify_followers()$
+-- Wake who follows, once the transaction is committed.
 SELECT pg_notify('surefoot', '');
+
+-- name: notify(asked)$
+-- Wake agents too; `asked` names a deployment of which something was asked.
+SELECT pg_notify('surefoot', ''), pg_notify('surefoot_agents', :asked);
 
 -- name: server()$
 -- Which run of which server this is: locks do not outlive it.
