@@ -115,3 +115,22 @@ def test_the_secret_of_an_address_is_nowhere(project: Project, hook: Hook) -> No
     assert SECRET not in "".join(outputs)
     files = [path for path in (project.folder / ".surefoot").rglob("*") if path.is_file()]
     assert files and not [path for path in files if SECRET.encode() in path.read_bytes()]
+
+
+def test_reports_are_made_from_the_journal(project: Project, hook: Hook) -> None:
+    assert project.run("deploy", "prod", "1.0").returncode == 0
+    assert project.run("deploy", "prod", "bad").returncode == 4
+    (levels,) = project.json("report", "slo")["environments"]
+    assert (levels["name"], levels["counted"], levels["success_rate"]) == ("prod", 2, 0.5)
+    (figures,) = project.json("report", "dora", "prod", "--days", "7")["environments"]
+    assert figures["change_failure_rate"] == 0.5
+    assert project.json("report", "postmortem", "prod-2")["deployment"]["status"] == "rolled_back"
+    assert "## To be answered" in project.run("report", "postmortem", "prod-2").stdout
+    assert "SF-STEP-FAILED" in project.run("report", "jira").stdout
+    assert project.json("report", "jira", "prod-1")["type"] == "doc"
+    nowhere = project.run("report", "jira", "prod-1", "--issue", "A-1", "--post")
+    assert nowhere.returncode == 2 and "JIRA_URL" in nowhere.stderr
+    down = {"JIRA_URL": "http://127.0.0.1:1", "JIRA_TOKEN": "jira-token-value"}
+    failed = project.run("report", "jira", "prod-1", "--issue", "A-1", "--post", **down)
+    assert failed.returncode == 1 and "SF-DELIVERY-FAILED" in failed.stderr and "jira-token-value" not in failed.stderr
+    assert project.run("report", "slo", "nowhere").returncode == 7

@@ -66,8 +66,8 @@ def _changes(folder: Path, since: str | None) -> list[Change]:
     base = re.match(r"[0-9a-f]{40,64}", since or "")
     if base is None:
         return []
-    lines = git_log(folder, base.group(), COMMITS)
-    return [Change(*parts) for line in lines if len(parts := line.split("\x1f")) == 3]
+    split = (line.split("\x1f", 3) for line in git_log(folder, base.group(), COMMITS))
+    return [Change(commit, author, subject, float(at)) for commit, author, at, subject in split]
 
 
 def _claims(environ: Mapping[str, str]) -> dict[str, str]:

@@ -77,10 +77,11 @@ def commit_of(folder: Path) -> str | None:
 
 
 def git_log(folder: Path, since: str, limit: int) -> list[str]:
-    """Return the commits that touch the folder since another one, newest first, as hash, author and subject with \\x1f
-    between; none where git can't tell.
+    """Return the commits that touch the folder since another one, newest first; none where git can't tell.
+
+    Each is a hash, an author, a time (since 1970) and a subject, with the unit separator (0x1f) between them.
     """
-    form = "--format=%H%x1f%an%x1f%s"
+    form = "--format=%H%x1f%an%x1f%ct%x1f%s"
     try:
         found = _git(folder, "log", form, f"--max-count={limit}", "--end-of-options", f"{since}..HEAD", "--", ".")
     except (UsageError, OSError):

@@ -37,6 +37,7 @@ COMMANDS = {
     "logs": "surefoot.cli.commands.streams:logs",
     "agents": "surefoot.cli.commands.agents:agents",
     "agent": "surefoot.cli.commands.agents:agent",
+    "report": "surefoot.cli.commands.report:report",
     "demo": "surefoot.cli.commands.demo:demo",
     "completion": "surefoot.cli.commands.completion:completion",
 }

@@ -22,6 +22,7 @@ class Change(msgspec.Struct, frozen=True):
     commit: str
     author: str
     subject: str
+    at: float | None = None  #: when it was committed, by its author's clock
 
 
 class Origin(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -171,3 +171,14 @@ def agents(entries: Sequence[ev.Entry]) -> list[str]:
         for e in (entry.event for entry in entries)
         if isinstance(e, ev.LeaseGranted)
     ]
+
+
+def final(state: Deployment) -> Moment:
+    """Return the newest moment of a deployment that counts in hindsight."""
+    if state.resolved is not None:
+        return Moment.RESOLVED
+    if state.status.terminal:
+        return Moment(state.status)
+    if state.status is Status.ROLLING_BACK:
+        return Moment.ROLLING_BACK
+    return Moment.STARTED if state.grants else Moment.ACCEPTED

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads what reports need from the store: journals and last lines of single deployments, histories of a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from surefoot.core import events as ev
+from surefoot.core.deployment import Summary
+from surefoot.core.errors import Code, NotFoundError
+from surefoot.core.status import Status
+from surefoot.reports.levels import Ended
+from surefoot.reports.story import Story
+from surefoot.store.protocol import Store
+
+#: Lines of the log in a report.
+LINES = 50
+#: Summaries read at a time.
+PAGE = 200
+
+
+def story_of(store: Store, deployment: str) -> Story:
+    """Return a deployment's whole story."""
+    entries = tuple(store.journal(deployment))
+    end = store.log_end(deployment)
+    lines = store.log(deployment, max(0, end - LINES), LINES)
+    shown = tuple(f"{line.step or line.stream} | {line.text}" for line in lines)
+    return Story(entries, len(entries), shown, store.identity())
+
+
+def newest_ended(store: Store) -> str:
+    """Return the deployment that ended last, in any environment."""
+    ended = [
+        summary
+        for environment in store.environments()
+        for summary in store.history(environment.name, PAGE)
+        if summary.finished_at is not None
+    ]
+    if not ended:
+        raise NotFoundError("no deployment has ended yet", code=Code.DEPLOYMENT_UNKNOWN, hint="surefoot status")
+    return max(ended, key=lambda summary: summary.finished_at or 0.0).id
+
+
+def ended_since(store: Store, environment: str, since: float) -> Iterator[Summary]:
+    """Yield the deployments of an environment that ended since then, newest first.
+
+    Deployments of one environment end in about the order in which they were accepted: once a whole page is older,
+    so is the rest.
+    """
+    before: int | None = None
+    while page := store.history(environment, PAGE, before):
+        recent = [summary for summary in page if (summary.finished_at or since) >= since]
+        yield from (summary for summary in recent if summary.finished_at is not None)
+        if not recent or len(page) < PAGE:
+            return
+        before = page[-1].number
+
+
+def with_journals(store: Store, summaries: Iterator[Summary]) -> Iterator[Ended]:
+    """Yield each with what of its journal the figures need: of successes the first entry, of failures all."""
+    for summary in summaries:
+        whole = summary.status in (Status.ROLLED_BACK, Status.STRANDED)
+        entries: list[ev.Entry] = store.journal(summary.id, limit=None if whole else 1)
+        yield Ended(summary, tuple(entries))
