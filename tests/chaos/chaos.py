@@ -154,7 +154,8 @@ class Chaos:
         while len(self.ids) < self.deployments:
             for _ in range(self.random.choice([1, 2, 4])):
                 self.submit()
-            self.fault()
+            for _ in range(self.random.choice([1, 2, 3])):
+                self.fault()
             self.unlock()
         self.settle()
 
@@ -173,7 +174,7 @@ class Chaos:
         )[0]
         self.tally.faults[kind] = self.tally.faults.get(kind, 0) + 1
         time.sleep(self.random.uniform(0, 1.5))
-        name = self.random.choice(list(self.agents))
+        name = self.victim()
         agent = self.agents[name]
         if kind == "kill":
             agent.kill()
@@ -194,6 +195,14 @@ class Chaos:
             self.start(name)
         elif kind == "store" and self.postgres is not None:
             self.postgres.restart()
+
+    def victim(self) -> str:
+        """Choose an agent; one that is at work, mostly: faults that hit idle ones teach little."""
+        if self.random.random() < 0.8:
+            for row in self.call("agents")["agents"]:
+                if row["running"] and row["name"] in self.agents:
+                    return str(row["name"])
+        return self.random.choice(list(self.agents))
 
     def freeze(self, pids: list[int]) -> None:
         for pid in pids:
