@@ -57,8 +57,10 @@ class Judge:
     def saw(self, host: Host, touch: Touch) -> None:
         """Judge one change of a host, before it is made."""
         self.hold(f"1, one at a time: {touch} after token {self.newest}", holds=touch.token >= self.newest)
-        self.hold(f"1, one at a time: {touch} after the end", holds=touch.deployment not in self.ended)
-        self.hold(f"5, honest: {touch} while {self.locked_by} is stranded", holds=self.locked_by is None)
+        # What it left on a host that nobody could reach may end as it likes: that is what stranded says.
+        left = touch.deployment == self.locked_by
+        self.hold(f"1, one at a time: {touch} after the end", holds=left or touch.deployment not in self.ended)
+        self.hold(f"5, honest: {touch} while {self.locked_by} is stranded", holds=left or self.locked_by is None)
         self.hold(f"3, all or nothing: {touch} although it was refused", holds=touch.deployment not in self.refused)
         self.newest = max(self.newest, touch.token)
         self.touched.add(touch.deployment)

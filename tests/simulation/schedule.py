@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -31,7 +32,7 @@ TTL = 5.0
 #: Virtual seconds in which every schedule must have come to its end once all faults are over.
 PATIENCE = 900.0
 #: What a command may take; what hangs is ended then.
-TIMEOUT = 31.0
+TIMEOUT = 45.0
 
 
 class Schedule:
@@ -228,6 +229,7 @@ class Schedule:
         world = self.world
         if repaired := self.random.random() < 0.7:
             for host in world.hosts.values():
+                host.end_older(math.inf)
                 host.applied = dict.fromkeys(world.steps, self.judge.version)
         unchecked = repaired and self.random.random() < 0.5
         self._tell(f"a person {'repairs' if repaired else 'asks to check'} {deployment}")

@@ -100,17 +100,11 @@ def draw(seed: int) -> Script:
         wrong = rng.choice(["unhealthy", "fails", "hangs", "poison", "refused"]) if rng.random() < 0.3 else ""
         versions.append(Version(at, wrong))
         at += rng.uniform(0, 8)
-    faults = tuple(
-        Fault(
-            at=rng.uniform(0, LENGTH if rng.random() < 0.3 else 8),
-            kind=rng.choice(kinds),
-            agent=rng.choice([0, 0, 0, 1, 2]),
-            host=rng.randrange(3),
-            seconds=rng.choice([rng.uniform(0, 2), rng.uniform(3, 9), rng.uniform(5, 15)]),
-            steps=rng.randrange(1, 150),
-        )
-        for _ in range(rng.choice([0, 1, 2, 3, 6]))
-    )
+    faults = tuple(_fault(rng, kinds) for _ in range(rng.choice([0, 1, 2, 3, 6])))
+    if rng.random() < 0.4:
+        # One good deployment, and one long fault of its agent in the midst of it: what leases and fences are for.
+        faults = (_takeover(rng, possible), *faults[:1])
+        versions = [Version(0.0)]
     return Script(
         seed=seed,
         hosts=rng.choice([1, 2, 3]),
@@ -124,6 +118,23 @@ def draw(seed: int) -> Script:
         store_faults=rng.choice([0.0, 0.0, 0.01, 0.05]),
         step_faults=rng.choice([0.0, 0.0, 0.05, 0.2]),
     )
+
+
+def _fault(rng: random.Random, kinds: list[Kind]) -> Fault:
+    return Fault(
+        at=rng.uniform(0, LENGTH if rng.random() < 0.3 else 8),
+        kind=rng.choice(kinds),
+        agent=rng.choice([0, 0, 0, 1, 2]),
+        host=rng.randrange(3),
+        seconds=rng.choice([rng.uniform(0, 2), rng.uniform(3, 9), rng.uniform(5, 15)]),
+        steps=rng.randrange(1, 150),
+    )
+
+
+def _takeover(rng: random.Random, possible: list[Kind]) -> Fault:
+    kinds = [kind for kind in (Kind.KILL, Kind.FREEZE, Kind.MACHINE, Kind.CUT) if kind in possible]
+    at, seconds = rng.uniform(0.1, 4), rng.uniform(4, 12)
+    return Fault(at=at, kind=rng.choice(kinds), agent=0, host=0, seconds=seconds, steps=0)
 
 
 def _impossible(rng: random.Random, steps: tuple[bool, ...]) -> set[Kind]:

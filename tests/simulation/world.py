@@ -297,15 +297,18 @@ class SimPerformer:
         return Failure(Code.STEP_TIMED_OUT, "no end in sight") if process.late else result
 
     async def _raise_all(self, token: int) -> ev.FenceRaised | ev.FenceFailed:
+        """Raise what can be raised; whatever could not be is a failure."""
+        failure = None
         for host in self._hosts():
             await asyncio.sleep(self.world.loop.random.uniform(0.01, 0.1))
-            if not self._reaches(host):
-                return ev.FenceFailed(Failure(Code.HOST_UNREACHABLE, f"{host.name} is down", host=host.name))
             try:
-                host.raise_fence(token)
+                if self._reaches(host):
+                    host.raise_fence(token)
+                else:
+                    failure = Failure(Code.HOST_UNREACHABLE, f"{host.name} is down", host=host.name)
             except StaleTokenError as error:
-                return ev.FenceFailed(Failure(Code.FENCE_STALE, str(error), host=host.name))
-        return ev.FenceRaised(tuple(self.world.hosts))
+                failure = Failure(Code.FENCE_STALE, str(error), host=host.name)
+        return ev.FenceFailed(failure) if failure else ev.FenceRaised(tuple(self.world.hosts))
 
     async def _change(self, job: Job, action: RunStep) -> Failure | None:
         """Change each host in turn, as a play with `serial: 1` does, or a script with a loop."""
@@ -333,7 +336,7 @@ class SimPerformer:
 
     def _while(self) -> float:
         """Return how long something takes: mostly short, at times long, in seconds."""
-        return 0.01 * 500.0 ** self.world.loop.random.random()
+        return 0.01 * 1500.0 ** self.world.loop.random.random()
 
     async def _trouble(self, version: str) -> None:
         """Do what is wrong with the version itself."""

@@ -72,7 +72,7 @@ class Worker:
         """Work until the deployment has ended, the lease is lost (LeaseLostError), or it was handed over."""
         await self._read()
         try:
-            while not isinstance(action := do.decide(self.state, self._now()), do.Rest):
+            while self._check_lease() and not isinstance(action := do.decide(self.state, self._now()), do.Rest):
                 await self._act(action)
                 if self._handover.is_set() and self.state.held and not self.state.status.terminal:
                     raise HandOver  # noqa: TRY301 - one way out for all that notice it
@@ -157,6 +157,8 @@ class Worker:
             if self._state is None or entry.seq > self._state.seq:
                 self._state = fold([entry], self._state)
                 self._read_at = asyncio.get_running_loop().time()
+        if self._state is not None and self._state.token > self._holding.grant.token:
+            self._holding.lose(f"{self._state.agent} has taken over")
 
     async def _read(self) -> None:
         """Read what is new, trying until the lease is lost."""
