@@ -61,6 +61,7 @@ class GitHubStandIn:
     assignable: tuple[str, ...] = ("oncall-sre",)
     app_id: str = ""
     app_public_key: str = ""
+    runners: list[dict[str, Any]] = field(default_factory=list)
     issues: list[dict[str, Any]] = field(default_factory=list)
     comments: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     deployments: list[dict[str, Any]] = field(default_factory=list)
@@ -119,6 +120,8 @@ class GitHubStandIn:
         if not path.startswith(prefix + "/"):
             return 404, {"message": "Not Found"}
         match method, path.removeprefix(prefix + "/").split("/"):
+            case "GET", ["actions", "runners"]:
+                return 200, {"total_count": len(self.runners), "runners": self.runners}
             case "GET", ["issues"]:
                 return 200, self._page(self._issues(query), query)
             case "POST", ["issues"]:
