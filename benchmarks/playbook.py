@@ -28,7 +28,7 @@ from benchmarks.report import Figure, main, p99, ratio
 from tests.ansible.hosts import SshHost, inventory, missing
 
 WHAT = "`surefoot deploy` of 14 tasks on 2 hosts beside plain `ansible-playbook`, over SSH"
-RUNS = 10
+RUNS = 6
 LIMIT = 0.95
 INTERPRETER = r"(?<=ansible_python_interpreter=).*"
 
@@ -81,6 +81,7 @@ CONFIG = {
             "steps": [{"name": "release", "playbook": "release.yml"}],
             "health": [{"tcp": {"address": "127.0.0.1:PORT"}}],
             "health_policy": {"within": "10s", "interval": "1s", "successes": 1},
+            "state_file": "/var/lib/bench-state.json",
         }
     },
 }

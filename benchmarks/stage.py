@@ -164,7 +164,14 @@ class Stage:
 
     def ended(self, deployment: str) -> str:
         """Wait for a deployment's end; return its status."""
-        until(lambda: self.store.summary(deployment).status.terminal, f"{deployment} ends")
+        try:
+            until(lambda: self.store.summary(deployment).status.terminal, f"{deployment} ends")
+        except AssertionError:
+            for entry in self.store.journal(deployment):
+                print(entry, file=sys.stderr)
+            for log in self.folder.glob("*.log"):
+                print(f"-- {log.name}\n{log.read_text()}", file=sys.stderr)
+            raise
         return str(self.store.summary(deployment).status)
 
 
