@@ -202,9 +202,13 @@ class Agent:
         unheld: Choice | None = None  # the same for all that nobody holds
         for place, item in enumerate(free):
             if item.lease.holder is not None:
-                choice = choose(self.settings.name, _candidates(rows, work, item), deployment=item.deployment)
+                choice = choose(
+                    self.settings.name, _candidates(self.settings.name, rows, work, item), deployment=item.deployment
+                )
             else:
-                unheld = choice = unheld or choose(self.settings.name, _candidates(rows, work, item))
+                unheld = choice = unheld or choose(
+                    self.settings.name, _candidates(self.settings.name, rows, work, item)
+                )
             if choice.eligible and self._my_turn(item, choice.rank - place):
                 holding = await self._claim(item, choice)
                 if holding is not None:
@@ -322,7 +326,7 @@ class Agent:
         return self.stop.is_set()
 
 
-def _candidates(rows: list[AgentRow], work: list[Work], item: Work) -> list[Candidate]:
+def _candidates(me: str, rows: list[AgentRow], work: list[Work], item: Work) -> list[Candidate]:
     """Return the agents as the choice for one environment sees them: the lost holder of its lease counts as offline."""
     busy = {w.lease.holder: w.deployment for w in work if w.lease.holder is not None}
     lost = item.lease
@@ -330,14 +334,15 @@ def _candidates(rows: list[AgentRow], work: list[Work], item: Work) -> list[Cand
         Candidate(
             name=row.report.name,
             role=row.report.role,
-            status=AgentStatus.OFFLINE if _is_lost(row, lost) else row.status,
+            status=AgentStatus.OFFLINE if _is_lost(row, lost, me) else row.status,
             preference=row.report.preference,
             running=busy.get(row.report.name),
-            reason="lost the lease" if _is_lost(row, lost) else row.reason,
+            reason="lost the lease" if _is_lost(row, lost, me) else row.reason,
         )
         for row in rows
     ]
 
 
-def _is_lost(row: AgentRow, lease: LeaseRow) -> bool:
-    return lease.holder == row.report.name and row.status is not AgentStatus.OFFLINE
+def _is_lost(row: AgentRow, lease: LeaseRow, me: str) -> bool:
+    """Whether an agent lost this lease. Not so whoever asks: it lives, and may be the only one left to go on."""
+    return row.report.name != me and lease.holder == row.report.name and row.status is not AgentStatus.OFFLINE

@@ -58,6 +58,7 @@ class LogSink:
         self._access = access
         self._lines: deque[_Waiting] = deque()
         self._dropped = 0
+        self._flushing = asyncio.Lock()
 
     def add(self, deployment: str, line: LogLine, grant: Grant | None = None) -> None:
         """Take a line; dropped (and counted) if the store has not kept up."""
@@ -84,6 +85,11 @@ class LogSink:
 
     async def flush(self) -> None:
         """Write all lines that wait. Lines stay where they are if the store can't be reached."""
+        # One at a time: lines are dropped from the queue only when they are written.
+        async with self._flushing:
+            await self._flush()
+
+    async def _flush(self) -> None:
         while self._lines:
             first = self._lines[0]
             batch: list[LogLine] = []
