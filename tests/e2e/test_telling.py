@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_cli_deploy import CONFIG, DEADLINE, Project
+from tests.e2e.test_cli_deploy import CONFIG, DEADLINE, Project, eventually
 
 SECRET = "hook-path-that-nobody-may-see"
 
@@ -99,6 +100,36 @@ def test_a_hook_that_is_down_changes_no_outcome_and_is_told_later(project: Proje
     while len(hook.taken) < 2 and time.monotonic() < deadline:
         project.run("agent", "run", "later", "--role", "emergency", "--once")
     assert sorted(told["deployment"]["version"] for told in hook.taken) == ["1.0", "2.0"]
+
+
+def test_an_agent_that_is_killed_right_after_a_rollback_leaves_its_news_to_the_next(
+    project: Project, hook: Hook
+) -> None:
+    project.config.write_text("agents: {one: {}, two: {}}\n" + project.config.read_text())
+    hook.status = 503
+    first = project.start("agent", "run", "one")
+    assert project.run("deploy", "prod", "1.0").returncode == 0
+    assert project.run("deploy", "prod", "bad").returncode == 4
+    first.send_signal(signal.SIGKILL)
+    first.wait(DEADLINE)
+    assert hook.taken == []
+    hook.status = 200
+    second = project.start("agent", "run", "two")
+    eventually(lambda: len(hook.taken) == 2)
+    second.send_signal(signal.SIGTERM)
+    assert second.wait(DEADLINE) == 0
+    assert {told["event"] for told in hook.taken} == {"succeeded", "rolled_back"}
+    assert project.json("show", "prod-2")["told"][0]["by"] == "two"
+
+
+def test_a_rollback_tells_those_who_are_told_today(project: Project, hook: Hook) -> None:
+    with_hook = project.config.read_text()
+    project.config.write_text(with_hook[with_hook.index("project:") :])
+    assert project.run("deploy", "prod", "1.0").returncode == 0
+    assert project.run("deploy", "prod", "2.0").returncode == 0
+    project.config.write_text(with_hook)
+    assert project.run("rollback", "prod").returncode == 0
+    assert [told["deployment"]["version"] for told in hook.taken] == ["1.0"]
 
 
 def test_the_secret_of_an_address_is_nowhere(project: Project, hook: Hook) -> None:

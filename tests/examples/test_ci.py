@@ -135,6 +135,9 @@ def test_production_is_submitted_and_followed_as_one_deployment(runner: Runner, 
     followed = runner.run(job["Follow"], VERSION=version)
     assert followed.returncode == code, followed.stderr
     assert followed.stdout.startswith("production-1 ")
+    summary = runner.summary.read_text()
+    assert ("✅ production: paws360 1.0 was deployed" if code == 0 else "SF-STEP-FAILED") in summary
+    assert "Runs on" in summary and "chosen" in summary
 
 
 @pytest.mark.parametrize(("version", "code"), [("1.0", 0), ("bad", 4)])

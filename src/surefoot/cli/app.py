@@ -224,6 +224,20 @@ class App:
         actor = found.claims.get("actor") if found is not None else None
         return replace(submission, origin=found, requested_by=actor or submission.requested_by)
 
+    def told_as_now(self, submission: Submission) -> Submission:
+        """Return a rollback's submission with those who are told today, not those of the earlier deployment."""
+        from dataclasses import replace
+
+        from msgspec import structs
+
+        from surefoot.config.telling import targets
+
+        try:
+            now = targets(self.config, os.environ) if self.config_path is not None else submission.plan.targets
+        except ConfigError:
+            return submission  # a mistake in this config must not stand in the way of a rollback
+        return replace(submission, plan=structs.replace(submission.plan, targets=now))
+
     def refuse_unsupported_gates(self, environment: str) -> None:
         """Refuse to deploy past a gate that the config asks for and this version does not hold."""
         gates = self.config.environment(environment).unsupported_gates

@@ -10,10 +10,12 @@ that what was accepted ends.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from surefoot.api import requests
@@ -184,13 +186,20 @@ def _cancel_when_told(store: Store, deployment: str, view: View, gone: threading
     return answer
 
 
-def _tell_deliveries(app: App, store: Store, state: Deployment) -> None:
-    """Say who was told of it, and who was not yet: what follows an end in the journal."""
-    if not state.plan.targets:
+def _tell_aftermath(app: App, store: Store, state: Deployment) -> None:
+    """Say who was told of it and who was not yet, and leave a summary where the CI shows one."""
+    summary = os.environ.get("GITHUB_STEP_SUMMARY") if os.environ.get("GITHUB_ACTIONS") == "true" else None
+    if not state.plan.targets and not summary:
         return
-    for entry in store.journal(state.id, after=state.seq):
+    entries = store.journal(state.id)
+    for entry in entries[state.seq :]:
         if isinstance(entry.event, Delivered | DeliveryFailed):
             app.console.note(clean(sentence(entry)))
+    if summary:
+        from surefoot.reports.outcome import markdown
+
+        with Path(summary).open("a", encoding="utf-8", errors="replace") as file:
+            file.write(markdown(entries))
 
 
 def conclude(app: App, store: Store, state: Deployment) -> int:
@@ -210,8 +219,8 @@ def conclude(app: App, store: Store, state: Deployment) -> int:
         write_error(state.outcome.code, state.outcome.message, app.hint_for(state, state.outcome))
         for line in state.outcome.evidence.splitlines()[-10:]:
             app.console.note(f"  {clean(line)}")
-    with contextlib.suppress(StoreError):
-        _tell_deliveries(app, store, state)
+    with contextlib.suppress(StoreError, OSError):
+        _tell_aftermath(app, store, state)
     return EXITS[state.status]
 
 

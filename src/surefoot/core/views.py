@@ -83,7 +83,8 @@ def row(summary: Summary, project: str, queue_position: int | None = None) -> Js
 def show(state: Deployment, queue_position: int | None = None) -> Json:
     """Return a deployment with its steps, as `show` shows it."""
     shown = row(summarise(state), state.plan.project, queue_position)
-    return {**shown, "steps": [step(run) for run in state.steps]}
+    told = [{"target": e.target, "what": e.what, "where": e.where or None, "by": e.by} for e in state.deliveries]
+    return {**shown, "steps": [step(run) for run in state.steps], "told": told}
 
 
 def event(entry: Entry) -> Json:

@@ -121,7 +121,7 @@ def rollback(
         app.know_environment(store, environment)
         submission = requests.rollback(store, environment, to, by=requested_by(), reason=reason, key=key)
         with Interrupts() as interrupts:
-            deployment, new = requests.submit(store, app.asked_from(store, submission))
+            deployment, new = requests.submit(store, app.asked_from(store, app.told_as_now(submission)))
             app.accepted(deployment, new, key)
             return see_through(app, store, deployment, _patience(detach, timeout, on_interrupt), interrupts)
 
