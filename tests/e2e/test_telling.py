@@ -27,11 +27,14 @@ class Hook:
     def __init__(self) -> None:
         self.taken: list[dict[str, Any]] = []
         self.status = 200
+        self.open = threading.Event()
+        self.open.set()
         hook = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                hook.open.wait(DEADLINE)
                 if hook.status == 200:
                     hook.taken.append({"path": self.path, "key": self.headers["Idempotency-Key"], **body})
                 self.send_response(hook.status)
@@ -53,6 +56,7 @@ class Hook:
 def hook() -> Iterator[Hook]:
     hook = Hook()
     yield hook
+    hook.open.set()
     hook.server.shutdown()
     hook.server.server_close()
 
@@ -120,6 +124,17 @@ def test_an_agent_that_is_killed_right_after_a_rollback_leaves_its_news_to_the_n
     assert second.wait(DEADLINE) == 0
     assert {told["event"] for told in hook.taken} == {"succeeded", "rolled_back"}
     assert project.json("show", "prod-2")["told"][0]["by"] == "two"
+
+
+def test_a_hook_that_hangs_holds_up_no_deployment(project: Project, hook: Hook) -> None:
+    project.config.write_text("agents: {one: {}}\n" + project.config.read_text())
+    hook.open.clear()
+    agent = project.start("agent", "run", "one")
+    for version in ("1.0", "2.0", "3.0"):
+        assert project.run("deploy", "prod", version).returncode == 0
+    assert hook.taken == [] and project.live.read_text().strip() == "3.0"
+    agent.send_signal(signal.SIGTERM)
+    assert agent.wait(DEADLINE) == 0
 
 
 def test_a_rollback_tells_those_who_are_told_today(project: Project, hook: Hook) -> None:

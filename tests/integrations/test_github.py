@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from surefoot.core import events as ev
-from surefoot.core.errors import Code
+from surefoot.core.errors import Code, Failure
 from surefoot.core.status import Status
 from surefoot.core.targets import GitHubAccess, GitHubIssue, GitHubStatus, Moment
 from surefoot.integrations import http
@@ -121,6 +121,20 @@ async def test_a_success_opens_no_issue(github: GitHubStandIn, store: MemoryStor
     j.finish(store, deployment, j.claim(store, deployment))
     await t.told(store, environ(github))
     assert github.requests == []
+
+
+async def test_a_preflight_that_refused_is_an_incident_where_that_is_wanted(
+    github: GitHubStandIn, store: MemoryStore
+) -> None:
+    deployment = t.submit(store, issue(github, on=(Moment.FAILED,)))
+    grant = j.claim(store, deployment)
+    refused = Failure(Code.PREFLIGHT_FAILED, "image acme/backend:2.0 does not exist", hint="build it")
+    j.append(store, deployment, grant, ev.PreflightFailed(refused))
+    j.append(store, deployment, grant, ev.Finished(Status.FAILED, refused), release=True)
+    await t.told(store, environ(github))
+    (made,) = github.issues
+    assert "was refused before anything was touched" in made["title"]
+    assert "touched no host" in made["body"] and "build it" in made["body"]
 
 
 # -- faults ------------------------------------------------------------------------------------------------------

@@ -34,6 +34,8 @@ class Changes:
 
 def changes(entries: Iterable[ev.Entry], before: Deployment | None = None) -> Changes:
     """Return what `entries`, appended to a journal in state `before`, make of its outbox."""
+    if before is not None and not before.plan.targets:
+        return Changes()
     added: list[Due] = []
     settled: list[Due] = []
     state = before
