@@ -241,12 +241,24 @@ def test_what_a_step_fails_of_on_a_host_is_told_by_deploy(shop: Shop, hosts: lis
     assert "sudo visudo" in reason["hint"]
 
 
+def test_a_preflight_check_of_hosts_raises_no_fence(shop: Shop, hosts: list[SshHost]) -> None:
+    """Of those that are not reachable by ssh either, each check says what it found itself."""
+    shop.configure("    steps:\n", "    preflight:\n      - tcp: {address: '{host}:1'}\n    steps:\n")
+    shop.inventory.write_text(f"{shop.inventory.read_text()}\n[more]\ngone ansible_host=127.0.0.1 ansible_port=1\n")
+    reason = refused(shop, hosts)
+    assert reason["code"] == Code.PREFLIGHT_FAILED
+    assert "tcp on gone: 127.0.0.1:1: Connection refused" in reason["message"]
+    assert "fence" not in shop.run("events", "prod-1").stdout
+    assert "PLAY" not in shop.run("logs", "prod-1").stdout, "what is ours is not the user's to read"
+
+
 def test_a_check_of_hosts_that_cannot_be_known_fails_with_the_cause(shop: Shop, hosts: list[SshHost]) -> None:
     """Not with what becomes of a check of no hosts."""
     shop.configure("    steps:\n", "    preflight:\n      - tcp: {address: '{host}:1'}\n    steps:\n")
-    shop.inventory.write_text("gone ansible_host=127.0.0.1 ansible_port=1\n")
+    shop.inventory.write_text("[web:children]\nnobody\n")
     reason = refused(shop, hosts)
-    assert (reason["code"], reason["host"]) == (Code.HOST_UNREACHABLE, "gone")
+    assert reason["code"] == Code.PREFLIGHT_FAILED
+    assert "nobody" in reason["message"] or "no hosts" in reason["message"]
 
 
 def test_a_task_that_outlives_its_controller_does_not_land_after_the_undo(shop: Shop, host: SshHost) -> None:

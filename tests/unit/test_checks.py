@@ -536,7 +536,7 @@ async def test_runner_that_hangs_does_not_hang_the_check(monkeypatch: pytest.Mon
     monkeypatch.setattr("surefoot.checks.registry.SPARE", 0.1)
     where = Context(values={}, hosts=(), secrets={}, run=hangs)
     result = await look("command", where, run="true", timeout="100ms")
-    assert (result.status, result.message) == (FAIL, "no result in time")
+    assert (result.status, result.message.startswith("no result within")) == (FAIL, True)
 
 
 async def test_kind_that_this_version_does_not_know_fails() -> None:

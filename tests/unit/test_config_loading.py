@@ -777,13 +777,13 @@ BAD: dict[str, tuple[str, Code, int | None, str, str, str]] = {
         "not a duration",
         "5m",
     ),
-    "duration in days": (
-        environment(STEP + "retry: {timeout: 2d}"),
+    "duration in weeks": (
+        environment(STEP + "retry: {timeout: 2w}"),
         Code.CONFIG_VALUE,
         5,
         "environments.e.retry.timeout",
         "not a duration",
-        "48h",
+        "14d",
     ),
     "negative duration": (
         environment(STEP + "retry: {delay: -5s}"),
@@ -857,7 +857,7 @@ BAD: dict[str, tuple[str, Code, int | None, str, str, str]] = {
         "ttl 500ms is not between 1s and 1h",
         "",
     ),
-    "long ttl": (environment(STEP) + "lease: {ttl: 24h}\n", Code.CONFIG_TIMING, 5, "lease", "ttl 24h", ""),
+    "long ttl": (environment(STEP) + "lease: {ttl: 24h}\n", Code.CONFIG_TIMING, 5, "lease", "ttl 1d", ""),
     "interval beyond within": (
         environment(STEP + "health_policy: {within: 5s, interval: 10s}"),
         Code.CONFIG_TIMING,

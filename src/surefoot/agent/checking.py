@@ -3,24 +3,56 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from surefoot.checks.model import CheckResult, CheckStatus, Context
 from surefoot.checks.policy import failed, until_healthy
 from surefoot.checks.registry import run_all
+from surefoot.core import events as ev
 from surefoot.core.errors import Code, Failure
 from surefoot.core.plan import Check, HealthPolicy
 
+_REFERENCE = re.compile(r"(?<!\$)\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
 
-async def preflight(
-    checks: Sequence[Check], context: Context, note: Callable[[str], None]
-) -> tuple[Failure | None, tuple[str, ...]]:
-    """Run the preflight checks side by side; return what failed, and what warned."""
-    results = await run_all(checks, context)
-    for result in results:
-        note(f"preflight {_line(result)}")
-    warnings = tuple(r.message for r in results if r.status is CheckStatus.WARN)
-    return failed(results, Code.PREFLIGHT_FAILED), warnings
+#: What to do where a check does not say.
+FIX = "repair what it looks at, or correct the check in surefoot.yml"
+
+
+def secrets_result(names: Sequence[str], missing: Failure | None) -> CheckResult:
+    """Return how the secrets that steps need came out."""
+    if missing is not None:
+        return CheckResult("secrets", CheckStatus.FAIL, missing.message, missing.hint)
+    return CheckResult("secrets", CheckStatus.PASS, f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} set")
+
+
+def waits_for(check: Check, missing: Sequence[str]) -> CheckResult | None:
+    """Return that a check can't be run for want of a secret that it would send, if that is so."""
+    wanted = next((name for name in missing if name in _references(check.options)), None)
+    if wanted is None:
+        return None
+    return CheckResult(check.name or check.kind, CheckStatus.SKIP, f"it needs {wanted}, which is not set")
+
+
+def preflight_outcome(
+    results: Sequence[CheckResult], missing: Failure | None
+) -> ev.PreflightPassed | ev.PreflightFailed:
+    """Return what became of the preflight as a whole."""
+    checks = tuple(map(checked, results))
+    failure = failed(results, Code.PREFLIGHT_FAILED if missing is None else missing.code)
+    if failure is not None:
+        return ev.PreflightFailed(failure, checks)
+    warnings = tuple(f"{r.name}: {r.message}" for r in results if r.status is CheckStatus.WARN)
+    pins = {name: value for result in results for name, value in result.pins.items()}
+    return ev.PreflightPassed(warnings, checks, pins)
+
+
+def checked(result: CheckResult) -> ev.Checked:
+    """Return a result as the journal holds it: with something to do for each that failed."""
+    seconds = round(result.duration_seconds, 3)
+    hint = result.hint or (FIX if result.status is CheckStatus.FAIL else "")
+    return ev.Checked(result.name, str(result.status), result.message, hint, seconds, result.host)
 
 
 async def healthy(
@@ -35,16 +67,31 @@ async def healthy(
     def told(results: Sequence[CheckResult]) -> None:
         nonlocal last, count
         count = len(results)
-        lines = [_line(result) for result in results]
+        lines = [line(result) for result in results]
         if lines != last:  # what does not change is said once
-            for line in lines:
-                note(f"health {line}")
+            for text in lines:
+                note(f"health {text}")
         last = lines
 
     failure = await until_healthy(lambda: run_all(checks, context), policy, told)
     return failure, count
 
 
-def _line(result: CheckResult) -> str:
+def line(result: CheckResult) -> str:
+    """Return a result as the log tells it."""
     where = f" on {result.host}" if result.host else ""
-    return f"{result.status}: {result.name}{where}: {result.message}"
+    fix = f" (fix: {result.hint})" if result.hint and result.status is CheckStatus.FAIL else ""
+    return f"{result.status}: {result.name}{where}: {result.message}{fix}"
+
+
+def _references(options: Any) -> set[str]:
+    """Return the names of secrets that options speak of; in `run`, `$` is the shell's."""
+    match options:
+        case str():
+            return set(_REFERENCE.findall(options))
+        case dict():
+            return set().union(*(_references(value) for key, value in options.items() if key != "run"))
+        case list() | tuple():
+            return set().union(*map(_references, options))
+        case _:
+            return set()

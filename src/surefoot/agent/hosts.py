@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from surefoot.agent.attempt import Ran
-from surefoot.agent.logs import StepOutput
 from surefoot.agent.performer import Job
+from surefoot.checks.model import CheckFailed, CommandResult
 from surefoot.core import events as ev
 from surefoot.core.decide import RunStep
 from surefoot.core.errors import Code, Failure
@@ -35,11 +35,13 @@ from surefoot.steps.ansible import BEGIN, AnsibleRun, Answer, Channel, Progress,
 from surefoot.steps.fence import Fence, fence_name, refusal
 
 if TYPE_CHECKING:
-    from surefoot.agent.world import World
+    from surefoot.agent.world import Output, World
 
 #: Seconds for reading or writing a state file on all hosts, or for raising the fence alone.
 HOSTS_TIMEOUT = 60.0
 RAISING = "raising the fence"
+#: Seconds for a first look at all hosts, before anything on them is touched: what does not answer is not waited for.
+LOOK_TIMEOUT = 20.0
 #: Bytes of an answer that are read; a state file is much smaller.
 LONGEST_ANSWER = 256 * 1024
 #: sh that runs "$1" as we are, else as root where that needs no password.
@@ -71,6 +73,8 @@ class Hosts:
         self._world = world
         self._store = store
         self._known: tuple[tuple[str, int], Progress] | None = None
+        self._seen: tuple[tuple[str, int], Progress, Failure | None] | None = None
+        self._looking = asyncio.Lock()
 
     # -- the fence and playbooks ---------------------------------------------------------------------
 
@@ -126,6 +130,67 @@ class Hosts:
             return (), None
         progress, failure = await self._channels(job)
         return tuple(progress.hosts.values()), failure
+
+    # -- looking, before anything is touched ---------------------------------------------------------
+
+    async def seen(self, job: Job) -> tuple[tuple[Host, ...], Failure | None]:
+        """Return the hosts of the inventory, reachable or not, or why they can't be known; raises no fence."""
+        if job.state.plan.inventory is None:
+            return (), None
+        progress, failure = await self._looked(job)
+        return tuple(progress.hosts.values()), failure
+
+    async def ask(self, job: Job, host: Host, script: str, timeout: float, *, looking: bool) -> CommandResult:
+        """Run sh on one host for a check; CheckFailed if it can't be reached. `looking`: not behind the fence, which
+        may not have been raised yet.
+        """
+        if looking:
+            return await self._look_at(job, host.name, script, timeout)
+        answers, failure = await self.on_hosts(job, script, [host.name])
+        if failure is None and host.name not in answers:
+            failure = _unreached(job, host.name, "did not answer")
+        if failure is not None:
+            raise CheckFailed(failure.message, failure.hint)
+        return CommandResult(answers[host.name].code, answers[host.name].stdout)
+
+    async def _look_at(self, job: Job, name: str, script: str, timeout: float) -> CommandResult:
+        progress, _ = await self._looked(job)
+        failure = _lost(job, progress, name)
+        channel = progress.reachable().get(name)
+        if failure is None and channel is None:  # only Ansible itself gets there
+            progress, _ = await self._look(job, script, timeout, only=name)
+            failure = _lost(job, progress, name)
+        if failure is not None:
+            raise CheckFailed(failure.message, failure.hint)
+        if channel is None:
+            return CommandResult(progress.answers[name].code, progress.answers[name].stdout)
+        answer = await self._on_channel(job, channel, f"sh -c {quote(script)}", timeout)
+        if answer.code == 255 and channel.argv:
+            failure = _unreached(job, name, answer.stderr)
+            raise CheckFailed(failure.message, failure.hint)
+        return CommandResult(answer.code, answer.stdout)
+
+    async def _looked(self, job: Job) -> tuple[Progress, Failure | None]:
+        """Return what a first look at all hosts has told, once for each token."""
+        async with self._looking:
+            if self._seen is None or self._seen[0] != (job.state.id, job.token):
+                self._seen = ((job.state.id, job.token), *await self._look(job, "true", LOOK_TIMEOUT))
+            return self._seen[1:]
+
+    async def _look(self, job: Job, script: str, timeout: float, only: str = "") -> tuple[Progress, Failure | None]:
+        """Run a script on all hosts, or one; return what they told, or why not even their names are known."""
+        from surefoot.agent.world import environment, why_failed
+
+        said = _Captured()
+        env = environment(job)
+        progress, ran = await self._ansible(job, env, said, timeout, on_hosts=script, fenced=False, only=only)
+        if progress.hosts:
+            return progress, None
+        if ran.succeeded:
+            return progress, no_hosts(_inventory(job))
+        return progress, why_failed(
+            ran, "looking at the hosts", timeout, job.agent, said.text("stderr").splitlines()[-10:]
+        )
 
     # -- versions ------------------------------------------------------------------------------------
 
@@ -213,13 +278,15 @@ class Hosts:
         return dict(zip(wanted, answers, strict=True)), None
 
     async def _direct(self, job: Job, channel: Channel, script: str) -> Answer:
+        return await self._on_channel(job, channel, self._fence(job).guard(script), HOSTS_TIMEOUT)
+
+    async def _on_channel(self, job: Job, channel: Channel, command: str, timeout: float) -> Answer:
         captured = _Captured()
-        guarded = self._fence(job).guard(script)
-        argv = (*channel.argv, guarded) if channel.argv else ("/bin/sh", "-c", guarded)
-        ran = await self._world.process(job, argv, env={}, output=captured, timeout=HOSTS_TIMEOUT)
+        argv = (*channel.argv, command) if channel.argv else ("/bin/sh", "-c", command)
+        ran = await self._world.process(job, argv, env={}, output=captured, timeout=timeout)
         code = 255 if ran.timed_out or ran.ended.exit_code is None else ran.ended.exit_code
         if ran.timed_out:
-            captured.feed("stderr", f"no answer within {HOSTS_TIMEOUT:g} s".encode())
+            captured.feed("stderr", f"no answer within {timeout:g} s".encode())
         return Answer(code, captured.text("stdout"), captured.text("stderr"))
 
     async def _channels(self, job: Job) -> tuple[Progress, Failure | None]:
@@ -252,13 +319,15 @@ class Hosts:
         self,
         job: Job,
         env: Mapping[str, str],
-        output: StepOutput,
+        output: Output,
         timeout: float,
         *,
         playbook: str | None = None,
         on_hosts: str = "true",
         raises: bool = True,
         begun: Callable[[Progress], None] = lambda _: None,
+        fenced: bool = True,
+        only: str = "",
     ) -> tuple[Progress, Ran]:
         """Run ansible-playbook in the deployment's folder, and follow what its callback tells."""
         plan = job.state.plan
@@ -267,7 +336,8 @@ class Hosts:
         # Sockets' paths are short: no folder of ours would do.
         control = Path(tempfile.mkdtemp(prefix="sf-"))
         variables = {name.lower(): value for name, value in env.items()}
-        run = AnsibleRun(folder, plan.inventory, self._fence(job), control, playbook, variables, on_hosts, raises)
+        fence = self._fence(job) if fenced else None
+        run = AnsibleRun(folder, plan.inventory, fence, control, playbook, variables, on_hosts, raises, only)
         told, tell = os.pipe()
         progress = Progress(plan.inventory)
         # A host that takes commands but never ends one keeps nobody waiting for as long as a step may take.
@@ -302,7 +372,7 @@ class Hosts:
 class _AfterPrelude:
     """Leaves out what our own play prints before the user's playbook, unless the run does not get beyond it."""
 
-    def __init__(self, output: StepOutput) -> None:
+    def __init__(self, output: Output) -> None:
         self._output = output
         self._held: bytearray | None = bytearray()
 
@@ -367,6 +437,14 @@ def _inventory(job: Job) -> str:
 def _unreached(job: Job, host: str, said: str) -> Failure:
     code, hint = unreached(host, _inventory(job), said)
     return Failure(code, f"{host}: {' '.join(said.split())[-300:]}", hint=hint, host=host)
+
+
+def _lost(job: Job, progress: Progress, name: str) -> Failure | None:
+    """Return why a host did not answer a look, if it did not."""
+    if name in progress.answers:
+        return None
+    said = next((failed["message"] for failed in progress.failures if failed["host"] == name), "")
+    return _unreached(job, name, said or "did not answer")
 
 
 def _silent(job: Job, progress: Progress, ran: Ran) -> Failure | None:

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -26,9 +26,9 @@ from surefoot.agent.logs import LogSink, StepOutput
 from surefoot.agent.performer import Job
 from surefoot.agent.processes import EndReason, ProcessRunner, Spawn
 from surefoot.agent.secrets import Secrets
-from surefoot.checks.model import CommandResult, Context, placeholders
+from surefoot.checks.model import CheckResult, CheckStatus, CommandResult, Context, placeholders
 from surefoot.checks.policy import failed
-from surefoot.checks.registry import run_all
+from surefoot.checks.registry import about_hosts, named_secrets, run_all
 from surefoot.core import events as ev
 from surefoot.core.decide import RunStep
 from surefoot.core.errors import Code, Failure
@@ -82,18 +82,26 @@ class World:
         self.environ = environ
         self._secrets = secrets
         self._ready: tuple[str, int] | None = None
+        self._preparing = asyncio.Lock()
         self._hosts = Hosts(self, identity)
 
     def _clean(self, job: Job, event: E) -> E:
-        """Return an event whose failure quotes no secret; what failed may have printed one."""
-        failure: Failure | None = getattr(event, "failure", None)
-        if failure is None:
-            return event
+        """Return an event that quotes no secret; what failed may have printed one."""
         text = self._secrets.redactor(job.state.plan.hidden).text
-        clean = msgspec.structs.replace(
-            failure, message=text(failure.message), hint=text(failure.hint), evidence=text(failure.evidence)
-        )
-        return msgspec.structs.replace(event, failure=clean)
+        clean: dict[str, Any] = {}
+        failure: Failure | None = getattr(event, "failure", None)
+        if failure is not None:
+            clean["failure"] = msgspec.structs.replace(
+                failure, message=text(failure.message), hint=text(failure.hint), evidence=text(failure.evidence)
+            )
+        if isinstance(event, ev.PreflightPassed | ev.PreflightFailed):
+            clean["checks"] = tuple(
+                msgspec.structs.replace(check, message=text(check.message), hint=text(check.hint))
+                for check in event.checks
+            )
+        if isinstance(event, ev.PreflightPassed):
+            clean["warnings"] = tuple(map(text, event.warnings))
+        return msgspec.structs.replace(event, **clean) if clean else event
 
     def _noter(self, job: Job) -> Callable[[str], None]:
         """Return what says something in the deployment's log, without secrets."""
@@ -104,16 +112,36 @@ class World:
 
     async def preflight(self, job: Job) -> ev.PreflightPassed | ev.PreflightFailed:
         """See Performer."""
+        missing = self._secrets.missing(job.state.plan.secrets, job.agent)
+        results = await self.preflight_results(job)
+        note = self._noter(job)
+        for result in results:
+            note(f"preflight {checking.line(result)}")
+        return self._clean(job, checking.preflight_outcome(results, missing))
+
+    async def preflight_results(self, job: Job) -> list[CheckResult]:
+        """Run the preflight checks side by side; return how each came out, still with what they may quote."""
         plan = job.state.plan
-        if (failure := self._secrets.missing(plan.secrets, job.agent)) is not None:
-            return ev.PreflightFailed(failure)
-        if not plan.preflight:
-            return ev.PreflightPassed()
-        context = await self._context(job, plan.preflight)
+        results: list[CheckResult] = []
+        absent: list[str] = []
+        if plan.secrets:
+            results.append(checking.secrets_result(plan.secrets, self._secrets.missing(plan.secrets, job.agent)))
+            absent = [name for name in plan.secrets if name not in self._secrets.values(plan.secrets)]
+        waiting = {place: checking.waits_for(check, absent) for place, check in enumerate(plan.preflight)}
+        found = await asyncio.gather(
+            *(self._preflight_result(job, check) for place, check in enumerate(plan.preflight) if not waiting[place])
+        )
+        rest = iter(found)
+        for result in waiting.values():
+            results += [result] if result is not None else next(rest)
+        return results
+
+    async def _preflight_result(self, job: Job, check: Check) -> list[CheckResult]:
+        """Run one check; only those about hosts wait until these are known."""
+        context = await self._context(job, [check], looking=True)
         if isinstance(context, Failure):
-            return self._clean(job, ev.PreflightFailed(context))
-        failure, warnings = await checking.preflight(plan.preflight, context, self._noter(job))
-        return ev.PreflightPassed(warnings) if failure is None else self._clean(job, ev.PreflightFailed(failure))
+            return [CheckResult(check.name or check.kind, CheckStatus.FAIL, context.message, context.hint)]
+        return await run_all([check], context)
 
     async def raise_fence(self, job: Job) -> ev.FenceRaised | ev.FenceFailed:
         """See Performer."""
@@ -181,9 +209,11 @@ class World:
         await asyncio.to_thread(shutil.rmtree, self._folder / "work", ignore_errors=True)
         self._ready = None
 
-    async def _context(self, job: Job, checks: Sequence[Check], version: str | None = None) -> Context | Failure:
+    async def _context(
+        self, job: Job, checks: Sequence[Check], version: str | None = None, *, looking: bool = False
+    ) -> Context | Failure:
         """Return what these checks may use, or why that can't be known; hosts are only asked for where a check may be
-        about them.
+        about them. `looking`: nothing on them may be touched yet, the fence neither.
         """
         state = job.state
         values = {
@@ -194,8 +224,8 @@ class World:
             "agent": job.agent,
         }
         hosts: tuple[Host, ...] = ()
-        if placeholders([check.options for check in checks]) - values.keys():
-            hosts, failure = await self._hosts.known(job)
+        if any(map(about_hosts, checks)) or placeholders([check.options for check in checks]) - values.keys():
+            hosts, failure = await (self._hosts.seen(job) if looking else self._hosts.known(job))
             if failure is not None:
                 return failure
 
@@ -205,11 +235,16 @@ class World:
             ran = await self.process(job, ("/bin/sh", "-c", command), env=env, output=output, timeout=timeout)
             return CommandResult(None if ran.timed_out else ran.ended.exit_code, "\n".join(output.tail))
 
+        async def reach(host: Host, script: str, timeout: float) -> CommandResult:
+            return await self._hosts.ask(job, host, script, timeout, looking=looking)
+
         return Context(
             values=values,
             hosts=hosts,
-            secrets=self._secrets.values(state.plan.secrets),
+            secrets=self._secrets.values((*state.plan.secrets, *named_secrets(checks))),
             run=run,
+            reach=reach,
+            fence_folder=state.plan.fence_path or "",
         )
 
     # -- commands ------------------------------------------------------------------------------------
@@ -280,6 +315,10 @@ class World:
 
         Before anything runs with a new token, what older ones left on this machine is ended.
         """
+        async with self._preparing:
+            return await self._prepare(job)
+
+    async def _prepare(self, job: Job) -> Path:
         folder = self._folder / "work" / f"{job.state.id}-{job.token}"
         if self._ready == (job.state.id, job.token):
             return folder
@@ -311,11 +350,16 @@ def environment(job: Job) -> dict[str, str]:
 
 def step_environment(job: Job, action: RunStep) -> dict[str, str]:
     """Return what every attempt of a step is told."""
-    return environment(job) | {
-        "SUREFOOT_STEP": action.run.name,
-        "SUREFOOT_DIRECTION": str(action.run.direction),
-        "SUREFOOT_ATTEMPT": str(action.attempt),
-    }
+    pins = job.state.pins if action.run.direction is Direction.FORWARD else {}
+    return (
+        pins
+        | environment(job)
+        | {
+            "SUREFOOT_STEP": action.run.name,
+            "SUREFOOT_DIRECTION": str(action.run.direction),
+            "SUREFOOT_ATTEMPT": str(action.attempt),
+        }
+    )
 
 
 def why_failed(ran: Ran, step: str, timeout: float, agent: str, tail: list[str]) -> Failure:

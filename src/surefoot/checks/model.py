@@ -23,6 +23,7 @@ from surefoot.core.host import Host
 #: A name in braces; `${name}` is a secret, or the shell's own.
 _PLACEHOLDER = re.compile(r"(?<!\$)\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
+NO_HOSTS_HINT = "see that the inventory names some: surefoot plan"
 #: Characters of an answer that a result quotes.
 EXCERPT = 200
 
@@ -41,6 +42,9 @@ class CheckStatus(StrEnum):
 class CheckOptions(Section):
     """Options of one kind of check, as the config gives them."""
 
+    #: Whether checks of this kind look at each host, even where no option speaks of `{host}`.
+    needs_hosts: ClassVar[bool] = False
+
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
@@ -50,15 +54,34 @@ class CommandResult:
     output: str
 
 
+async def _nowhere(host: Host, script: str, timeout: float) -> CommandResult:
+    raise CheckFailed(f"{host.name} can't be reached from here")
+
+
 @dataclass(frozen=True)
 class Context:
-    """What a check may use. `run` runs a shell command in the deployment's folder, for at most so many seconds."""
+    """What a check may use. `run` runs a shell command in the deployment's folder, for at most so many seconds;
+    `reach` runs sh on a host as Ansible would reach it, and raises CheckFailed where it can't be reached.
+    """
 
     values: Mapping[str, str]  #: of placeholders: version, environment, agent, …
     hosts: tuple[Host, ...]
     secrets: Mapping[str, str] = field(repr=False)
     run: Callable[[str, float], Awaitable[CommandResult]]
     host: Host | None = None
+    reach: Callable[[Host, str, float], Awaitable[CommandResult]] = _nowhere
+    fence_folder: str = ""  #: where hosts keep their fence; empty for their default
+
+    async def on_host(self, script: str, timeout: float) -> CommandResult:
+        """Run sh on the host that this check is about, as the user that Ansible connects as; it must change nothing.
+
+        `output` is its stdout. CheckFailed if the host can't be reached.
+        """
+        if self.host is None:
+            raise CheckFailed(
+                "it is about hosts, and none are known", "see that the inventory names some: surefoot plan"
+            )
+        return await self.reach(self.host, script, timeout)
 
     def fill(self, text: str) -> str:
         """Fill in `{placeholders}` that are known; other braces stay as they are."""
@@ -122,10 +145,21 @@ class CheckResult:
     hint: str = ""
     duration_seconds: float = 0.0
     host: str | None = None
+    pins: Mapping[str, str] = field(default_factory=dict)  #: what the rest of the deployment is held to, by variable
 
 
-class CheckFailed(Exception):  # noqa: N818 - an outcome, not an error
-    """The check did not pass; the sentence says what was expected and what came."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a probe that passed has found: a sentence, and what the rest of the deployment is held to, by variable."""
+
+    message: str
+    pins: Mapping[str, str]
+
+
+class Outcome(Exception):  # noqa: N818 - an outcome, not an error
+    """How a probe ends that did not simply pass."""
+
+    status: ClassVar[CheckStatus] = CheckStatus.FAIL
 
     def __init__(self, message: str, hint: str = "") -> None:
         """Take a sentence, and what to do."""
@@ -133,17 +167,37 @@ class CheckFailed(Exception):  # noqa: N818 - an outcome, not an error
         self.hint = hint
 
 
+class CheckFailed(Outcome):
+    """The check did not pass; the sentence says what was expected and what came."""
+
+
+class CheckWarned(Outcome):
+    """The check passed, but something will soon be wrong, or could not be told for certain."""
+
+    status = CheckStatus.WARN
+
+
+class CheckSkipped(Outcome):
+    """There is nothing for this check to look at; the sentence says why."""
+
+    status = CheckStatus.SKIP
+
+
 class Kind:
-    """One kind of check. `probe` returns a sentence if it passed, and raises CheckFailed if not."""
+    """One kind of check. `probe` returns what it found if it passed, and raises another Outcome if not."""
 
     name: ClassVar[str]
     options: ClassVar[type[CheckOptions]]
     #: Seconds after which a probe of this kind is given up, unless its options say otherwise.
     deadline: ClassVar[float] = 10.0
 
-    async def probe(self, options: Any, context: Context) -> str:
-        """Look once."""
+    async def probe(self, options: Any, context: Context) -> str | Found:
+        """Look once. It must not block the loop; CancelledError must end it."""
         raise NotImplementedError
+
+    def secrets(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the secrets that these options name otherwise than by `${NAME}`."""
+        return ()
 
 
 def excerpt(text: str) -> str:

@@ -55,7 +55,8 @@ def failed(results: Sequence[CheckResult], code: Code = Code.HEALTH_FAILED) -> F
         return None
     named = "; ".join(f"{r.name}{f' on {r.host}' if r.host else ''}: {r.message}" for r in failures[:NAMED])
     more = f"; and {len(failures) - NAMED} more" if len(failures) > NAMED else ""
-    return Failure(code, named + more, hint=failures[0].hint, host=failures[0].host)
+    hint = next((result.hint for result in failures if result.hint), "")
+    return Failure(code, named + more, hint=hint, host=failures[0].host)
 
 
 def _not_in_time(policy: HealthPolicy, passed: int, last: Failure | None, why: str) -> Failure:

@@ -9,18 +9,37 @@ is cheap: what a kind needs is imported when it looks.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from surefoot.checks.command import Command
 from surefoot.checks.http import Http
-from surefoot.checks.model import CheckFailed, CheckOptions, CheckResult, CheckStatus, Context, Kind, placeholders
+from surefoot.checks.model import (
+    NO_HOSTS_HINT,
+    CheckFailed,
+    CheckOptions,
+    CheckResult,
+    CheckStatus,
+    Context,
+    Found,
+    Kind,
+    Outcome,
+    placeholders,
+)
+from surefoot.checks.secret import Secret
 from surefoot.checks.tcp import Tcp
 from surefoot.core.plan import Check
 
-_KINDS: dict[str, Kind] = {kind.name: kind for kind in (Http(), Tcp(), Command())}
+_OURS: tuple[Kind, ...] = (
+    Command(),
+    Http(),
+    Secret(),
+    Tcp(),
+)
+_KINDS: dict[str, Kind] = {kind.name: kind for kind in _OURS}
 
 #: The options of each kind, for the config's validation and reference.
 KINDS: dict[str, type[CheckOptions]] = {name: kind.options for name, kind in _KINDS.items()}
@@ -31,6 +50,20 @@ AT_ONCE = 200
 SPARE = 2.0
 _HOST_NAMES = {"host", "host_name"}
 
+T = TypeVar("T")
+
+
+def about_hosts(check: Check) -> bool:
+    """Whether a check looks at each host by its kind, whatever its options say."""
+    kind = _KINDS.get(check.kind)
+    return kind is not None and kind.options.needs_hosts
+
+
+def named_secrets(checks: Sequence[Check]) -> tuple[str, ...]:
+    """Return the secrets that checks name in their options otherwise than by `${NAME}`."""
+    known = ((kind, check) for check in checks if (kind := _KINDS.get(check.kind)) is not None)
+    return tuple(dict.fromkeys(name for kind, check in known for name in kind.secrets(check.options)))
+
 
 async def run_all(checks: Sequence[Check], context: Context) -> list[CheckResult]:
     """Run checks side by side, those that are about hosts once for each; results come in the checks' order."""
@@ -40,8 +73,8 @@ async def run_all(checks: Sequence[Check], context: Context) -> list[CheckResult
 
 
 def _contexts(check: Check, context: Context) -> list[Context]:
-    about_hosts = _HOST_NAMES.union(*(host.variables for host in context.hosts)) - set(context.values)
-    if not placeholders(check.options) & about_hosts or not context.hosts:
+    names = _HOST_NAMES.union(*(host.variables for host in context.hosts)) - set(context.values)
+    if not (about_hosts(check) or placeholders(check.options) & names) or not context.hosts:
         return [context]
     return [replace(context, host=host) for host in context.hosts]
 
@@ -51,26 +84,48 @@ async def _run(check: Check, context: Context, gate: asyncio.Semaphore) -> Check
         loop = asyncio.get_running_loop()
         start = loop.time()
         status, hint = CheckStatus.FAIL, ""
+        found: str | Found = ""
         try:
-            message, status = await _probe(check, context), CheckStatus.PASS
-        except CheckFailed as failure:
-            message, hint = str(failure), failure.hint
+            found, status = await _probe(check, context), CheckStatus.PASS
+            message = found.message if isinstance(found, Found) else found
+        except Outcome as outcome:
+            message, hint, status = str(outcome), outcome.hint, outcome.status
         except TimeoutError:
-            message = "no result in time"
+            message = f"no result within {loop.time() - start:.1f} s"
+            hint = "see why what it looks at does not answer, or give the check a longer timeout"
         except ValidationError as error:
             wrong = error.errors(include_url=False, include_input=False, include_context=False)[0]
             message = f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}"
         except Exception as error:  # a check that breaks is a check that failed
             message = f"{type(error).__name__}: {error}"
         host = context.host.name if context.host else None
-        return CheckResult(check.name or check.kind, status, message, hint, loop.time() - start, host)
+        pins = found.pins if isinstance(found, Found) else {}
+        return CheckResult(check.name or check.kind, status, message, hint, loop.time() - start, host, pins)
 
 
-async def _probe(check: Check, context: Context) -> str:
+async def _probe(check: Check, context: Context) -> str | Found:
     if (kind := _KINDS.get(check.kind)) is None:
         raise CheckFailed(f"this agent knows no checks of kind {check.kind!r}", "let all agents run the same version")
-    if context.host is None and placeholders(check.options) & _HOST_NAMES:
-        raise CheckFailed("it is about hosts, and none are known", "see that the inventory names some: surefoot plan")
+    if context.host is None and (about_hosts(check) or placeholders(check.options) & _HOST_NAMES):
+        raise CheckFailed("it is about hosts, and none are known", NO_HOSTS_HINT)
     options = kind.options.model_validate(check.options)
-    async with asyncio.timeout(getattr(options, "timeout", kind.deadline) + SPARE):
-        return await kind.probe(options, context)
+    return await _within(getattr(options, "timeout", kind.deadline) + SPARE, kind.probe(options, context))
+
+
+async def _within(seconds: float, probe: Coroutine[Any, Any, T]) -> T:
+    """Return what a probe returns; TimeoutError when its time is over, even if it does not let itself be cancelled."""
+    task = asyncio.create_task(probe)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+        if task.done():
+            return task.result()
+        task.cancel()
+        await asyncio.wait({task}, timeout=SPARE)
+        raise TimeoutError
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.wait({task}, timeout=SPARE)
+        raise
+    finally:
+        if task.done() and not task.cancelled():
+            task.exception()  # it was told, or came too late to be

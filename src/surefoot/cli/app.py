@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: The ttl where no config says another.
 DEFAULT_TTL = 5.0
+#: Seconds without a sign of life after which an agent is called offline, for people.
+SILENT = 5.0
 
 
 class App:
@@ -189,6 +191,34 @@ class App:
         from surefoot.store.memory import MemoryStore
 
         return MemoryStore()
+
+    # -- agents --------------------------------------------------------------------------------------
+
+    def choice_of_agent(self, store: Store) -> tuple[str | None, tuple[str, ...]]:
+        """Return which agent would claim now, and why; None where none would."""
+        from surefoot.core.lease import Candidate, choose, rank
+
+        if not self.has_agents:
+            return None, ("no agents in the config: deploy runs its own",)
+        rows = store.agents(SILENT)
+        candidates = [
+            Candidate(r.report.name, r.report.role, r.status, r.report.preference, r.report.running, r.reason)
+            for r in rows
+        ]
+        order = [agent for agent in rank(candidates) if choose(agent.name, candidates).eligible]
+        first = next((agent for agent in order if agent.running is None), next(iter(order), None))
+        if first is None:
+            why = tuple(f"{c.name} {c.status}" + (f" ({c.reason})" if c.reason else "") for c in candidates)
+            return None, (*why, "no agent is online; the deployment would wait")
+        return first.name, choose(first.name, candidates).reasons
+
+    def likely_agent(self, store: Store) -> str:
+        """Return whom a deployment would run on: the agent that would claim now, else the first of the config's, else
+        this process's own.
+        """
+        from surefoot.cli.who import own_agent_name
+
+        return self.choice_of_agent(store)[0] or next(iter(self.agent_names), None) or own_agent_name()
 
     # -- deployments ---------------------------------------------------------------------------------
 

@@ -35,6 +35,10 @@ _COLORS = {
     "failed": "red",
     "stranded": "red",
     "offline": "red",
+    "pass": "green",
+    "warn": "yellow",
+    "skip": "blue",
+    "fail": "red",
 }
 
 

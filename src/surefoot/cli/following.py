@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from surefoot.api import requests
 from surefoot.api.follow import Follower, StoreAway, StoreBack, Update
+from surefoot.cli.app import SILENT
 from surefoot.cli.own_agent import OwnAgent, start_in_background
 from surefoot.cli.text import clean
 from surefoot.cli.views.base import View, view_for
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 
 #: Seconds between tries to write a cancel while the store is away.
 CANCEL_AGAIN = 0.5
-#: Seconds without a sign of life after which an agent is called offline, for people.
-SILENT = 5.0
 
 EXITS = {
     Status.SUCCEEDED: Exit.DONE,

@@ -26,6 +26,7 @@ COMMANDS = {
     "init": "surefoot.cli.commands.project:init",
     "check": "surefoot.cli.commands.project:check",
     "plan": "surefoot.cli.commands.plan:plan",
+    "preflight": "surefoot.cli.commands.preflight:preflight",
     "deploy": "surefoot.cli.commands.deploy:deploy",
     "rollback": "surefoot.cli.commands.deploy:rollback",
     "cancel": "surefoot.cli.commands.deploy:cancel",

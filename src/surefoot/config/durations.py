@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Durations as people write them: `500ms`, `5s`, `10m`, `1h`, `1h30m`.
+"""Durations as people write them: `500ms`, `5s`, `10m`, `1h`, `1h30m`, `14d`.
 
 Guarantees: `parse_duration(format_duration(x)) == x` for whole milliseconds; nothing negative, nothing over a year. A
 plain number is refused, because half of its readers would take it for another unit than its writer.
@@ -13,12 +13,12 @@ from fractions import Fraction
 #: More than this is a slip of the pen, and more than timers of the system bear.
 MAX_SECONDS = 366 * 24 * 3600
 
-_MILLISECONDS = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
+_MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 _NUMBER = r"(\d{1,12}(?:\.\d{1,9})?)"
 #: Largest unit first, each once.
-PATTERN = rf"(?=\d)(?:{_NUMBER}h)?(?:{_NUMBER}m(?!s))?(?:{_NUMBER}s)?(?:{_NUMBER}ms)?"
+PATTERN = rf"(?=\d)(?:{_NUMBER}d)?(?:{_NUMBER}h)?(?:{_NUMBER}m(?!s))?(?:{_NUMBER}s)?(?:{_NUMBER}ms)?"
 _DURATION = re.compile(PATTERN, re.ASCII)
-EXAMPLES = "500ms, 5s, 10m, 1h, 1h30m"
+EXAMPLES = "500ms, 5s, 10m, 1h, 1h30m, 14d"
 
 _OTHER_UNITS = {
     "sec": "s", "secs": "s", "second": "s", "seconds": "s",
@@ -26,7 +26,7 @@ _OTHER_UNITS = {
     "hr": "h", "hrs": "h", "hour": "h", "hours": "h",
     "msec": "ms", "millis": "ms", "milliseconds": "ms",
 }  # fmt: skip
-_DAYS = {"d": 24, "day": 24, "days": 24, "w": 168, "week": 168, "weeks": 168}
+_DAYS = {"day": 1, "days": 1, "w": 7, "week": 7, "weeks": 7}
 
 
 class DurationError(ValueError):
@@ -77,7 +77,7 @@ def _hint(text: str) -> str:
     if match := re.fullmatch(r"(\d{1,9})([a-z]+)", bare, re.ASCII):
         number, unit = match.groups()
         if unit in _DAYS:
-            return f"write {int(number) * _DAYS[unit]}h"
+            return f"write {int(number) * _DAYS[unit]}d"
         if unit := _OTHER_UNITS.get(unit, unit if unit in _MILLISECONDS else ""):
             return f"write {number}{unit}"
     return f"write a number and a unit: {EXAMPLES}"

@@ -69,6 +69,7 @@ class Deployment(msgspec.Struct, frozen=True):
     grants: int = 0
     losses: int = 0  #: takeovers from a lost agent in this direction; the ones that were handed over don't count
     preflight_passed: bool = False
+    pins: dict[str, str] = {}  #: what preflight has found that forward steps are held to, by variable
     #: What the hosts' fence is to be raised to: greater with each token, and, under one token, with each attempt of
     #: which something may still run on a host (its controller ends with the attempt, a task over there may not).
     fence: int = 0
@@ -190,8 +191,8 @@ def _apply(s: Deployment, entry: ev.Entry) -> Deployment:
             return _granted(s, e, entry.at)
         case ev.HandedOver():
             return replace(_interrupt(s, entry.at), held=False)
-        case ev.PreflightPassed():
-            return replace(s, preflight_passed=True)
+        case ev.PreflightPassed(pins=pins):
+            return replace(s, preflight_passed=True, pins=pins)
         case ev.PreflightFailed(failure=failure):
             return replace(s, cause=failure)
         case ev.FenceRaised():

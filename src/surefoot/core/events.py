@@ -70,16 +70,30 @@ class HandedOver(msgspec.Struct, frozen=True, tag="handed_over"):
     cause: str
 
 
+class Checked(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How one preflight check came out. `status` is as in the public contract: pass, fail, warn, skip."""
+
+    name: str
+    status: str
+    message: str
+    hint: str = ""
+    duration_seconds: float = 0.0
+    host: str | None = None
+
+
 class PreflightPassed(msgspec.Struct, frozen=True, tag="preflight_passed"):
     """All preflight checks passed or warned."""
 
     warnings: tuple[str, ...] = ()
+    checks: tuple[Checked, ...] = ()
+    pins: dict[str, str] = {}  #: what all agents hold the rest of the deployment to, by variable
 
 
 class PreflightFailed(msgspec.Struct, frozen=True, tag="preflight_failed"):
     """A preflight check failed; nothing was touched."""
 
     failure: Failure
+    checks: tuple[Checked, ...] = ()
 
 
 class FenceRaised(msgspec.Struct, frozen=True, tag="fence_raised"):

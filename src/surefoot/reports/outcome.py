@@ -11,6 +11,7 @@ from surefoot.core.plan import Direction
 from surefoot.core.sentences import told
 from surefoot.core.status import Status, StepStatus
 from surefoot.core.wording import duration
+from surefoot.reports import preflight
 from surefoot.reports import story as tell
 from surefoot.reports.markdown import code, inline, link, table
 
@@ -31,12 +32,20 @@ def markdown(entries: Sequence[ev.Entry]) -> str:
     parts = [
         f"### {sign} {inline(tell.headline(state, tell.final(state)))}",
         table(("", ""), [(f"**{name}**", value) for name, value in _facts(state, entries) if value]),
+        _preflight(entries),
         table(("", "step", "tries", "took"), [_step(run) for run in state.steps]),
     ]
     if state.status is not Status.SUCCEEDED:
         parts += [f"**{failure.code}** {inline(told(failure))}" for failure in tell.failures(state)]
         parts.append("\n".join(f"- {inline(text)}" for text in tell.next_steps(state)))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _preflight(entries: Sequence[ev.Entry]) -> str:
+    """Return the table of the preflight checks that ran last."""
+    found = (e.event for e in reversed(entries) if isinstance(e.event, ev.PreflightPassed | ev.PreflightFailed))
+    event = next(found, None)
+    return preflight.rows(event.checks) if event is not None and event.checks else ""
 
 
 def _facts(state: Deployment, entries: Sequence[ev.Entry]) -> list[tuple[str, str]]:

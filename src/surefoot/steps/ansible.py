@@ -29,6 +29,7 @@ from surefoot.steps.fence import SCRIPT, Fence, refusal
 
 PLUGINS = Path(__file__).with_name("ansible_plugins")
 HOSTS_PLAYBOOK = PLUGINS / "hosts.yml"
+LOOK_PLAYBOOK = PLUGINS / "look.yml"
 #: What our callback prints between our own play and the user's playbook.
 BEGIN = b"\x1esurefoot: the playbook begins\n"
 #: Where Ansible looks for callbacks if nobody says where, below its home and on the machine.
@@ -56,22 +57,30 @@ DEFAULTS = (
 
 @dataclass(frozen=True)
 class AnsibleRun:
-    """One run of ansible-playbook. Without a playbook it only runs `on_hosts` on every host, which raises the fence."""
+    """One run of ansible-playbook. Without a playbook it only runs `on_hosts` on every host, which raises the fence;
+    without a fence too it only looks, and a host that can't be reached keeps nobody from looking at the others.
+    """
 
     folder: Path
     inventory: str
-    fence: Fence
+    fence: Fence | None
     control_path: Path
     playbook: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     on_hosts: str = "true"
     raises: bool = True  #: begins with the play that raises the fence
+    limit: str = ""  #: one host, if not all
 
     def argv(self) -> tuple[str, ...]:
         """Return the command line. Raises FileNotFoundError if there is no ansible-playbook."""
         extra = ("--extra-vars", _literal(self.variables)) if self.variables else ()
-        playbooks = (*((str(HOSTS_PLAYBOOK),) if self.raises else ()), *((self.playbook,) if self.playbook else ()))
-        return (executable("ansible-playbook"), "-i", self.inventory, *extra, *playbooks)
+        playbooks = (*((str(self._own),) if self.raises else ()), *((self.playbook,) if self.playbook else ()))
+        limit = ("--limit", self.limit) if self.limit else ()
+        return (executable("ansible-playbook"), "-i", self.inventory, *limit, *extra, *playbooks)
+
+    @property
+    def _own(self) -> Path:
+        return LOOK_PLAYBOOK if self.fence is None else HOSTS_PLAYBOOK
 
     def environment(self, environ: Mapping[str, str], progress_fd: int) -> dict[str, str]:
         """Return what to add to the agent's environment."""
@@ -83,13 +92,16 @@ class AnsibleRun:
             "ANSIBLE_FORCE_COLOR": "0",
             "PYTHONUNBUFFERED": "1",
             "SUREFOOT_PROGRESS_FD": str(progress_fd),
-            "SUREFOOT_PLAYBOOK": str(HOSTS_PLAYBOOK),
-            "SUREFOOT_FENCE_SCRIPT": str(SCRIPT),
-            "SUREFOOT_FENCE_NAME": self.fence.name,
-            "SUREFOOT_FENCE_TOKEN": str(self.fence.token),
-            "SUREFOOT_FENCE_FOLDER": self.fence.folder,
+            "SUREFOOT_PLAYBOOK": str(self._own),
             "SUREFOOT_ON_HOSTS": self.on_hosts,
         }
+        if self.fence is not None:
+            env |= {
+                "SUREFOOT_FENCE_SCRIPT": str(SCRIPT),
+                "SUREFOOT_FENCE_NAME": self.fence.name,
+                "SUREFOOT_FENCE_TOKEN": str(self.fence.token),
+                "SUREFOOT_FENCE_FOLDER": self.fence.folder,
+            }
         for default in DEFAULTS:
             if not any(name in environ for name in default.variables) and not any(map(config.has, default.keys)):
                 env[default.variables[0]] = default.value

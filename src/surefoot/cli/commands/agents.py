@@ -22,8 +22,7 @@ def agents(ctx: click.Context) -> None:
 
     How they are, what they run, and why one takes no work.
     """
-    from surefoot.cli.app import App
-    from surefoot.cli.following import SILENT
+    from surefoot.cli.app import SILENT, App
     from surefoot.cli.text import ago
     from surefoot.core.views import rfc3339
 

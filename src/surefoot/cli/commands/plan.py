@@ -13,7 +13,7 @@ from surefoot.cli.params import TEXT
 if TYPE_CHECKING:
     from surefoot.cli.app import App
     from surefoot.core.plan import Plan, Work
-    from surefoot.store.protocol import EnvironmentRow, Store
+    from surefoot.store.protocol import EnvironmentRow
 
 
 @command("plan", example="surefoot plan production 2.0")
@@ -34,31 +34,12 @@ def plan(ctx: click.Context, environment: str, version: str) -> None:
     unsupported = app.config.environment(environment).unsupported_gates
     hosts = hosts_of(app.config.folder, frozen.inventory) if frozen.inventory else ()
     with app.reading() as store:
-        shown = _shown(frozen, version, hosts, store.environment(environment), _agent(app, store))
+        shown = _shown(frozen, version, hosts, store.environment(environment), app.choice_of_agent(store))
     shown["gates"] += [f"{gate}: not enforced by this version" for gate in unsupported]
     if app.json:
         app.console.document(shown)
     else:
         _tell(app, shown)
-
-
-def _agent(app: App, store: Store) -> tuple[str | None, tuple[str, ...]]:
-    """Return which agent would claim now, and why."""
-    from surefoot.cli.following import SILENT
-    from surefoot.core.lease import Candidate, choose, rank
-
-    if not app.has_agents:
-        return None, ("no agents in the config: deploy runs its own",)
-    rows = store.agents(SILENT)
-    candidates = [
-        Candidate(r.report.name, r.report.role, r.status, r.report.preference, r.report.running, r.reason) for r in rows
-    ]
-    order = [agent for agent in rank(candidates) if choose(agent.name, candidates).eligible]
-    first = next((agent for agent in order if agent.running is None), next(iter(order), None))
-    if first is None:
-        why = tuple(f"{c.name} {c.status}" + (f" ({c.reason})" if c.reason else "") for c in candidates)
-        return None, (*why, "no agent is online; the deployment would wait")
-    return first.name, choose(first.name, candidates).reasons
 
 
 def _shown(

@@ -239,6 +239,10 @@ class CallbackModule(CallbackBase):
             for name in FENCED:
                 fence(connection_loader.get(name, class_only=True), self.settings)
             watch_for_others()
+        elif self.settings.progress >= 0:  # a look, behind no fence
+            for name in FENCED:
+                if hasattr(cls := connection_loader.get(name, class_only=True), "_build_command"):
+                    keep_alive(cls, self.settings)
 
     def v2_playbook_on_start(self, playbook) -> None:
         before, self.settings.own = self.settings.own, str(playbook._file_name) == self.settings.internal
