@@ -29,14 +29,14 @@ SCOPE = "store/project/environment"
 
 #: What a step may start, by name. Each goes on for a minute, says "started" and carries WORD in its command line.
 STEPS = {
-    "plain": "touch $WORD.started; sleep 60; : $WORD",
-    "ignores SIGTERM": "trap '' TERM HUP INT; touch $WORD.started; while :; do sleep 60; done; : $WORD",
-    "is stopped": "touch $WORD.started; kill -STOP $$; : $WORD",
-    "setsid daemon": "setsid sh -c 'touch $WORD.started; sleep 60; : $WORD' & sleep 60; : $WORD",
-    "double fork": "(setsid sh -c '(setsid sh -c \"touch $WORD.started; sleep 60; : $WORD\" &) ' &); sleep 60; : $WORD",
-    "no environment": "setsid env -i sh -c 'touch $WORD.started; sleep 60; : $WORD' & sleep 60; : $WORD",
-    "closed stdout": "exec >&- 2>&-; touch $WORD.started; sleep 60; : $WORD",
-    "deep tree": 'sh -c \'sh -c "sh -c \\"touch $WORD.started; sleep 60; : $WORD\\"; : $WORD"; : $WORD\'; : $WORD',
+    "plain": ": >$WORD.started; sleep 60; : $WORD",
+    "ignores SIGTERM": "trap '' TERM HUP INT; : >$WORD.started; while :; do sleep 60; done; : $WORD",
+    "is stopped": ": >$WORD.started; kill -STOP $$; : $WORD",
+    "setsid daemon": "setsid sh -c ': >$WORD.started; sleep 60; : $WORD' & sleep 60; : $WORD",
+    "double fork": "(setsid sh -c '(setsid sh -c \": >$WORD.started; sleep 60; : $WORD\" &) ' &); sleep 60; : $WORD",
+    "no environment": "setsid env -i sh -c ': >$WORD.started; sleep 60; : $WORD' & sleep 60; : $WORD",
+    "closed stdout": "exec >&- 2>&-; : >$WORD.started; sleep 60; : $WORD",
+    "deep tree": 'sh -c \'sh -c "sh -c \\": >$WORD.started; sleep 60; : $WORD\\"; : $WORD"; : $WORD\'; : $WORD',
 }
 #: Forks without end: each generation leaves its parent, in a session of its own. It gives up by itself after a while.
 FORKER = """
@@ -274,7 +274,7 @@ def test_a_second_stop_may_shorten_the_grace(start: Start) -> None:
 
 
 def test_a_command_may_take_its_leave_within_its_grace_even_if_it_was_stopped(start: Start, tmp_path: Path) -> None:
-    attempt = start("trap 'touch leave; exit 9' TERM; touch $WORD.started; kill -STOP $$; while :; do sleep 0.01; done")
+    attempt = start("trap 'touch leave; exit 9' TERM; : >$WORD.started; kill -STOP $$; while :; do sleep 0.01; done")
     attempt.started()
     eventually(lambda: any(shim.Stat(child).state == "T" for child in shim.children(attempt.process.pid)))
     attempt.say({"stop": DEADLINE})
@@ -318,7 +318,7 @@ def test_what_forks_without_end_is_gone_as_well(start: Start) -> None:
 
 def test_what_a_command_leaves_is_killed_when_it_exits(start: Start) -> None:
     attempt = start(
-        "setsid sh -c 'touch $WORD.started; sleep 60; : $WORD' & while ! [ -e $WORD.started ]; do sleep 0.01; done"
+        "setsid sh -c ': >$WORD.started; sleep 60; : $WORD' & while ! [ -e $WORD.started ]; do sleep 0.01; done"
     )
     report = attempt.report()
     assert (report["ended"], report["exit_code"]) == ("exited", 0)
@@ -326,7 +326,7 @@ def test_what_a_command_leaves_is_killed_when_it_exits(start: Start) -> None:
     assert attempt.alive() == []
 
 
-LEAVES = "setsid sh -c 'touch $WORD.started; sleep 60; : $WORD' & while ! [ -e $WORD.started ]; do sleep 0.01; done; "
+LEAVES = "setsid sh -c ': >$WORD.started; sleep 60; : $WORD' & while ! [ -e $WORD.started ]; do sleep 0.01; done; "
 
 
 def test_what_may_stay_stays_after_success_and_no_cgroup_or_record_with_it(start: Start) -> None:
@@ -355,7 +355,7 @@ def test_what_may_stay_after_success_does_not_stay_after_the_lease(start: Start)
 def test_a_cgroup_of_the_commands_own_goes_with_it(start: Start, cgroup: bool) -> None:
     if not cgroup:
         pytest.skip("none is made")
-    attempt = start("touch $WORD.started; sleep 60; : $WORD")
+    attempt = start(": >$WORD.started; sleep 60; : $WORD")
     attempt.started()
     record = leftovers.read(attempt.record)
     assert record is not None and record.cgroup
@@ -439,7 +439,7 @@ def test_what_cannot_begin_is_said_and_leaves_nothing(start: Start, settings: di
 
 
 def test_a_shim_that_is_killed_takes_the_command_itself_with_it(start: Start) -> None:
-    attempt = start("touch $WORD.started; exec sleep 60")
+    attempt = start(": >$WORD.started; exec sleep 60")
     attempt.started()
     [main] = shim.children(attempt.process.pid)
     fd = os.pidfd_open(main)
@@ -526,7 +526,7 @@ def test_a_frozen_shim_and_all_below_it_are_swept_by_a_greater_token(start: Star
     attempt = start(step, token=4)
     attempt.started()
     for pid in (attempt.process.pid, *attempt.alive()):
-        os.kill(pid, signal.SIGSTOP)
+        shim.attempt(os.kill, pid, signal.SIGSTOP)
     assert leftovers.sweep(attempt.record.parent, SCOPE) == [], "it may wake up and do its duty"
     assert leftovers.sweep(attempt.record.parent, SCOPE, 4) == [], "its token is still good"
     killed = leftovers.sweep(attempt.record.parent, SCOPE, 5)

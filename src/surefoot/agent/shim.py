@@ -37,8 +37,8 @@ CLONE_INTO_CGROUP = 0x2_0000_0000
 KILL_AGAIN, KILL_AGAIN_AT_MOST = 0.002, 0.05
 #: The longest sleep: a deadline counts through a suspend, poll() does not.
 LONGEST_SLEEP = 1.0
-#: Tries to leave a cgroup to its end: what forks meanwhile is met again.
-TRIES = 100
+#: Tries to empty a cgroup, and to remove it.
+TRIES = 50
 #: Signals that mean no end, or are the kernel's word that we can't go on. All others mean: end everything. (SIGTSTP and
 #: its like stop nobody who leads a session without a terminal.)
 HARMLESS = (
@@ -446,8 +446,12 @@ def leave_cgroup(path: str) -> None:
 
 def remove_cgroup(path: str) -> None:
     """Remove a cgroup and those that were made below it. One in which something stays, stays."""
-    for folder, _, _ in os.walk(path, topdown=False):
-        attempt(os.rmdir, folder)
+    for _ in range(TRIES):
+        for folder, _, _ in os.walk(path, topdown=False):
+            attempt(os.rmdir, folder)
+        if not os.path.exists(path):
+            return
+        time.sleep(KILL_AGAIN)  # the last process to die may not have left it yet
 
 
 def read_config(control: int) -> tuple[dict[str, Any], list[dict[str, Any]], bytes]:
