@@ -19,7 +19,7 @@ export SUREFOOT_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/surefoot
 
 # What the tests need beside Python: real sshd, sudo, namespaces, git work trees, processes to look at.
 DEBIAN := openssh-server:/usr/sbin/sshd openssh-client:/usr/bin/ssh sudo:/usr/bin/sudo util-linux:/usr/bin/setpriv \
-          git:/usr/bin/git procps:/usr/bin/ps npm:/usr/bin/npm
+          git:/usr/bin/git procps:/usr/bin/ps faketime:/usr/bin/faketime npm:/usr/bin/npm
 # For a part of the tests alone: make test ARGS="tests/unit -x"
 ARGS ?=
 

@@ -106,28 +106,6 @@ def holder_never_gives_up_by_itself() -> Any:
 
 
 @mutant
-def lease_is_renewed_after_a_freeze_without_a_check() -> Any:
-    @contextlib.contextmanager
-    def around() -> Iterator[None]:
-        async def renewed(self: holding.Holding) -> bool:
-            sent = self._clock()
-            try:
-                await self._access(self._store.renew, self.grant)
-            except (LeaseLostError, StoreError):
-                return False
-            self.deadline = self._timing.deadline(sent)
-            for listener in tuple(self._listeners):
-                listener(self.deadline)
-            return True
-
-        good = property(lambda self: not self.lost.is_set())
-        with patch.object(holding.Holding, "_renewed", renewed), patch.object(holding.Holding, "good", good):
-            yield
-
-    return around()
-
-
-@mutant
 def step_is_not_told_the_deadline() -> Any:
     def tell(self: holding.Holding, listener: Callable[[float], None]) -> Callable[[], None]:
         listener(float("inf"))
@@ -184,22 +162,6 @@ def agents_presence_falls_while_its_process_is_only_cut_off() -> Any:
 # -- the journal -------------------------------------------------------------------------------------
 
 
-def checked_without(change: Callable[[Any, Any, Any], tuple[Any, Any, Any]]) -> Any:
-    """Patch what the rules hold an append to."""
-    right = rules.check_append
-    return patch.object(rules, "check_append", lambda *given: right(*change(*given)))
-
-
-@mutant
-def append_does_not_check_the_token() -> Any:
-    def change(append: Any, head: Any, _: Any) -> tuple[Any, Any, Any]:
-        if append.grant is None:
-            return append, head, None
-        return append, replace(head, token=append.grant.token), append.grant
-
-    return checked_without(change)
-
-
 @mutant
 def append_does_not_check_what_it_follows() -> Any:
     right = memory.MemoryStore.append
@@ -207,6 +169,18 @@ def append_does_not_check_what_it_follows() -> Any:
     def append(self: Any, append: Any) -> Any:
         newest = states.fold(self.journal(append.state.id))
         return right(self, replace(append, state=newest))
+
+    return patch.object(memory.MemoryStore, "append", append)
+
+
+@mutant
+def append_checks_neither_the_token_nor_what_it_follows() -> Any:
+    right = memory.MemoryStore.append
+
+    def append(self: Any, append: Any) -> Any:
+        newest = states.fold(self.journal(append.state.id))
+        grant = append.grant and self._lease(append.grant.environment)
+        return right(self, replace(append, state=newest, grant=grant))
 
     return patch.object(memory.MemoryStore, "append", append)
 

@@ -103,8 +103,12 @@ def draw(seed: int) -> Script:
     faults = tuple(_fault(rng, kinds) for _ in range(rng.choice([0, 1, 2, 3, 6])))
     if rng.random() < 0.4:
         # One good deployment, and one long fault of its agent in the midst of it: what leases and fences are for.
-        faults = (_takeover(rng, possible), *faults[:1])
+        faults = (*_takeover(rng, possible), *faults[:1])
         versions = [Version(0.0)]
+    elif Kind.OLD_DISK in possible and rng.random() < 0.2:
+        # An undo, and a host that forgets some of it.
+        faults = (_fault(rng, [Kind.OLD_DISK]), *faults[:1])
+        versions = [Version(0.0, rng.choice(["fails", "unhealthy"]))]
     return Script(
         seed=seed,
         hosts=rng.choice([1, 2, 3]),
@@ -131,10 +135,13 @@ def _fault(rng: random.Random, kinds: list[Kind]) -> Fault:
     )
 
 
-def _takeover(rng: random.Random, possible: list[Kind]) -> Fault:
+def _takeover(rng: random.Random, possible: list[Kind]) -> list[Fault]:
     kinds = [kind for kind in (Kind.KILL, Kind.FREEZE, Kind.MACHINE, Kind.CUT) if kind in possible]
-    at, seconds = rng.uniform(0.1, 4), rng.uniform(4, 12)
-    return Fault(at=at, kind=rng.choice(kinds), agent=0, host=0, seconds=seconds, steps=0)
+    at, seconds, host = rng.uniform(0.1, 4), rng.uniform(4, 12), rng.randrange(3)
+    faults = [Fault(at, rng.choice(kinds), agent=0, host=0, seconds=seconds, steps=0)]
+    if rng.random() < 0.2:  # and a host that whoever takes over does not reach at first
+        faults += [Fault(at, Kind.UNPLUG, agent, host, rng.uniform(1, 10), steps=0) for agent in (1, 2)]
+    return faults
 
 
 def _impossible(rng: random.Random, steps: tuple[bool, ...]) -> set[Kind]:

@@ -196,7 +196,7 @@ class SimAccess:
             await asyncio.sleep(rng.choice([0.001, 0.5]))
             raise StoreError("connection lost before the reply")
         if rng.random() < 0.2:
-            await asyncio.sleep(rng.uniform(0.0005, 0.02))
+            await asyncio.sleep(rng.uniform(0.5, 3.0) if rng.random() < 2 * world.faults else rng.uniform(0.0005, 0.02))
         return result
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -25,13 +26,14 @@ from surefoot.agent.hosts import Hosts
 from surefoot.agent.logs import LogSink, StepOutput
 from surefoot.agent.performer import Job
 from surefoot.agent.processes import EndReason, ProcessRunner, Spawn
+from surefoot.agent.redact import SHORTEST
 from surefoot.agent.secrets import Secrets
 from surefoot.checks.model import CheckResult, CheckStatus, CommandResult, Context, placeholders
 from surefoot.checks.policy import failed
 from surefoot.checks.registry import about_hosts, named_secrets, run_all
 from surefoot.core import events as ev
 from surefoot.core.decide import RunStep
-from surefoot.core.errors import Code, Failure
+from surefoot.core.errors import Code, Failure, LeaseLostError, StoreError, SurefootError
 from surefoot.core.host import Host
 from surefoot.core.plan import Check, Command, Direction, Playbook
 from surefoot.store.protocol import LogLine, Store
@@ -49,6 +51,7 @@ class Output(Protocol):
         """No more will come."""
 
 
+TOO_SHORT = f"is shorter than {SHORTEST} characters: output may show it"
 #: Lines of a failed step's output that its failure carries.
 EVIDENCE = 10
 
@@ -126,6 +129,10 @@ class World:
         absent: list[str] = []
         if plan.secrets:
             results.append(checking.secrets_result(plan.secrets, self._secrets.missing(plan.secrets, job.agent)))
+            results += [
+                CheckResult("secrets", CheckStatus.WARN, f"the secret {name} {TOO_SHORT}", "use a longer one")
+                for name in self._secrets.redactor(plan.secrets).unprotected
+            ]
             absent = [name for name in plan.secrets if name not in self._secrets.values(plan.secrets)]
         waiting = {place: checking.waits_for(check, absent) for place, check in enumerate(plan.preflight)}
         found = await asyncio.gather(
@@ -145,20 +152,37 @@ class World:
 
     async def raise_fence(self, job: Job) -> ev.FenceRaised | ev.FenceFailed:
         """See Performer."""
-        return self._clean(job, await self._hosts.raise_fence(job))
+        return self._clean(job, await self._tried(job, self._hosts.raise_fence(job), ev.FenceFailed))
 
     async def step(self, job: Job, action: RunStep) -> ev.StepSucceeded | ev.StepFailed | ev.FenceFailed:
         """See Performer."""
         state, run = job.state, action.run
         if (failure := self._secrets.missing(state.plan.secrets, job.agent)) is not None:
             return ev.FenceFailed(msgspec.structs.replace(failure, step=run.name))
-        outcome: ev.StepSucceeded | ev.StepFailed | ev.FenceFailed
+        performed: Awaitable[ev.StepSucceeded | ev.StepFailed | ev.FenceFailed]
         match state.work(run):
             case Command(run=command):
-                outcome = await self._command(job, action, command)
+                performed = self._command(job, action, command)
             case Playbook(playbook=playbook):
-                outcome = await self._hosts.playbook(job, action, playbook)
-        return self._clean(job, outcome)
+                performed = self._hosts.playbook(job, action, playbook)
+        failed = partial(ev.StepFailed, run.name, run.direction, action.attempt)
+        return self._clean(job, await self._tried(job, performed, failed))
+
+    async def _tried(self, job: Job, action: Awaitable[E], failed: Callable[[Failure], E]) -> E:
+        """Return what came of an action; a machine on which nothing can be done (its disk is full) is a failure too."""
+        try:
+            return await action
+        except (LeaseLostError, StoreError):
+            raise
+        except SurefootError as error:
+            code, message, hint = error.code, error.message, error.hint
+        except OSError as error:
+            code, message = Code.AGENT_FOLDER, f"{self._folder} can't be used: {error.strerror or error}"
+            hint = ""
+        return failed(Failure(code, f"{job.agent}: {message}", hint=hint or self._look(), agent=job.agent))
+
+    def _look(self) -> str:
+        return f"on the agent's machine: df -h {self._folder}; ls -ld {self._folder}"
 
     async def health(self, job: Job) -> ev.HealthPassed | ev.HealthFailed:
         """See Performer."""
@@ -178,7 +202,8 @@ class World:
 
     async def record(self, job: Job, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed:
         """See Performer."""
-        return self._clean(job, await self._hosts.record(job, version))
+        failed = partial(ev.VersionsMixed, job.state.direction)
+        return self._clean(job, await self._tried(job, self._hosts.record(job, version), failed))
 
     async def resolve(self, job: Job, request: ev.ResolveRequested) -> ev.Resolved | ev.ResolveRefused:
         """See Performer."""

@@ -82,6 +82,8 @@ def deploy(
     submission = app.submission(environment, version, reason=reason, key=key)
     app.refuse_unsupported_gates(environment)
     files = app.files()
+    for warning in files.warnings:
+        app.console.warn(warning)
     with app.writing() as store, Interrupts() as interrupts:
         store.put_bundle(files.digest, files.chunks())
         deployment, new = submit(store, app.asked_from(store, replace(submission, bundle=files.digest)))
