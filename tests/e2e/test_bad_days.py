@@ -124,9 +124,18 @@ def test_the_name_of_an_agent_that_lives_is_refused_to_a_second_one(project: Pro
 def test_a_gigabyte_of_output_takes_no_gigabyte_of_memory(project: Project) -> None:
     """A part of it: what grows with the output would show."""
     project.config.write_text(
-        "project: shop\nenvironments: {prod: {steps: [{name: chatty, run: 'head -c 60000000 /dev/zero | tr "\\0" x | fold -w 100000'}]}}\n"
+        """\
+project: shop
+environments:
+  prod:
+    steps:
+      - name: chatty
+        run: head -c 60000000 /dev/zero | tr '\\0' x | fold -w 100000
+"""
     )
-    deploy = project.start("deploy", "prod", "1.0", "--output", "json")
+    argv = [sys.executable, "-m", "surefoot", "deploy", "prod", "1.0"]
+    null = subprocess.DEVNULL
+    deploy = subprocess.Popen(argv, cwd=project.folder, env=project.env, stdout=null, stderr=null)
     most = 0
     while deploy.poll() is None:
         most = max(most, _resident(deploy.pid))
