@@ -159,7 +159,7 @@ class Agent:
     async def _watch_store(self) -> None:
         while True:
             try:
-                if (news := await self._vital_access(self._store.wait_as_agent, 1.0)) is not None:
+                if (news := await self._vital_access(self._store.wait_as_agent, self.settings.look_every)) is not None:
                     self._changed.announce(news.asked)
             except StoreError as error:
                 self._failed(error)
