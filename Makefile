@@ -29,6 +29,8 @@ help: ## Show this
 
 .PHONY: venv
 venv: $(INSTALLED) ## Make .venv: Surefoot from this folder, and all it needs at the locked versions
+	@# Where Python may not write bytecode (PYTHONDONTWRITEBYTECODE), each start would compile all that it imports.
+	@$(BIN)/python -m compileall -q src
 
 $(INSTALLED): $(LOCK) pyproject.toml tools/make-venv
 	@tools/make-venv "$(PYTHON)" $(VENV) $(LOCK)
