@@ -17,9 +17,12 @@ INSTALLED := $(VENV)/.installed
 # Published descriptions that tests hold the program to; shared by all work trees.
 export SUREFOOT_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/surefoot
 
-# What the tests need beside Python: real sshd, sudo, namespaces, git work trees, processes to look at.
+# What the tests need beside Python: real sshd, sudo, namespaces, git work trees, processes
+# to look at; and for the lab's hosts: systemd, a switch that fails, PostgreSQL, nginx, Redis.
 DEBIAN := openssh-server:/usr/sbin/sshd openssh-client:/usr/bin/ssh sudo:/usr/bin/sudo util-linux:/usr/bin/setpriv \
-          git:/usr/bin/git procps:/usr/bin/ps faketime:/usr/bin/faketime npm:/usr/bin/npm
+          git:/usr/bin/git procps:/usr/bin/ps faketime:/usr/bin/faketime npm:/usr/bin/npm \
+          systemd:/lib/systemd/systemd dbus:/usr/bin/dbus-daemon iproute2:/sbin/ip nftables:/usr/sbin/nft \
+          nginx-light:/usr/sbin/nginx redis-server:/usr/bin/redis-server postgresql:/usr/bin/pg_createcluster
 # For a part of the tests alone: make test ARGS="tests/unit -x"
 ARGS ?=
 

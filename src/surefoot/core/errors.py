@@ -84,6 +84,7 @@ class Code(StrEnum):
     DELIVERY_FAILED = "SF-DELIVERY-FAILED"
     DELIVERY_REFUSED = "SF-DELIVERY-REFUSED"
     EXTRA_MISSING = "SF-EXTRA-MISSING"
+    LAB = "SF-LAB"
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
