@@ -136,6 +136,16 @@ def test_a_deploy_tells_its_tasks_and_hands_its_variables_over(shop: Shop, hosts
         assert json.loads(host.disk(shop.state_file).read_text())["current_version"] == "1.10"
 
 
+def test_a_state_file_that_names_the_version_already_is_left_as_it_is(shop: Shop, hosts: list[SshHost]) -> None:
+    """Whoever wrote it, and however: a second run of the same version changes nothing."""
+    alpha, beta = hosts
+    alpha.disk(shop.state_file).write_text('{"by":"a playbook","current_version" : "1.0"}')
+    beta.disk(shop.state_file).write_text('{"current_version": "1x0"}')
+    assert shop.run("deploy", "prod", "1.0").returncode == 0
+    assert alpha.disk(shop.state_file).read_text() == '{"by":"a playbook","current_version" : "1.0"}'
+    assert json.loads(beta.disk(shop.state_file).read_text())["current_version"] == "1.0"
+
+
 def test_tasks_are_told_as_they_run_and_may_take_longer_than_a_raise(shop: Shop, host: SshHost) -> None:
     last = host.disk(f"/root/last-{Path(shop.state_file).stem}")
     with (shop.folder / "activate.yml").open("a") as playbook:

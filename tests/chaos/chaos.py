@@ -80,6 +80,7 @@ class Chaos:
         self.postgres = postgres
         self.store = postgres.new_database() if postgres else f"sqlite:///{folder}/surefoot.db"
         self.agents: dict[str, subprocess.Popen[bytes]] = {}
+        self.starts: dict[str, int] = {}
         self.tally = Tally()
         self.ids: list[str] = []
 
@@ -140,11 +141,25 @@ class Chaos:
         return {**os.environ, "CANARY": CANARY, "NO_COLOR": "1"}
 
     def start(self, name: str) -> None:
+        self.starts[name] = self.said(name) + 1
         log = (self.folder / f"{name}.out").open("ab")
         with log:
             self.agents[name] = subprocess.Popen(
                 self.surefoot("agent", "run", name), env=self.env(), stdout=log, stderr=log, start_new_session=True
             )
+
+    def said(self, name: str) -> int:
+        """Return how many agents of that name have said that they run."""
+        out = self.folder / f"{name}.out"
+        return out.read_bytes().count(b"SIGTERM ends it") if out.exists() else 0
+
+    def runs(self, name: str) -> None:
+        """Wait until an agent has said that it runs: before that, SIGTERM ends it as it ends any program."""
+        end = time.monotonic() + PATIENCE
+        while self.agents[name].poll() is None and self.said(name) < self.starts[name]:
+            if time.monotonic() > end:
+                raise RuntimeError(f"{name} did not start")
+            time.sleep(0.05)
 
     # -- the play ------------------------------------------------------------------------------------
 
@@ -188,6 +203,7 @@ class Chaos:
         elif kind == "cancel" and self.ids:
             self.call("cancel", self.random.choice(self.ids[-6:]), "--reason", "chaos")
         elif kind == "term":
+            self.runs(name)
             agent.terminate()
             agent.wait()
             if agent.returncode != 0:

@@ -228,13 +228,15 @@ class Hosts:
         self, job: Job, path: str, version: str | None
     ) -> tuple[Failure | None, dict[str, str | None]]:
         read = f"cat {quote(path)} 2>/dev/null || true"
-        answers, failure = await self.on_hosts(job, read)
+        write = _remove(path) if version is None else _write(path, _state(job, version))
+        # A host is reached once: a file that names the version stays as it is, whoever wrote it; all else is written.
+        same = "false" if version is None else f"grep -Eqs {quote(_says(version))} {quote(path)}"
+        answers, failure = await self.on_hosts(job, f"if ! {same}; then {write}; fi; {read}")
         if failure is not None:
             return failure, {}
         wrong = [name for name, answer in answers.items() if _version_in(answer.stdout) != version]
         if wrong:
-            script = _remove(path) if version is None else _write(path, _state(job, version))
-            written, failure = await self.on_hosts(job, f"{script} && {{ {read}; }}", wrong)
+            written, failure = await self.on_hosts(job, f"{write} && {{ {read}; }}", wrong)
             if failure is not None:
                 return failure, {}
             answers = {**answers, **written}
@@ -484,6 +486,12 @@ def _state(job: Job, version: str) -> str:
         },
         indent=2,
     )
+
+
+def _says(version: str) -> str:
+    """Return the extended regular expression of a state file's text that names a version."""
+    literal = re.sub(r"[][\\.*^$+?(){}|]", r"\\\g<0>", json.dumps(version))
+    return f'"current_version"[[:space:]]*:[[:space:]]*{literal}'
 
 
 def _write(path: str, text: str) -> str:

@@ -94,6 +94,12 @@ def run(ctx: click.Context, name: str, role: str | None, once: bool) -> None:
     import signal
     import threading
 
+    # Before all else: whoever stops an agent that is still starting gets a good end, too.
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: stop.set())
+
     from surefoot.agent.service import AgentOptions, run_agent
     from surefoot.cli.app import App
     from surefoot.cli.text import clean
@@ -108,10 +114,6 @@ def run(ctx: click.Context, name: str, role: str | None, once: bool) -> None:
         state=app.state_folder,
         once=once,
     )
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, lambda *_: stop.set())
 
     def say(text: str) -> None:
         import time

