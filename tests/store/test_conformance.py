@@ -108,6 +108,26 @@ def test_a_name_that_no_index_can_hold_is_refused(store: Store) -> None:
     assert store.environments() == []
 
 
+# -- journals of many --------------------------------------------------------------------------------------------
+
+
+def test_journals_are_read_on_from_a_number_and_none_is_missed_or_read_twice(store: Store) -> None:
+    ids = [j.deployed(store, str(n)) for n in range(5)]
+    j.deployed(store, "1", "stage")
+    queued = j.submit(store, "6")
+    found = []
+    after = 0
+    while page := store.journals("prod", after, 2):
+        assert len(page) <= 2
+        found += page
+        after = page[-1].number
+    assert [(one.deployment, one.number) for one in found] == list(zip([*ids, queued], range(1, 7), strict=True))
+    for one in found:
+        assert list(one.entries) == store.journal(one.deployment)
+    assert store.journals("prod", 6, 100) == [] == store.journals("nowhere", 0, 100)
+    assert [one.number for one in store.journals("prod", 4, 100)] == [5, 6]
+
+
 # -- append ------------------------------------------------------------------------------------------------------
 
 

@@ -175,6 +175,19 @@ def _needs_passphrase(name: str) -> CheckFailed:
 # -- what expires ----------------------------------------------------------------------------------------
 
 
+def expiry(name: str, value: str, format_: Format | None = None) -> float | None:
+    """Return when a secret expires; None if it does not, or nobody can tell.
+
+    CheckFailed if it is not what it should be. Without a format it is looked at as what it looks like.
+    """
+    text = value.strip()
+    if format_ is Format.PEM_CERTIFICATE or (format_ is None and text.startswith("-----BEGIN CERTIFICATE")):
+        return _certificate(name, value)
+    if format_ is Format.JWT or (format_ is None and re.fullmatch(r"eyJ[\w-]+\.[\w-]+\.[\w-]*", text)):
+        return _token(name, value)
+    return None
+
+
 def _judged(name: str, what: str, end: float | None, warn_before: float) -> str:
     """Return a sentence on something that ends at `end`; CheckFailed if that is past, CheckWarned if it is near."""
     if end is None:

@@ -157,7 +157,7 @@ class App:
         """Open the store to write requests. `existing`: what was never written to holds nothing to write about."""
         from surefoot.store import open_store
 
-        missing = existing and self._never_written
+        missing = existing and self.never_written
         with self._opened(lambda: self._empty() if missing else open_store(self.store_url)) as store:
             yield store
 
@@ -173,7 +173,7 @@ class App:
         from surefoot.core.errors import StoreError
         from surefoot.store import open_store
 
-        if self._never_written:
+        if self.never_written:
             return self._empty()
         try:
             return open_store(self.store_url, read_only=True)
@@ -183,7 +183,8 @@ class App:
             return open_store(self.store_url)  # its schema has to be made or upgraded first
 
     @property
-    def _never_written(self) -> bool:
+    def never_written(self) -> bool:
+        """Whether there is no store yet where one will be."""
         return "://" not in self.store_url and not Path(self.store_url).exists()
 
     @staticmethod

@@ -85,6 +85,9 @@ class Code(StrEnum):
     DELIVERY_REFUSED = "SF-DELIVERY-REFUSED"
     EXTRA_MISSING = "SF-EXTRA-MISSING"
     LAB = "SF-LAB"
+    LISTEN = "SF-LISTEN"
+    WEB_CONFIG = "SF-WEB-CONFIG"
+    PUSH_FAILED = "SF-PUSH-FAILED"
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True):

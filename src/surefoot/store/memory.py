@@ -31,6 +31,7 @@ from surefoot.store.protocol import (
     Delivery,
     EnvironmentRow,
     Grant,
+    Journal,
     LeaseRow,
     LogLine,
     News,
@@ -173,6 +174,13 @@ class MemoryStore:
         """Return the journal's entries; see the protocol."""
         with self._lock:
             return self._deployment(deployment).journal[after : None if limit is None else after + limit]
+
+    def journals(self, environment: str, after: int, limit: int) -> list[Journal]:
+        """Return whole journals; see the protocol."""
+        with self._lock:
+            found = self._environments.get(environment, _Environment()).history[after : after + limit]
+            known = [self._deployments[id_] for id_ in found]
+            return [Journal(one.summary.id, one.summary.number, tuple(one.journal)) for one in known]
 
     def summary(self, deployment: str) -> Summary:
         """Return the deployment's summary; see the protocol."""

@@ -132,6 +132,15 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
+class Journal:
+    """One deployment's whole journal."""
+
+    deployment: str
+    number: int
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Append:
     """Events to be added to one journal.
 
@@ -184,6 +193,13 @@ class Store(Protocol):
 
     def journal(self, deployment: str, after: int = 0, limit: int | None = None) -> list[Entry]:
         """Return the journal's entries with seq > after, in order. NotFoundError if there is no such deployment."""
+
+    def journals(self, environment: str, after: int, limit: int) -> list[Journal]:
+        """Return whole journals of an environment, of numbers above `after`, in their order.
+
+        Numbers are given out in the order of commits: once one is seen, no smaller one will come. So whoever has read
+        up to a number misses nothing by going on from it.
+        """
 
     def summary(self, deployment: str) -> Summary:
         """Return the deployment's summary. NotFoundError if there is none."""

@@ -13,7 +13,7 @@ from surefoot.core import events as ev
 from surefoot.core.deployment import Summary
 from surefoot.core.lease import AgentStatus, Role
 from surefoot.core.status import Status
-from surefoot.store.protocol import AgentReport, AgentRow, EnvironmentRow, Grant, LeaseRow, LogLine
+from surefoot.store.protocol import AgentReport, AgentRow, EnvironmentRow, Grant, Journal, LeaseRow, LogLine
 from surefoot.store.rules import clean, clean_or_none
 
 Row = Sequence[Any]
@@ -42,6 +42,14 @@ def entry(row: Row) -> ev.Entry:
     """Return a journal's entry."""
     seq, at, data, agent, token = row
     return ev.Entry(seq=seq, at=at, event=ev.decode(data), agent=agent, token=token)
+
+
+def journals(rows: Iterable[Row]) -> list[Journal]:
+    """Return journals from rows that hold one entry each."""
+    return [
+        Journal(deployment, number, tuple(entry(row[2:]) for row in group))
+        for (deployment, number), group in groupby(rows, key=lambda row: (str(row[0]), int(row[1])))
+    ]
 
 
 def summary(data: str) -> Summary:

@@ -37,6 +37,7 @@ from surefoot.store.protocol import (
     Delivery,
     EnvironmentRow,
     Grant,
+    Journal,
     LogLine,
     Submission,
     Work,
@@ -254,6 +255,13 @@ class SqlStore(ABC):
             return entries
 
         return self._read(work)
+
+    def journals(self, environment: str, after: int, limit: int) -> list[Journal]:
+        """Return whole journals; see the protocol."""
+        found = self._read(
+            lambda conn: list(self._q.journals(conn, environment=environment, after=after, up_to=after + limit))
+        )
+        return rows.journals(found)
 
     def summary(self, deployment: str) -> Summary:
         """Return the deployment's summary; see the protocol."""

@@ -39,6 +39,14 @@ SELECT seq, at, data, agent, token FROM events
 WHERE deployment = :deployment AND seq > :after AND seq <= :up_to
 ORDER BY seq;
 
+-- name: journals(environment, after, up_to)
+-- Journals of many deployments; unique index (environment, number), then primary key. Numbers have no gaps either.
+SELECT d.id, d.number, e.seq, e.at, e.data, e.agent, e.token
+FROM deployments AS d
+JOIN events AS e ON e.deployment = d.id
+WHERE d.environment = :environment AND d.number > :after AND d.number <= :up_to
+ORDER BY d.number, e.seq;
+
 -- name: summary(deployment)$
 -- One summary; primary key.
 SELECT summary FROM deployments WHERE id = :deployment;

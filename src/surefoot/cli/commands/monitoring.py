@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Monitoring: the metrics endpoint, and what Prometheus, Alertmanager and Grafana are given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from surefoot.cli.lazy import command
+from surefoot.cli.params import TEXT
+
+if TYPE_CHECKING:
+    from surefoot.cli.app import App
+    from surefoot.monitoring.runner import Target
+    from surefoot.store.protocol import Store
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@command(
+    "exporter",
+    example="surefoot exporter --service 'actions.runner.*.service'\n"
+    "surefoot exporter --listen 127.0.0.1:9101 --runner production-runner-01 --role primary",
+)
+@click.option("--listen", metavar="ADDR:PORT", default=":9100", show_default=True, help="Where to serve /metrics.")
+@click.option("--runner", metavar="NAME", type=TEXT, help="This runner's name. Default: the host's name.")
+@click.option(
+    "--role", type=click.Choice(["primary", "secondary", "emergency"]), help="Its role. Default: what the config says."
+)
+@click.option(
+    "--service", metavar="UNIT", multiple=True, help="The CI runner's systemd unit; may be a pattern; repeatable."
+)
+@click.option("--process", metavar="REGEX", multiple=True, help="Or its processes, by their command lines; repeatable.")
+@click.option("--disk", metavar="PATH", type=click.Path(path_type=Path), default=Path("/"), help="The disk to watch.")
+@click.option(
+    "--host", "hosts", metavar="NAME=ADDR:PORT", multiple=True, help="A host to reach, beside the inventories'."
+)
+@click.option("--secret", "secrets", metavar="NAME", multiple=True, help="A secret to watch, beside the config's.")
+@click.option("--web-config", metavar="FILE", type=_FILE, help="TLS and basic auth, as Prometheus's exporters have it.")
+@click.pass_context
+def exporter(  # noqa: PLR0917 - click passes by name
+    ctx: click.Context,
+    listen: str,
+    runner: str | None,
+    role: str | None,
+    service: tuple[str, ...],
+    process: tuple[str, ...],
+    disk: Path,
+    hosts: tuple[str, ...],
+    secrets: tuple[str, ...],
+    web_config: Path | None,
+) -> None:
+    """Serve metrics to Prometheus.
+
+    Of this runner (the machine, the CI runner's own service, what it can reach, its secrets) and of all deployments in
+    the store. SIGTERM ends it.
+    """
+    import asyncio
+    import socket
+
+    from surefoot.cli.app import App
+    from surefoot.cli.text import clean
+    from surefoot.core.lease import Role
+    from surefoot.monitoring.exporter import Exporter, Runner, address
+    from surefoot.monitoring.following import Following
+    from surefoot.monitoring.runner import Service, Watch
+    from surefoot.monitoring.subjects import Hosts, Secrets
+
+    app = App.of(ctx)
+
+    def note(text: str) -> None:
+        app.console.note(clean(text))
+
+    _patterns(process)
+    where = address(listen)
+    config = app.config if app.config_path is not None else None
+    name = runner or _hosts_name(socket.gethostname(), app.agent_names)
+    named = config.agents.get(name) if config is not None else None
+    me = Runner(name, role or str(named.role if named is not None else Role.PRIMARY), Service(service, process))
+    found_hosts, found_secrets = Hosts(config, [_target(text) for text in hosts]), Secrets(config, secrets)
+    app.store_url  # noqa: B018 - says now, not in the background, that no store is named
+    watch = Watch(
+        service=me.service,
+        disk=disk,
+        targets=found_hosts,
+        judge=found_secrets if found_secrets.any else None,
+        note=note,
+    )
+    following = Following(lambda: _open(app), names=app.environment_names(), note=note)
+    asyncio.run(Exporter(where, me, watch, following, web_config=web_config, note=note).run())
+
+
+def _hosts_name(hostname: str, agents: tuple[str, ...]) -> str:
+    """Return the agent that is called like this host, with or without its domain; else the host's own name."""
+    short = hostname.partition(".")[0]
+    return next((name for name in (hostname, short) if name in agents), short)
+
+
+def _open(app: App) -> Store | None:
+    from surefoot.store import open_store
+
+    if app.never_written:
+        return None
+    return open_store(app.store_url, read_only=True)
+
+
+def _patterns(patterns: tuple[str, ...]) -> None:
+    import re
+
+    from surefoot.core.errors import UsageError
+
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UsageError(
+                f"{pattern!r} is no regular expression: {error}", hint="as in --process Runner.Listener"
+            ) from None
+
+
+def _target(text: str) -> Target:
+    from surefoot.core.errors import UsageError
+    from surefoot.monitoring.runner import Target
+
+    name, separator, address = text.partition("=")
+    host, colon, port = address.rpartition(":")
+    if not (separator and name and colon and host and port.isascii() and port.isdigit() and int(port) < 65536):
+        raise UsageError(f"{text!r} is no host", hint="as in --host web-1=10.0.0.11:22")
+    return Target("", name, host, int(port))
