@@ -18,11 +18,13 @@ INSTALLED := $(VENV)/.installed
 export SUREFOOT_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/surefoot
 
 # What the tests need beside Python: real sshd, sudo, namespaces, git work trees, processes
-# to look at; and for the lab's hosts: systemd, a switch that fails, PostgreSQL, nginx, Redis.
+# to look at; and for the lab's hosts: systemd, a switch that fails, PostgreSQL, nginx, Redis;
+# and for checks: servers of their kinds.
 DEBIAN := openssh-server:/usr/sbin/sshd openssh-client:/usr/bin/ssh sudo:/usr/bin/sudo util-linux:/usr/bin/setpriv \
           git:/usr/bin/git procps:/usr/bin/ps faketime:/usr/bin/faketime npm:/usr/bin/npm \
           systemd:/lib/systemd/systemd dbus:/usr/bin/dbus-daemon iproute2:/sbin/ip nftables:/usr/sbin/nft \
-          nginx-light:/usr/sbin/nginx redis-server:/usr/bin/redis-server postgresql:/usr/bin/pg_createcluster
+          nginx-light:/usr/sbin/nginx redis-server:/usr/bin/redis-server postgresql:/usr/bin/pg_createcluster \
+          prometheus:/usr/bin/prometheus docker-registry:/usr/bin/docker-registry
 # For a part of the tests alone: make test ARGS="tests/unit -x"
 ARGS ?=
 

@@ -35,10 +35,11 @@ class Http(Options):
 
 
 class Disk(Options):
-    needs_hosts = True
     below: str = "90%"
 
-    model_config = ConfigDict(extra="forbid", ignored_types=(bool,))
+    @classmethod
+    def needs_hosts(cls, options: dict[str, Any]) -> bool:
+        return True
 
 
 class Limits(Options):

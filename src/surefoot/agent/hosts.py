@@ -153,6 +153,11 @@ class Hosts:
             raise CheckFailed(failure.message, failure.hint)
         return CommandResult(answers[host.name].code, answers[host.name].stdout)
 
+    async def here(self, job: Job, script: str, timeout: float) -> CommandResult:
+        """Run sh on this machine for a check."""
+        answer = await self._on_channel(job, Channel(Host("", "")), script, timeout)
+        return CommandResult(answer.code, answer.stdout)
+
     async def _look_at(self, job: Job, name: str, script: str, timeout: float) -> CommandResult:
         progress, _ = await self._looked(job)
         failure = _lost(job, progress, name)

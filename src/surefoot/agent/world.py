@@ -30,7 +30,7 @@ from surefoot.agent.redact import SHORTEST
 from surefoot.agent.secrets import Secrets
 from surefoot.checks.model import CheckResult, CheckStatus, CommandResult, Context, placeholders
 from surefoot.checks.policy import failed
-from surefoot.checks.registry import about_hosts, named_secrets, run_all
+from surefoot.checks.registry import AT_ONCE, about_hosts, named_secrets, run_all
 from surefoot.core import events as ev
 from surefoot.core.decide import RunStep
 from surefoot.core.errors import Code, Failure, LeaseLostError, StoreError, SurefootError
@@ -135,20 +135,25 @@ class World:
             ]
             absent = [name for name in plan.secrets if name not in self._secrets.values(plan.secrets)]
         waiting = {place: checking.waits_for(check, absent) for place, check in enumerate(plan.preflight)}
+        gate = asyncio.Semaphore(AT_ONCE)
         found = await asyncio.gather(
-            *(self._preflight_result(job, check) for place, check in enumerate(plan.preflight) if not waiting[place])
+            *(
+                self._preflight_result(job, check, gate)
+                for place, check in enumerate(plan.preflight)
+                if not waiting[place]
+            )
         )
         rest = iter(found)
         for result in waiting.values():
             results += [result] if result is not None else next(rest)
         return results
 
-    async def _preflight_result(self, job: Job, check: Check) -> list[CheckResult]:
+    async def _preflight_result(self, job: Job, check: Check, gate: asyncio.Semaphore) -> list[CheckResult]:
         """Run one check; only those about hosts wait until these are known."""
         context = await self._context(job, [check], looking=True)
         if isinstance(context, Failure):
             return [CheckResult(check.name or check.kind, CheckStatus.FAIL, context.message, context.hint)]
-        return await run_all([check], context)
+        return await run_all([check], context, gate)
 
     async def raise_fence(self, job: Job) -> ev.FenceRaised | ev.FenceFailed:
         """See Performer."""
@@ -244,6 +249,7 @@ class World:
         values = {
             "version": version or state.version,
             "previous_version": state.previous_version or "",
+            "project": state.plan.project,
             "environment": state.environment,
             "deployment": state.id,
             "agent": job.agent,
@@ -266,9 +272,13 @@ class World:
         return Context(
             values=values,
             hosts=hosts,
-            secrets=self._secrets.values((*state.plan.secrets, *named_secrets(checks))),
+            secrets=self._secrets.values(state.plan.secrets),
+            named=self._secrets.values(named_secrets(checks)),
             run=run,
             reach=reach,
+            here=partial(self._hosts.here, job),
+            folder=partial(self.prepare, job),
+            started=None if looking else state.started_at,
             fence_folder=state.plan.fence_path or "",
         )
 

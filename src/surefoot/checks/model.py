@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from surefoot.config.expansion import fill_secrets
@@ -23,6 +24,7 @@ from surefoot.core.host import Host
 #: A name in braces; `${name}` is a secret, or the shell's own.
 _PLACEHOLDER = re.compile(r"(?<!\$)\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
+SET_SECRET = "set {name} where the agent is started, and start it again"  # noqa: S105 - words
 NO_HOSTS_HINT = "see that the inventory names some: surefoot plan"
 #: Characters of an answer that a result quotes.
 EXCERPT = 200
@@ -42,8 +44,22 @@ class CheckStatus(StrEnum):
 class CheckOptions(Section):
     """Options of one kind of check, as the config gives them."""
 
-    #: Whether checks of this kind look at each host, even where no option speaks of `{host}`.
-    needs_hosts: ClassVar[bool] = False
+    @classmethod
+    def needs_hosts(cls, options: Mapping[str, Any]) -> bool:
+        """Whether a check with these options has nothing to look at where there are no hosts."""
+        return False
+
+    @classmethod
+    def about_hosts(cls, options: Mapping[str, Any]) -> bool:
+        """Whether it looks at each host, if there are any, even where no option speaks of `{host}`."""
+        return cls.needs_hosts(options)
+
+
+class Where(StrEnum):
+    """From where a check looks."""
+
+    AGENT = "agent"
+    HOSTS = "hosts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +70,15 @@ class CommandResult:
     output: str
 
 
-async def _nowhere(host: Host, script: str, timeout: float) -> CommandResult:
-    raise CheckFailed(f"{host.name} can't be reached from here")
+async def _nowhere(*_: Any) -> Any:
+    raise CheckFailed("this can't be looked at from here")
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a check may use. `run` runs a shell command in the deployment's folder, for at most so many seconds;
-    `reach` runs sh on a host as Ansible would reach it, and raises CheckFailed where it can't be reached.
+    """What a check may use. `run` runs a shell command in the deployment's folder, for at most so many seconds, and
+    what it prints is logged; `here` does so in silence. `reach` runs sh on a host as Ansible would reach it, and raises
+    CheckFailed where it can't be reached. `folder` returns where the deployment's files are on the agent.
     """
 
     values: Mapping[str, str]  #: of placeholders: version, environment, agent, …
@@ -71,6 +88,10 @@ class Context:
     host: Host | None = None
     reach: Callable[[Host, str, float], Awaitable[CommandResult]] = _nowhere
     fence_folder: str = ""  #: where hosts keep their fence; empty for their default
+    here: Callable[[str, float], Awaitable[CommandResult]] = _nowhere
+    folder: Callable[[], Awaitable[Path]] = _nowhere
+    named: Mapping[str, str] = field(default_factory=dict, repr=False)  #: secrets that fill no text, by name
+    started: float | None = None  #: when the deployment began, in seconds since 1970; None before it did
 
     async def on_host(self, script: str, timeout: float) -> CommandResult:
         """Run sh on the host that this check is about, as the user that Ansible connects as; it must change nothing.
@@ -78,15 +99,41 @@ class Context:
         `output` is its stdout. CheckFailed if the host can't be reached.
         """
         if self.host is None:
-            raise CheckFailed(
-                "it is about hosts, and none are known", "see that the inventory names some: surefoot plan"
-            )
+            raise CheckFailed("it is about hosts, and none are known", NO_HOSTS_HINT)
         return await self.reach(self.host, script, timeout)
 
-    def fill(self, text: str) -> str:
-        """Fill in `{placeholders}` that are known; other braces stay as they are."""
+    async def sh(self, script: str, timeout: float) -> CommandResult:
+        """Run sh on the host that this check is about, or on the agent if it is about none; it must change nothing."""
+        return await (self.here(script, timeout) if self.host is None else self.on_host(script, timeout))
+
+    @property
+    def place(self) -> str:
+        """Where `sh` runs, as it is told."""
+        return self.host.name if self.host else self.values.get("agent", "the agent")
+
+    async def file(self, path: str) -> Path:
+        """Return a file on the agent: in the deployment's folder unless its path is absolute."""
+        wanted = Path(self.fill(path))
+        return wanted if wanted.is_absolute() else await self.folder() / wanted
+
+    def secret(self, reference: str) -> str:
+        """Return the value behind an option that is `${NAME}`, or nothing where it is not given."""
+        if not reference:
+            return ""
+        name = reference[2:-1]
+        if not (value := self.value_of(name)):
+            where = self.values.get("agent", "the agent")
+            raise CheckFailed(f"{name} is not set in the environment of {where}", SET_SECRET.format(name=name))
+        return value.strip("\r\n")
+
+    def value_of(self, name: str) -> str:
+        """Return a secret's value, or nothing where it is not set."""
+        return self.named.get(name) or self.secrets.get(name, "")
+
+    def fill(self, text: str, escaped: Callable[[str], str] = str) -> str:
+        """Fill in `{placeholders}` that are known, each `escaped`; other braces stay as they are."""
         known = self._known()
-        return _PLACEHOLDER.sub(lambda m: known.get(m[1], m[0]), text)
+        return _PLACEHOLDER.sub(lambda m: escaped(known[m[1]]) if m[1] in known else m[0], text)
 
     def reveal(self, text: str) -> str:
         """Fill in `${SECRETS}` too: for what is sent, never for what is shown."""
@@ -227,7 +274,9 @@ def trouble(error: BaseException) -> str:
     number = getattr(cause, "errno", None)
     if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and number and number > 0:
         return os.strerror(number)  # asyncio's own text says less
-    return str(getattr(cause, "strerror", None) or cause or type(error).__name__)
+    if isinstance(cause, ConnectionError | EOFError) and not str(cause):
+        return "the connection was closed"
+    return str(getattr(cause, "strerror", None) or str(cause) or type(cause).__name__)
 
 
 def _bracketed(address: str) -> str:

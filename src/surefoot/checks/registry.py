@@ -16,7 +16,10 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from surefoot.checks.command import Command
+from surefoot.checks.disk import Disk
 from surefoot.checks.http import Http
+from surefoot.checks.image import Image
+from surefoot.checks.memory import Memory
 from surefoot.checks.model import (
     NO_HOSTS_HINT,
     CheckFailed,
@@ -29,13 +32,20 @@ from surefoot.checks.model import (
     Outcome,
     placeholders,
 )
+from surefoot.checks.prometheus import Prometheus
+from surefoot.checks.redis import Redis
 from surefoot.checks.secret import Secret
 from surefoot.checks.tcp import Tcp
 from surefoot.core.plan import Check
 
 _OURS: tuple[Kind, ...] = (
     Command(),
+    Disk(),
     Http(),
+    Image(),
+    Memory(),
+    Prometheus(),
+    Redis(),
     Secret(),
     Tcp(),
 )
@@ -54,20 +64,26 @@ T = TypeVar("T")
 
 
 def about_hosts(check: Check) -> bool:
-    """Whether a check looks at each host by its kind, whatever its options say."""
+    """Whether a check looks at each host, if there are any, whatever its options speak of."""
     kind = _KINDS.get(check.kind)
-    return kind is not None and kind.options.needs_hosts
+    return kind is not None and kind.options.about_hosts(check.options)
 
 
 def named_secrets(checks: Sequence[Check]) -> tuple[str, ...]:
     """Return the secrets that checks name in their options otherwise than by `${NAME}`."""
     known = ((kind, check) for check in checks if (kind := _KINDS.get(check.kind)) is not None)
-    return tuple(dict.fromkeys(name for kind, check in known for name in kind.secrets(check.options)))
+    found = (name for kind, check in known for name in (*kind.secrets(check.options), *check.secrets))
+    return tuple(dict.fromkeys(found))
 
 
-async def run_all(checks: Sequence[Check], context: Context) -> list[CheckResult]:
-    """Run checks side by side, those that are about hosts once for each; results come in the checks' order."""
-    gate = asyncio.Semaphore(AT_ONCE)
+async def run_all(
+    checks: Sequence[Check], context: Context, gate: asyncio.Semaphore | None = None
+) -> list[CheckResult]:
+    """Run checks side by side, those that are about hosts once for each; results come in the checks' order.
+
+    `gate` is for those who run more than these at the same time.
+    """
+    gate = gate or asyncio.Semaphore(AT_ONCE)
     runs = [(check, each) for check in checks for each in _contexts(check, context)]
     return list(await asyncio.gather(*(_run(check, each, gate) for check, each in runs)))
 
@@ -106,7 +122,7 @@ async def _run(check: Check, context: Context, gate: asyncio.Semaphore) -> Check
 async def _probe(check: Check, context: Context) -> str | Found:
     if (kind := _KINDS.get(check.kind)) is None:
         raise CheckFailed(f"this agent knows no checks of kind {check.kind!r}", "let all agents run the same version")
-    if context.host is None and (about_hosts(check) or placeholders(check.options) & _HOST_NAMES):
+    if context.host is None and (kind.options.needs_hosts(check.options) or placeholders(check.options) & _HOST_NAMES):
         raise CheckFailed("it is about hosts, and none are known", NO_HOSTS_HINT)
     options = kind.options.model_validate(check.options)
     return await _within(getattr(options, "timeout", kind.deadline) + SPARE, kind.probe(options, context))

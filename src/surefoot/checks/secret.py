@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from surefoot.checks.expiry import expires
-from surefoot.checks.model import CheckFailed, CheckOptions, CheckWarned, Context, Kind
+from surefoot.checks.model import SET_SECRET, CheckFailed, CheckOptions, CheckWarned, Context, Kind
 from surefoot.config.fields import Count, Duration, Pause, SecretName, Text, one_of, refuse
 
 #: Reads a pattern and a value, and says by its status whether they match. Some patterns take for ever, and hold
@@ -81,11 +81,11 @@ class Secret(Kind):
     async def probe(self, options: SecretOptions, context: Context) -> str:
         """Look at the value."""
         name = options.name
-        value = context.secrets.get(name, "")
+        value = context.value_of(name)
         if not value:
             raise CheckFailed(
                 f"{name} is not set in the environment of {context.values.get('agent', 'the agent')}",
-                f"set {name} where the agent is started, and start it again",
+                SET_SECRET.format(name=name),
             )
         if not value.strip():
             raise CheckFailed(f"{name} holds nothing but white space", f"set {name} anew")

@@ -9,6 +9,7 @@ ask a store.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from surefoot.config.expansion import NAME, expand
 from surefoot.config.problems import ConfigProblems, Place, Problem, dotted, one_line, shown
 from surefoot.config.semantics import check_semantics
 from surefoot.core.errors import Code
+from surefoot.core.plan import SECRET_OPTIONS
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -31,6 +33,8 @@ Kinds = Mapping[str, "type[BaseModel]"]
 #: Top-level keys that begin so are the writer's own: a place for YAML anchors.
 OWN_PREFIX = "x-"
 _EMPTY = "is empty"
+#: A variable where a URL has its password.
+_PASSWORD = re.compile(rf"://[^/\s@:]*:\$\{{({NAME.pattern})\}}@", re.ASCII)
 #: Errors whose texts are written by the options of checks, with whatever values in them.
 _FREE_TEXT = ("value_error", "assertion_error")
 
@@ -147,6 +151,9 @@ class _Loading:
                 return [self._value(item, (*place, index)) for index, item in enumerate(node.items)]
             case doc.Scalar(value=str() as text) if not _is_left_alone(place):
                 secrets = _References() if _is_secret(place) else self._secrets
+                if _in_check(place) and (match := _PASSWORD.search(text)) and match[1] not in secrets:
+                    message = f"the password ${{{match[1]}}} would be in the journal"
+                    self._report(place, message, hint=f"list {match[1]} under secrets")
                 expanded = expand(text, self._environ, secrets, lambda m, h: self._variable(place, m, h))
                 if expanded != text:
                     self._expanded.add(place)
@@ -254,7 +261,7 @@ def _is_secret(place: Place) -> bool:
         case ("github" | "incidents", *_, "token" | "id" | "private_key") | ("notify", *_, "url" | "webhook"):
             return True
         case _:
-            return False
+            return _in_check(place) and place[-1] in SECRET_OPTIONS and len(place) == _depth_of_options(place)
 
 
 class _References(frozenset[str]):
@@ -265,6 +272,10 @@ class _References(frozenset[str]):
 
     def __bool__(self) -> bool:
         return True
+
+
+def _depth_of_options(place: Place) -> int:
+    return 5 if place[2] == "version_probe" else 6
 
 
 def _in_check(place: Place) -> bool:

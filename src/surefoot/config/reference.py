@@ -188,6 +188,8 @@ def _plain(value: Any) -> Any:
         del value["default"]
     if value.get("x-label") == "duration" and isinstance(value.get("default"), float | int):
         value["default"] = format_duration(value["default"])
+    if value.get("x-label") == "percentage" and isinstance(value.get("default"), float | int):
+        value["default"] = f"{value['default']:g}%"
     return {key: _plain(inner) for key, inner in value.items()}
 
 

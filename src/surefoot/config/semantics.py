@@ -92,7 +92,8 @@ def _without_hosts(environment: dict[str, Any], place: Place, kinds: Mapping[str
     for where, kind, given in _checks(environment, place):
         if where[-1] == "version_probe":
             continue
-        if getattr((kinds or {}).get(kind), "needs_hosts", False):
+        needs_hosts = getattr((kinds or {}).get(kind), "needs_hosts", None)
+        if needs_hosts is not None and needs_hosts(_mapping(given)):
             report((*where, kind), "looks at hosts, and the environment has no inventory", hint=hint)
         elif any(_HOST.search(text) for text in _texts(given)):
             report((*where, kind), "speaks of {host}, and the environment has no inventory", hint=hint)

@@ -7,12 +7,17 @@ Durations are seconds.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Any
 
 import msgspec
 
 from surefoot.core.targets import Target, secrets_of
+
+#: Options of checks whose value is `${NAME}` of a secret and nothing else, whether the config lists it or not.
+SECRET_OPTIONS = ("password", "token")
+_SECRET = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
 
 
 class Direction(StrEnum):
@@ -69,6 +74,12 @@ class Check(msgspec.Struct, frozen=True):
     options: dict[str, Any] = {}
     name: str = ""
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The names of the secrets that its options hold nothing else but."""
+        values = (self.options.get(key) for key in SECRET_OPTIONS)
+        return tuple(match[1] for value in values if isinstance(value, str) and (match := _SECRET.fullmatch(value)))
+
 
 class HealthPolicy(msgspec.Struct, frozen=True):
     """All checks must pass `successes` times running, `interval` apart, `within` the time."""
@@ -103,9 +114,11 @@ class Plan(msgspec.Struct, frozen=True):
 
     @property
     def hidden(self) -> tuple[str, ...]:
-        """The names of all secrets whose values no output may show: those of steps, and those of targets."""
+        """The names of all secrets whose values no output may show: those of steps, of targets, and of checks."""
         of_targets = (name for target in self.targets for name in secrets_of(target))
-        return tuple(dict.fromkeys((*self.secrets, *of_targets)))
+        checks = (*self.preflight, *self.health, *([self.version_probe] if self.version_probe else ()))
+        of_checks = (name for check in checks for name in check.secrets)
+        return tuple(dict.fromkeys((*self.secrets, *of_targets, *of_checks)))
 
     @property
     def records(self) -> bool:
