@@ -14,7 +14,7 @@ from surefoot.core import decide as do
 from surefoot.core import events as ev
 from surefoot.core.deployment import Deployment, accept, evolve, fold, summarise
 from surefoot.core.errors import Code, Failure
-from surefoot.core.plan import Check, Command, Direction, OnCancel, Plan, Playbook, Retry, Step
+from surefoot.core.plan import ROLLBACK, Check, Command, Direction, OnCancel, Plan, Playbook, Retry, Step
 from surefoot.core.status import Status, StepStatus
 
 T = TypeVar("T")
@@ -45,6 +45,8 @@ def plans(draw: st.DrawFn) -> Plan:
         state_file=draw(st.sampled_from([None, "/state"])) if inventory else None,
         on_cancel=draw(st.sampled_from(list(OnCancel))),
         takeover_limit=draw(st.integers(0, 3)),
+        rollback=draw(st.none() | works),
+        bake=draw(st.sampled_from([0.0, 600.0])),
     )
 
 
@@ -162,6 +164,11 @@ class Driver:
             case do.CheckHealth():
                 good = self.pick("good", "bad") == "good"
                 self.add(ev.HealthPassed(s.direction) if good else ev.HealthFailed(s.direction, FAILURE))
+            case do.Bake(seconds=seconds):
+                assert 0 <= seconds <= s.plan.bake + 3600.0 * self.losses()
+                self.waited += 0.0 if self.fair else self.data.draw(st.floats(0, seconds))
+                good = self.pick("good", "good", "bad") == "good"
+                self.add(ev.BakePassed() if good else ev.BakeFailed(FAILURE))
             case do.RecordVersion(version):
                 good = self.pick("good", "bad") == "good"
                 self.add(ev.VersionsRecorded(s.direction, version) if good else ev.VersionsMixed(s.direction, FAILURE))
@@ -198,13 +205,18 @@ def test_whatever_happens_it_ends_and_ends_honestly(data: st.DataObject, plan: P
         "nothing runs forward once the undo began"
     )
     touched = [run.name for run in state.runs(Direction.FORWARD) if run.touched]
-    with_undo = [name for name in reversed(touched) if plan.step(name).undo is not None]
+    with_undo = list(plan.undo_of(touched))
+    if plan.rollback is None:
+        assert with_undo == [name for name in reversed(touched) if plan.step(name).undo is not None]
+    else:
+        assert with_undo == ([ROLLBACK] if touched else [])
     assert [e.step for e in undone] == with_undo[: len(undone)], "the undo is exactly the reverse of what was started"
 
     if state.status is Status.SUCCEEDED:
         assert all(run.status is StepStatus.SUCCEEDED for run in state.runs(Direction.FORWARD))
         assert state.healthy or not plan.health
         assert state.recorded or not plan.records
+        assert state.baked or not plan.bake
     if state.status is Status.FAILED:
         assert not state.touched
     if state.status is Status.ROLLED_BACK or (state.status is Status.CANCELLED and state.touched):

@@ -250,6 +250,11 @@ class SimPerformer:
             return ev.HealthFailed(direction, Failure(Code.HEALTH_FAILED, f"{wrong} unhealthy"))
         return ev.HealthPassed(direction)
 
+    async def bake(self, job: Job, seconds: float) -> ev.BakePassed | ev.BakeFailed:
+        await asyncio.sleep(seconds)
+        found = await self.health(job)
+        return ev.BakePassed() if isinstance(found, ev.HealthPassed) else ev.BakeFailed(found.failure)
+
     async def record(self, job: Job, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed:
         direction = job.state.direction
         await asyncio.sleep(self.world.loop.random.uniform(0.01, 0.1))

@@ -48,8 +48,10 @@ PARAMETERS: dict[str, Any] = {
     "lock_key": 1,
     "of": 1,
     "tries": 0,
-    **dict.fromkeys(("number", "wants_agent", "seq", "draining", "replace", "preference", "running", "stopping"), 1),
-    **dict.fromkeys(("requested_at", "finished_at", "ttl", "at"), 1.0),
+    **dict.fromkeys(
+        ("number", "bar", "wants_agent", "seq", "draining", "replace", "preference", "running", "stopping"), 1
+    ),
+    **dict.fromkeys(("requested_at", "finished_at", "ttl", "at", "ready_at", "frozen_until"), 1.0),
 }
 
 

@@ -21,6 +21,7 @@ from surefoot.cli.views.plain import PlainView
 from surefoot.core import events as ev
 from surefoot.core.deployment import fold
 from surefoot.core.errors import Code, Failure
+from surefoot.core.gates import Gate, Wait
 from surefoot.core.plan import Command, Direction, Plan, Step
 from surefoot.core.sentences import sentence
 from surefoot.core.status import Status
@@ -34,6 +35,11 @@ SAMPLES: dict[type, ev.Event] = {
     type(event): event
     for event in (
         ev.Accepted("prod-1", "prod", 1, "2.0", PLAN, requested_by=EVIL, reason=EVIL),
+        ev.Waiting((Wait(Gate.FREEZE, f"frozen {EVIL}", 2000.0),)),
+        ev.ApprovalGiven(EVIL, EVIL, ("sre",)),
+        ev.Rejected(EVIL, EVIL),
+        ev.ApprovalExpired(),
+        ev.Superseded("prod-2", EVIL),
         ev.LeaseGranted("b", 2, ("b chosen",), taken_from="a", waited_seconds=1.25),
         ev.HandedOver("the agent stops"),
         ev.PreflightPassed(("disk 80 %",)),
@@ -48,6 +54,9 @@ SAMPLES: dict[type, ev.Event] = {
         ev.HealthFailed(Direction.FORWARD, FAILURE),
         ev.VersionsRecorded(Direction.FORWARD, "2.0", ("web-1",)),
         ev.VersionsMixed(Direction.FORWARD, FAILURE),
+        ev.BakeStarted(600.0),
+        ev.BakePassed(),
+        ev.BakeFailed(FAILURE),
         ev.CancelRequested(EVIL, "wrong branch"),
         ev.UndoStarted(FAILURE),
         ev.Finished(Status.STRANDED, FAILURE),

@@ -20,10 +20,11 @@ from surefoot.agent.machine import Vitals
 from surefoot.agent.performer import Performer
 from surefoot.agent.worker import Changes, Worker
 from surefoot.core import events as ev
-from surefoot.core.deployment import fold
-from surefoot.core.errors import Code, LeaseLostError, NotAllowedError, NotFoundError, StoreError
+from surefoot.core import opening
+from surefoot.core.deployment import Deployment, fold
+from surefoot.core.errors import Code, ConflictError, LeaseLostError, NotAllowedError, NotFoundError, StoreError
 from surefoot.core.lease import AgentStatus, Candidate, Choice, LeaseSeen, LeaseTiming, Role, choose
-from surefoot.store.protocol import AgentReport, AgentRow, Append, Claim, LeaseRow, Store, Work
+from surefoot.store.protocol import AgentReport, AgentRow, Append, Claim, EnvironmentRow, LeaseRow, Store, Work
 
 #: Seconds that an agent leaves to each better one before it claims in its place.
 GRACE = 1.0
@@ -33,6 +34,8 @@ GONE_FOR = 0.3
 ENTER_AGAIN = 0.25
 #: Renewal intervals without a sign of life after which an agent counts as offline in the ranking (never for safety).
 SILENT_INTERVALS = 3
+#: Newer deployments that are looked at when one asks whether another has taken its place.
+NEWER = 50
 
 
 @dataclass(frozen=True)
@@ -250,10 +253,14 @@ class Agent:
     async def _claim(self, item: Work, choice: Choice) -> Holding | None:
         entries = await self._access(self._store.journal, item.deployment)
         state = fold(entries)
+        queue: tuple[str, ...] = ()
         if state.grants:
             previous = state.previous_version
         else:
-            previous = (await self._access(self._store.environment, item.environment)).current_version
+            row = await self._access(self._store.environment, item.environment)
+            previous, queue = row.current_version, row.queue
+            if not await self._may_begin(state, row):
+                return None
         lost = item.lease.holder
         token = item.lease.token + 1
         seen = self._seen[item.environment]
@@ -279,9 +286,40 @@ class Agent:
         if grant is None:
             return None
         self._note(f"{item.deployment}: {'; '.join(choice.reasons)}", None)
+        if state.plan.gates.latest:
+            await self._supersede(queue, state)
         return Holding(
             grant, self.settings.timing, sent, store=self._store, access=self._vital_access, clock=self._clock
         )
+
+    async def _may_begin(self, state: Deployment, row: EnvironmentRow) -> bool:
+        """Say whether all gates are open; if not, write down what becomes of the deployment."""
+        if row.freeze is None and opening.gateless(state):
+            return True
+        newer = []
+        if state.plan.gates.latest:
+            found = await self._access(self._store.history, state.environment, NEWER)
+            newer = [summary for summary in found if summary.number > state.number]
+        verdict = opening.begin(state, row.freeze, await self._access(self._store.now), newer)
+        if isinstance(verdict, opening.Begin):
+            return True
+        await self._settle(state, verdict.events)
+        return False
+
+    async def _supersede(self, queue: tuple[str, ...], newer: Deployment) -> None:
+        """End those that wait for a person, and whose place a newer one has taken. Left undone, it is done when they
+        are looked at.
+        """
+        with contextlib.suppress(StoreError):
+            for deployment in queue:
+                older = fold(await self._access(self._store.journal, deployment))
+                if older.number < newer.number and not older.begun and older.plan.gates.latest:
+                    await self._settle(older, opening.superseded(older, newer.id, newer.version))
+
+    async def _settle(self, state: Deployment, events: tuple[ev.Event, ...]) -> None:
+        """Append what needs no lease; whoever was faster has said something else, which is looked at again."""
+        with contextlib.suppress(ConflictError, NotAllowedError):
+            await self._access(self._store.append, Append(state, events, uuid.uuid4().hex))
 
     # -- working -------------------------------------------------------------------------------------
 
@@ -315,9 +353,13 @@ class Agent:
     async def _done(self) -> bool:
         if self.settings.until is not None:
             with contextlib.suppress(NotFoundError):
-                return not (await self._access(self._store.summary, self.settings.until)).wants_agent
+                found = await self._access(self._store.summary, self.settings.until)
+                return found.status.terminal and not found.wants_agent
             return True
-        return self.settings.once and not await self._access(self._store.work)
+        if not self.settings.once:
+            return False
+        nothing_now = not await self._access(self._store.work)
+        return nothing_now and await self._access(self._store.next_ready) is None
 
     async def _stopped_within(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):

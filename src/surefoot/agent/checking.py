@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from surefoot.checks.model import CheckResult, CheckStatus, Context
-from surefoot.checks.policy import failed, until_healthy
+from surefoot.checks.policy import failed, stays_healthy, until_healthy
 from surefoot.checks.registry import run_all
 from surefoot.core import events as ev
 from surefoot.core.errors import Code, Failure
@@ -61,20 +61,39 @@ async def healthy(
     """Run the health checks until they pass as often as they must; return what failed at last, and how many there
     are.
     """
-    last: list[str] = []
-    count = 0
+    teller = _Teller(note)
+    failure = await until_healthy(lambda: run_all(checks, context), policy, teller.told)
+    return failure, teller.count
 
-    def told(results: Sequence[CheckResult]) -> None:
-        nonlocal last, count
-        count = len(results)
+
+async def still_healthy(
+    checks: Sequence[Check],
+    policy: HealthPolicy,
+    seconds: float,
+    context: Context,
+    note: Callable[[str], None],
+) -> Failure | None:
+    """Watch health for so long; return what failed, as soon as it did for good."""
+    return await stays_healthy(lambda: run_all(checks, context), policy, seconds, _Teller(note).told)
+
+
+class _Teller:
+    """Tells how checks come out; what does not change is said once."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note = note
+        self._last: list[str] = []
+        self.count = 0
+
+    def told(self, results: Sequence[CheckResult]) -> None:
+        self.count = len(results)
         lines = [line(result) for result in results]
-        if lines != last:  # what does not change is said once
+        # Measured values (how long an answer took) are no change.
+        kinds = [f"{result.status} {result.name} {result.host}" for result in results]
+        if kinds != self._last:
             for text in lines:
-                note(f"health {text}")
-        last = lines
-
-    failure = await until_healthy(lambda: run_all(checks, context), policy, told)
-    return failure, count
+                self._note(f"health {text}")
+        self._last = kinds
 
 
 def line(result: CheckResult) -> str:

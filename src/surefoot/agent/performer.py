@@ -60,6 +60,9 @@ class Performer(Protocol):
     async def health(self, job: Job) -> ev.HealthPassed | ev.HealthFailed:
         """Run the health checks as the plan's policy asks."""
 
+    async def bake(self, job: Job, seconds: float) -> ev.BakePassed | ev.BakeFailed:
+        """Watch health for so many seconds; come back as soon as it is lost."""
+
     async def record(self, job: Job, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed:
         """Tell every host its version, and ask each which one it runs."""
 

@@ -101,6 +101,8 @@ class Worker:
                 await self._perform(perform.health(job))
             case do.RecordVersion(version):
                 await self._perform(perform.record(job, version))
+            case do.Bake(seconds):
+                await self._perform(perform.bake(job, seconds))
             case do.Resolve(request):
                 answer = await self._watch(perform.resolve(job, request), until=lambda _: False)
                 if answer is not None:

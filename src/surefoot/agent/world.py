@@ -205,6 +205,16 @@ class World:
             return context, 0
         return await checking.healthy(plan.health, plan.health_policy, context, self._noter(job))
 
+    async def bake(self, job: Job, seconds: float) -> ev.BakePassed | ev.BakeFailed:
+        """See Performer."""
+        plan = job.state.plan
+        context = await self._context(job, plan.health, job.state.version)
+        if isinstance(context, Failure):
+            return self._clean(job, ev.BakeFailed(context))
+        note = self._noter(job)
+        failure = await checking.still_healthy(plan.health, plan.health_policy, seconds, context, note)
+        return ev.BakePassed() if failure is None else self._clean(job, ev.BakeFailed(failure))
+
     async def record(self, job: Job, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed:
         """See Performer."""
         failed = partial(ev.VersionsMixed, job.state.direction)

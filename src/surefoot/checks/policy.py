@@ -16,6 +16,8 @@ from surefoot.core.plan import HealthPolicy
 
 #: Failures that a message names; the rest are counted.
 NAMED = 3
+#: Rounds in a row that must fail until what was healthy counts as healthy no more: one is a hiccup.
+BREACH = 3
 
 
 async def until_healthy(
@@ -46,6 +48,38 @@ async def until_healthy(
         if again >= end:
             return _not_in_time(policy, passed, last, "there was no time for another")
         await asyncio.sleep(again - loop.time())
+
+
+async def stays_healthy(
+    once: Callable[[], Awaitable[Sequence[CheckResult]]],
+    policy: HealthPolicy,
+    seconds: float,
+    told: Callable[[Sequence[CheckResult]], None] = lambda _: None,
+) -> Failure | None:
+    """Run rounds of checks for so long, and at least one; return what failed as soon as `BREACH` rounds in a row did.
+
+    It does not end in the midst of a breach: the last round must pass. A round has as long as `policy.within`.
+    """
+    loop = asyncio.get_running_loop()
+    end, in_a_row = loop.time() + seconds, 0
+    while True:
+        start = loop.time()
+        try:
+            async with asyncio.timeout(policy.within):
+                results = await once()
+        except TimeoutError:
+            return Failure(Code.HEALTH_FAILED, f"the health checks had no answer within {policy.within:g} s")
+        told(results)
+        failure = failed(results)
+        in_a_row = 0 if failure is None else in_a_row + 1
+        if failure is not None and in_a_row >= BREACH:
+            return failure
+        if failure is None and loop.time() >= end:
+            return None
+        again = start + policy.interval
+        if failure is None:
+            again = min(again, end)
+        await asyncio.sleep(max(0.0, again - loop.time()))
 
 
 def failed(results: Sequence[CheckResult], code: Code = Code.HEALTH_FAILED) -> Failure | None:

@@ -76,18 +76,25 @@ class RecordVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class Bake:
+    """Watch health for so many seconds, with one look at least; it has passed before."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Resolve:
     """Check what a person says is repaired."""
 
     request: ev.ResolveRequested
 
 
-Action = Rest | Write | Wait | Preflight | RaiseFence | RunStep | CheckHealth | RecordVersion | Resolve
+Action = Rest | Write | Wait | Preflight | RaiseFence | RunStep | CheckHealth | RecordVersion | Bake | Resolve
 
 
 def decide(s: Deployment, now: float) -> Action:
-    """Return the next action. `now` is `elapsed` as it has moved on since; it counts for the delay before a retry
-    alone.
+    """Return the next action. `now` is `elapsed` as it has moved on since; it counts for the delay before a retry, and
+    for what is left of a bake.
     """
     match s.status:
         case Status.STRANDED:
@@ -130,6 +137,10 @@ def _forward(s: Deployment, now: float) -> Action:
         return _fenced(s, now) or RecordVersion(s.version)
     if s.recorded is False:
         return _give_up(s, _outcome(s))
+    if s.plan.bake > 0 and not s.baked:
+        if s.bake_until is None:
+            return Write(ev.BakeStarted(s.plan.bake))
+        return Bake(max(0.0, s.bake_until - now))
     return Write(ev.Finished(Status.SUCCEEDED))
 
 

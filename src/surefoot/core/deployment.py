@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from surefoot.core import events as ev
 from surefoot.core.errors import Failure
+from surefoot.core.gates import Approval, Approvals, Bar, Gate, Promoted, Wait
 from surefoot.core.plan import Direction, OnCancel, Plan, Playbook, Work
 from surefoot.core.status import Status, StepStatus
 
@@ -58,6 +59,11 @@ class Deployment(msgspec.Struct, frozen=True):
     commit: str | None = None
     rollback: bool = False
     origin: ev.Origin | None = None
+    not_before: float | None = None
+    override: bool = False
+    promoted: Promoted | None = None
+    waits: tuple[Wait, ...] = ()  #: what it waits for, as it was last written down
+    approvals: tuple[Approval, ...] = ()
     status: Status = Status.QUEUED
     direction: Direction = Direction.FORWARD
     previous_version: str | None = None
@@ -79,6 +85,9 @@ class Deployment(msgspec.Struct, frozen=True):
     steps: tuple[StepRun, ...] = ()  #: forward steps of the plan, then the undo's in their order once it began
     healthy: bool | None = None  #: of the present direction
     recorded: bool | None = None  #: of the present direction
+    bake_until: float | None = None  #: in `elapsed`; moves on by any time for which nobody watched
+    baked: bool = False
+    handed_over: float | None = None  #: when that was last, in `elapsed`
     cancel: ev.CancelRequested | None = None
     cause: Failure | None = None  #: why it is put back, or was refused
     outcome: Failure | None = None
@@ -125,7 +134,43 @@ class Deployment(msgspec.Struct, frozen=True):
         """Whether an agent has something to do for it, now or when its turn comes."""
         if self.status is Status.STRANDED:
             return self.resolve is not None
-        return not self.status.terminal and self.status is not Status.WAITING
+        return not self.status.terminal and self.ready_at is not None
+
+    @property
+    def begun(self) -> bool:
+        """Whether an agent has ever worked on it, or it has ended without."""
+        return self.grants > 0 or self.status.terminal
+
+    @property
+    def approvals_gate(self) -> Approvals | None:
+        """The approvals that it needs."""
+        gate = self.plan.gates.approvals
+        return gate if gate is not None and (gate.rollbacks or not self.rollback) else None
+
+    @property
+    def approvals_missing(self) -> int:
+        """How many people have to agree yet."""
+        gate = self.approvals_gate
+        return 0 if gate is None else max(0, gate.required - len(self.approvals))
+
+    @property
+    def ready_at(self) -> float | None:
+        """When an agent has to look at it, by the store's clock (a freeze or a lock of its environment keeps agents
+        from it all the same, see `bar`); None while only a person can do something.
+        """
+        if self.status is not Status.WAITING:
+            return 0.0
+        for wait in self.waits:
+            if wait.gate is Gate.APPROVAL:
+                return wait.until
+        return max((wait.until or 0.0 for wait in self.waits if wait.gate is not Gate.FREEZE), default=0.0)
+
+    @property
+    def bar(self) -> Bar:
+        """What of its environment keeps agents from looking at it."""
+        if self.begun or self.approvals_missing:
+            return Bar.NOTHING
+        return Bar.LOCK if self.override else Bar.FREEZE
 
     def runs(self, direction: Direction) -> tuple[StepRun, ...]:
         """Return the steps of one direction, in the order in which they run."""
@@ -159,6 +204,9 @@ def accept(entry: ev.Entry) -> Deployment:
         commit=accepted.commit,
         rollback=accepted.rollback,
         origin=accepted.origin,
+        not_before=accepted.not_before,
+        override=accepted.override,
+        promoted=accepted.promoted,
         steps=tuple(StepRun(step.name, Direction.FORWARD) for step in accepted.plan.steps),
         last_at=entry.at,
     )
@@ -187,10 +235,18 @@ def _apply(s: Deployment, entry: ev.Entry) -> Deployment:
     match entry.event:
         case ev.Accepted():
             raise AssertionError(f"{s.id}: accepted twice")
+        case ev.Waiting(waits=waits):
+            assert not s.begun and waits, f"{s.id}: waits while {s.status}"
+            return replace(s, status=Status.WAITING, waits=waits)
+        case ev.ApprovalGiven() as e:
+            return _approved(s, e, entry.at)
+        case ev.Rejected() | ev.ApprovalExpired() | ev.Superseded():
+            assert not s.begun, f"{s.id}: {ev.type_of(entry.event)} while {s.status}"
+            return s
         case ev.LeaseGranted() as e:
             return _granted(s, e, entry.at)
         case ev.HandedOver():
-            return replace(_interrupt(s, entry.at), held=False)
+            return replace(_interrupt(s, entry.at), held=False, handed_over=s.elapsed)
         case ev.PreflightPassed(pins=pins):
             return replace(s, preflight_passed=True, pins=pins)
         case ev.PreflightFailed(failure=failure):
@@ -219,6 +275,14 @@ def _apply(s: Deployment, entry: ev.Entry) -> Deployment:
         case ev.VersionsMixed(direction=direction, failure=failure):
             assert direction is s.direction
             return replace(s, recorded=False, outcome=failure)
+        case ev.BakeStarted(seconds=seconds):
+            assert s.direction is Direction.FORWARD and s.bake_until is None
+            return replace(s, bake_until=s.elapsed + seconds)
+        case ev.BakePassed():
+            return replace(s, baked=True)
+        case ev.BakeFailed(failure=failure):
+            assert s.direction is Direction.FORWARD
+            return replace(s, healthy=False, outcome=failure)
         case ev.CancelRequested() as e:
             return s if s.cancel or s.status.terminal else replace(s, cancel=e)
         case ev.UndoStarted(cause=cause):
@@ -242,9 +306,21 @@ def _apply(s: Deployment, entry: ev.Entry) -> Deployment:
             assert_never(entry.event)
 
 
+def _approved(s: Deployment, e: ev.ApprovalGiven, at: float) -> Deployment:
+    assert not s.begun, f"{s.id}: approved while {s.status}"
+    s = replace(s, approvals=(*s.approvals, Approval(e.by, at, e.reason, e.groups)))
+    if s.approvals_missing:
+        return s
+    waits = tuple(wait for wait in s.waits if wait.gate is not Gate.APPROVAL)
+    return replace(s, waits=waits, status=Status.WAITING if waits else Status.QUEUED)
+
+
 def _granted(s: Deployment, e: ev.LeaseGranted, at: float) -> Deployment:
     assert e.token > s.token, f"{s.id}: token {e.token} after {s.token}"
+    assert not s.approvals_missing or s.begun, f"{s.id}: begun without approval"
     first = s.grants == 0
+    if s.bake_until is not None and not s.baked:
+        s = replace(s, bake_until=s.bake_until + _unwatched(s, e))
     return replace(
         _interrupt(s, at),
         status=Status.RUNNING if s.status in (Status.QUEUED, Status.WAITING) else s.status,
@@ -257,7 +333,17 @@ def _granted(s: Deployment, e: ev.LeaseGranted, at: float) -> Deployment:
         grants=s.grants + 1,
         losses=s.losses + (1 if s.held else 0),
         fence_failures=0,
+        waits=(),
     )
+
+
+def _unwatched(s: Deployment, e: ev.LeaseGranted) -> float:
+    """Return for how long nobody has watched health before a grant: since the lost agent was last heard of, or since
+    it was handed over.
+    """
+    if e.waited_seconds is not None:
+        return e.waited_seconds
+    return 0.0 if s.handed_over is None else s.elapsed - s.handed_over
 
 
 def _interrupt(s: Deployment, at: float) -> Deployment:
@@ -343,11 +429,8 @@ def _fence_failed(s: Deployment, failure: Failure, at: float) -> Deployment:
 def _undo(s: Deployment, cause: Failure) -> Deployment:
     assert s.direction is Direction.FORWARD and s.status is Status.RUNNING, f"{s.id}: undo while {s.status}"
     assert s.running_step is None, f"{s.id}: undo while a step runs"
-    undo = tuple(
-        StepRun(run.name, Direction.UNDO)
-        for run in reversed(s.steps)
-        if run.touched and s.plan.step(run.name).undo is not None
-    )
+    started = [run.name for run in s.steps if run.touched]
+    undo = tuple(StepRun(name, Direction.UNDO) for name in s.plan.undo_of(started))
     return replace(
         s,
         status=Status.ROLLING_BACK,

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What happened to a deployment: a closed sum of frozen events, and their one JSON form.
 
-Requests (`Accepted`, `CancelRequested`, `ResolveRequested`) may be appended by anyone; all other events only by
-the holder of the environment's lease, with its token, but for what was told to others (`Delivered`, `DeliveryFailed`):
-anyone may note that at any time, and it changes nothing of the deployment. Events are never changed: a field that is
-added needs a default, so that the journals of older versions still decode; a meaning that changes needs a new event.
+Requests (`Accepted`, `CancelRequested`, `ResolveRequested`) and what becomes of a deployment before any agent has begun
+it (`Waiting`, `ApprovalGiven`, `Rejected`, `ApprovalExpired`, `Superseded`) may be appended by anyone; all other events
+only by the holder of the environment's lease, with its token, but for what was told to others (`Delivered`,
+`DeliveryFailed`): anyone may note that at any time, and it changes nothing of the deployment.
+
+Events are never changed: a field that is added needs a default, so that the journals of older versions still decode; a
+meaning that changes needs a new event.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import msgspec
 
 from surefoot.core.errors import Failure
+from surefoot.core.gates import Promoted, Wait
 from surefoot.core.plan import Direction, Plan
 from surefoot.core.status import Status
 
@@ -51,6 +55,41 @@ class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
     commit: str | None = None
     rollback: bool = False
     origin: Origin | None = None
+    not_before: float | None = None  #: when it was asked to start
+    override: bool = False  #: starts in spite of a freeze and outside of all windows; `reason` says why
+    promoted: Promoted | None = None
+
+
+class Waiting(msgspec.Struct, frozen=True, tag="waiting"):
+    """Gates are closed: it does not start before all of these are over."""
+
+    waits: tuple[Wait, ...]
+
+
+class ApprovalGiven(msgspec.Struct, frozen=True, tag="approval_given"):
+    """A person agrees."""
+
+    by: str
+    reason: str = ""
+    groups: tuple[str, ...] = ()  #: those of the gate that the person belongs to
+
+
+class Rejected(msgspec.Struct, frozen=True, tag="rejected"):
+    """A person does not agree: it will not be deployed."""
+
+    by: str
+    reason: str
+
+
+class ApprovalExpired(msgspec.Struct, frozen=True, tag="approval_expired"):
+    """Nobody has agreed in time, or not enough people."""
+
+
+class Superseded(msgspec.Struct, frozen=True, tag="superseded"):
+    """A newer deployment takes its place before it has begun."""
+
+    by: str
+    version: str
 
 
 class LeaseGranted(msgspec.Struct, frozen=True, tag="lease_granted"):
@@ -173,6 +212,22 @@ class VersionsMixed(msgspec.Struct, frozen=True, tag="versions_mixed"):
     versions: dict[str, str | None] = {}
 
 
+class BakeStarted(msgspec.Struct, frozen=True, tag="bake_started"):
+    """All is done and healthy; from now on health is watched for a time."""
+
+    seconds: float
+
+
+class BakePassed(msgspec.Struct, frozen=True, tag="bake_passed"):
+    """It stayed healthy for all that time."""
+
+
+class BakeFailed(msgspec.Struct, frozen=True, tag="bake_failed"):
+    """It was healthy once and is no more."""
+
+    failure: Failure
+
+
 class CancelRequested(msgspec.Struct, frozen=True, tag="cancel_requested"):
     """Somebody asks for a safe end."""
 
@@ -241,6 +296,11 @@ class DeliveryFailed(msgspec.Struct, frozen=True, tag="delivery_failed"):
 Request = Accepted | CancelRequested | ResolveRequested
 Event = (
     Accepted
+    | Waiting
+    | ApprovalGiven
+    | Rejected
+    | ApprovalExpired
+    | Superseded
     | LeaseGranted
     | HandedOver
     | PreflightPassed
@@ -255,6 +315,9 @@ Event = (
     | HealthFailed
     | VersionsRecorded
     | VersionsMixed
+    | BakeStarted
+    | BakePassed
+    | BakeFailed
     | CancelRequested
     | UndoStarted
     | Finished

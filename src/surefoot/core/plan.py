@@ -8,16 +8,20 @@ Durations are seconds.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
 import msgspec
 
+from surefoot.core.gates import Gates
 from surefoot.core.targets import Target, secrets_of
 
 #: Options of checks whose value is `${NAME}` of a secret and nothing else, whether the config lists it or not.
 SECRET_OPTIONS = ("password", "token")
 _SECRET = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
+#: The one undo step of a plan that goes back as a whole.
+ROLLBACK = "rollback"
 
 
 class Direction(StrEnum):
@@ -107,10 +111,21 @@ class Plan(msgspec.Struct, frozen=True):
     secrets: tuple[str, ...] = ()
     fence_path: str | None = None
     targets: tuple[Target, ...] = ()  #: who is told of what happens
+    gates: Gates = Gates()  #: what has to be open before it may start
+    rollback: Work | None = None  #: puts everything back at once, in place of the steps' own undo
+    bake: float = 0.0  #: how long health is watched after the checks have passed, before it counts as succeeded
 
     def step(self, name: str) -> Step:
-        """Return the step of that name; names are unique in a plan."""
+        """Return the step of that name; names are unique in a plan, `rollback` too where there is one."""
+        if self.rollback is not None and name == ROLLBACK:
+            return Step(ROLLBACK, self.rollback, undo=self.rollback, retry=self.retry)
         return next(step for step in self.steps if step.name == name)
+
+    def undo_of(self, started: Sequence[str]) -> tuple[str, ...]:
+        """Return the undo steps of forward steps that were started, in the order in which they run."""
+        if self.rollback is not None:
+            return (ROLLBACK,) if started else ()
+        return tuple(name for name in reversed(started) if self.step(name).undo is not None)
 
     @property
     def hidden(self) -> tuple[str, ...]:

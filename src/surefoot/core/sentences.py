@@ -17,7 +17,21 @@ def sentence(entry: Entry) -> str:
     match entry.event:
         case ev.Accepted() as e:
             by = f" by {e.requested_by}" if e.requested_by else ""
-            return f"{e.id} accepted: {e.version} to {e.environment}{by}" + (f" ({e.reason})" if e.reason else "")
+            text = f"{e.id} accepted: {e.version} to {e.environment}{by}" + (f" ({e.reason})" if e.reason else "")
+            if e.promoted is not None:
+                text += f", promoted from {e.promoted.environment} ({e.promoted.deployment})"
+            return text + (", in spite of freezes and windows" if e.override else "")
+        case ev.Waiting(waits=waits):
+            return f"waits: {'; '.join(wait.message for wait in waits)}"
+        case ev.ApprovalGiven() as e:
+            of = f" ({', '.join(e.groups)})" if e.groups else ""
+            return f"approved by {e.by or 'someone'}{of}" + (f": {e.reason}" if e.reason else "")
+        case ev.Rejected() as e:
+            return f"rejected by {e.by or 'someone'}: {e.reason}"
+        case ev.ApprovalExpired():
+            return "too late for approvals"
+        case ev.Superseded() as e:
+            return f"superseded by {e.by} ({e.version})"
         case ev.LeaseGranted() as e:
             return _granted(e)
         case ev.HandedOver(cause=cause):
@@ -47,6 +61,12 @@ def sentence(entry: Entry) -> str:
             return f"{_hosts(e.hosts)} run {e.version or 'no version'}"
         case ev.VersionsMixed(failure=failure):
             return f"versions differ: {told(failure)}"
+        case ev.BakeStarted(seconds=seconds):
+            return f"health is watched for {duration(seconds)}"
+        case ev.BakePassed():
+            return "stayed healthy"
+        case ev.BakeFailed(failure=failure):
+            return f"healthy no more: {told(failure)}"
         case ev.CancelRequested() as e:
             return f"cancel requested by {e.by or 'someone'}" + (f": {e.reason}" if e.reason else "")
         case ev.UndoStarted(cause=cause):

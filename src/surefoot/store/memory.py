@@ -17,9 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from surefoot.core import outbox
-from surefoot.core.deployment import Summary, summarise
+from surefoot.core.deployment import Deployment, Summary, summarise
+from surefoot.core.environment import Deed, EnvironmentEntry, Freeze, freeze_after
 from surefoot.core.errors import Code, ConflictError, NotFoundError
 from surefoot.core.events import Entry
+from surefoot.core.gates import Bar
 from surefoot.core.status import Status
 from surefoot.store import rules
 from surefoot.store.flock_presence import duplicate
@@ -59,13 +61,32 @@ class _Environment:
     submissions: dict[str, str] = field(default_factory=dict)
     open: dict[int, str] = field(default_factory=dict)
     history: list[str] = field(default_factory=list)
+    #: Its own journal, with the id of each call.
+    chronicle: list[EnvironmentEntry] = field(default_factory=list)
+    deeds: dict[str, EnvironmentEntry] = field(default_factory=dict)
+
+    @property
+    def freeze(self) -> Freeze | None:
+        return freeze_after(self.chronicle[-1]) if self.chronicle else None
+
+    def free_at(self, bar: Bar, now: float) -> float | None:
+        """Return from when on neither a lock nor a freeze keeps agents from a deployment; None if a person must act."""
+        if bar is not Bar.NOTHING and self.locked_by is not None:
+            return None
+        if bar is Bar.FREEZE and self.freeze is not None and self.freeze.in_force(now):
+            return self.freeze.until
+        return now
 
 
 @dataclass(slots=True)
 class _Deployment:
-    summary: Summary
+    state: Deployment
     journal: list[Entry]
     appends: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> Summary:
+        return summarise(self.state)
 
 
 @dataclass(slots=True)
@@ -119,15 +140,15 @@ class MemoryStore:
                 return known, False
             if environment.locked_by is not None:
                 raise rules.refuse_locked(submission.environment, environment.locked_by)
-            entry, summary = rules.accepted(submission, environment.next_number, self._clock())
+            entries, state = rules.accepted(submission, environment.next_number, self._clock(), environment.freeze)
             environment.next_number += 1
-            environment.history.append(summary.id)
-            environment.open[summary.number] = summary.id
+            environment.history.append(state.id)
+            environment.open[state.number] = state.id
             if submission.key is not None:
-                environment.submissions[submission.key] = summary.id
-            self._deployments[summary.id] = _Deployment(summary, [entry])
-            self._note_outbox(summary.id, outbox.changes((entry,)))
-            return summary.id, True
+                environment.submissions[submission.key] = state.id
+            self._deployments[state.id] = _Deployment(state, list(entries))
+            self._note_outbox(state.id, outbox.changes(entries))
+            return state.id, True
 
     def append(self, append: Append) -> tuple[Entry, ...]:
         """Append to a journal; see the protocol."""
@@ -138,7 +159,7 @@ class MemoryStore:
         deployment = self._deployment(append.state.id)
         if (made := deployment.appends.get(append.event_id)) is not None:
             return made
-        was = deployment.summary
+        was = deployment.state
         rules.check_append(append, rules.Head(was.environment, was.seq, was.token, was.status), lease)
         entries, after = rules.apply(append, self._clock())
         environment = self._environments[after.environment]
@@ -148,7 +169,7 @@ class MemoryStore:
             environment.locked_by = change.locked_by
         if append.release:
             environment.holder, environment.incarnation, environment.entered = None, None, False
-        deployment.summary = summarise(after)
+        deployment.state = after
         deployment.journal.extend(entries)
         deployment.appends[append.event_id] = entries
         self._note_outbox(after.id, outbox.changes(entries, append.state))
@@ -222,13 +243,14 @@ class MemoryStore:
     def environments(self) -> list[EnvironmentRow]:
         """Return all environments; see the protocol."""
         with self._lock:
-            return [self.environment(name) for name, row in sorted(self._environments.items()) if row.history]
+            known = [name for name, row in self._environments.items() if row.history or row.chronicle]
+            return [self.environment(name) for name in sorted(known)]
 
     def environment(self, name: str) -> EnvironmentRow:
         """Return one environment; see the protocol."""
         with self._lock:
             row = self._environments.get(name)
-            if row is None or not row.history:
+            if row is None or not (row.history or row.chronicle):
                 return EnvironmentRow(name)
             running = [id_ for id_ in row.open.values() if self._deployments[id_].summary.status.started]
             return EnvironmentRow(
@@ -239,7 +261,24 @@ class MemoryStore:
                 running=running[0] if running else None,
                 queue=tuple(summary.id for summary in self._queue(row)),
                 lease=self._lease_row(name, row),
+                freeze=row.freeze if row.freeze is not None and row.freeze.in_force(self._clock()) else None,
             )
+
+    def note(self, environment: str, event: Deed, event_id: str) -> EnvironmentEntry:
+        """Append to an environment's own journal; see the protocol."""
+        rules.check_environment(environment)
+        with self._change():
+            row = self._environments.setdefault(environment, _Environment())
+            if event_id not in row.deeds:
+                entry = EnvironmentEntry(len(row.chronicle) + 1, self._clock(), rules.clean_struct(event))
+                row.chronicle.append(entry)
+                row.deeds[event_id] = entry
+            return row.deeds[event_id]
+
+    def chronicle(self, environment: str) -> list[EnvironmentEntry]:
+        """Return an environment's own journal; see the protocol."""
+        with self._lock:
+            return list(self._environments.get(environment, _Environment()).chronicle)
 
     # -- leases and agents ---------------------------------------------------------------------------------------
 
@@ -253,21 +292,32 @@ class MemoryStore:
     def work(self) -> list[Work]:
         """Return the environments that want an agent; see the protocol."""
         with self._lock:
-            found = []
+            found, now = [], self._clock()
             for name, row in self._environments.items():
-                summaries = [self._deployments[id_].summary for id_ in row.open.values()]
-                wanting = [
-                    summary
-                    for summary in summaries
-                    if summary.wants_agent and (row.locked_by is None or summary.status is not Status.QUEUED)
-                ]
+                wanting = [state for state, ready in self._wanting(row, now) if ready <= now]
                 if wanting:
-                    first = min(wanting, key=lambda summary: (summary.status is Status.QUEUED, summary.number))
+                    first = min(wanting, key=lambda state: (not state.begun, state.number))
                     found.append((first.requested_at, first.id, name, row))
             return [
                 Work(name, id_, self._lease_row(name, row), holder_present=not self._holder_gone(row))
                 for _, id_, name, row in sorted(found, key=lambda item: item[:2])
             ]
+
+    def _wanting(self, row: _Environment, now: float) -> Iterator[tuple[Deployment, float]]:
+        """Yield what wants an agent, each with when it is ready; without what only a person can move."""
+        for id_ in row.open.values():
+            state = self._deployments[id_].state
+            free = row.free_at(state.bar, now)
+            if state.wants_agent and free is not None and state.ready_at is not None:
+                yield state, max(free, state.ready_at or free)  # 0: at once
+
+    def next_ready(self) -> float | None:
+        """Return in how many seconds something is ready; see the protocol."""
+        with self._lock:
+            now = self._clock()
+            wanting = [found for row in self._environments.values() for found in self._wanting(row, now)]
+            times = [ready for state, ready in wanting if not state.begun]
+            return max(0.0, min(times) - now) if times else None
 
     def _holder_gone(self, row: _Environment) -> bool:
         if row.holder is None or not row.entered:
@@ -290,6 +340,8 @@ class MemoryStore:
             if (row.holder, row.token, row.renewals) != (seen.holder, seen.token, seen.renewals):
                 return None
             others = [self._deployments[id_].summary for id_ in row.open.values() if id_ != append.state.id]
+            if not rules.may_begin(append.state, row.freeze, self._clock()):
+                return None
             if row.locked_by not in (None, append.state.id) or any(other.status.started for other in others):
                 return None
             try:

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from surefoot.core.deployment import Deployment, Summary
+from surefoot.core.environment import Deed, EnvironmentEntry, Freeze
 from surefoot.core.events import Entry, Event, Origin
+from surefoot.core.gates import Promoted
 from surefoot.core.lease import AgentStatus, Role
 from surefoot.core.plan import Plan
 
@@ -32,6 +34,10 @@ class Submission:
     commit: str | None = None
     rollback: bool = False
     origin: Origin | None = None
+    when_open: bool = False  #: waits for a freeze or a window instead of being refused
+    not_before: float | None = None
+    override: bool = False  #: passes freezes and windows
+    promoted: Promoted | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,7 @@ class EnvironmentRow:
     running: str | None = None
     queue: tuple[str, ...] = ()
     lease: LeaseRow | None = None
+    freeze: Freeze | None = None  #: the one that is in force, by the store's clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +186,11 @@ class Store(Protocol):
 
     # -- deployments ---------------------------------------------------------------------------------
     def submit(self, submission: Submission) -> tuple[str, bool]:
-        """Accept a deployment: number it, append `Accepted`, queue it. Return its id, and False if the key was known.
+        """Accept a deployment: number it, append `Accepted` (and what it waits for), queue it. Return its id, and False
+        if the key was known.
 
-        Raises RefusedError (SF-LOCKED) if the environment is locked by a stranded deployment.
+        Raises RefusedError if the environment is locked by a stranded deployment (SF-LOCKED), or if a freeze or a
+        window is closed that it does not want to wait for (SF-FROZEN, SF-WINDOW-CLOSED).
         """
 
     def append(self, append: Append) -> tuple[Entry, ...]:
@@ -214,18 +223,33 @@ class Store(Protocol):
         """Return 1 for the next one in the queue, None if it is not queued."""
 
     def environments(self) -> list[EnvironmentRow]:
-        """Return all environments that ever took a deployment, by name."""
+        """Return all environments that ever took a deployment or were frozen, by name."""
 
     def environment(self, name: str) -> EnvironmentRow:
         """Return one environment; an empty row if it never took a deployment."""
 
+    def note(self, environment: str, event: Deed, event_id: str) -> EnvironmentEntry:
+        """Append to an environment's own journal, and have its freeze be what that folds to. A repeated `event_id`
+        returns what the first call returned.
+        """
+
+    def chronicle(self, environment: str) -> list[EnvironmentEntry]:
+        """Return an environment's own journal, in order."""
+
     # -- leases and agents ---------------------------------------------------------------------------
     def work(self) -> list[Work]:
-        """Return the environments that want an agent now, oldest request first; cheap however long the history is."""
+        """Return the environments that want an agent now, oldest request first; cheap however long the history is.
+
+        Nothing that has not begun is in it while its environment is locked, or frozen (unless it overrides that), nor
+        before its `ready_at`.
+        """
+
+    def next_ready(self) -> float | None:
+        """Return in how many seconds the first of those that wait for a time alone is ready; None if none does."""
 
     def claim(self, claim: Claim) -> Grant | None:
         """Take the lease if its row is still what was seen, and append the grant to the journal; None if somebody
-        was faster.
+        was faster, or if it has not begun and a gate is closed (`core.opening`) at that instant.
         """
 
     def renew(self, grant: Grant) -> None:

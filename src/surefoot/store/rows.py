@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from surefoot.core import events as ev
-from surefoot.core.deployment import Summary
+from surefoot.core.deployment import Deployment, Summary, summarise
+from surefoot.core.environment import EnvironmentEntry, Freeze
+from surefoot.core.environment import decode as decode_deed
 from surefoot.core.lease import AgentStatus, Role
 from surefoot.core.status import Status
 from surefoot.store.protocol import AgentReport, AgentRow, EnvironmentRow, Grant, Journal, LeaseRow, LogLine
@@ -19,6 +21,9 @@ from surefoot.store.rules import clean, clean_or_none
 Row = Sequence[Any]
 
 _summary = msgspec.json.Decoder(Summary)
+_freeze = msgspec.json.Decoder(Freeze)
+#: When a freeze without an end is over, and when is ready what only a person can move.
+NEVER = 1e18
 _encoder = msgspec.json.Encoder()
 
 
@@ -31,7 +36,13 @@ class Locked(NamedTuple):
     locked_by: str | None
     holder: str | None
     token: int
+    frozen: str | None
     at: float  #: the store's clock
+
+    @property
+    def freeze(self) -> Freeze | None:
+        """Return the last freeze, be it over or not."""
+        return None if self.frozen is None else _freeze.decode(self.frozen)
 
     def grant(self, environment: str) -> Grant | None:
         """Return the lease, if anyone holds it."""
@@ -57,8 +68,9 @@ def summary(data: str) -> Summary:
     return _summary.decode(data)
 
 
-def summary_columns(value: Summary) -> dict[str, Any]:
-    """Return a summary's JSON with the columns beside it that change with each append."""
+def state_columns(state: Deployment) -> dict[str, Any]:
+    """Return a state's summary as JSON, with the columns beside it that change with each append."""
+    value = summarise(state)
     return {
         "id": value.id,
         "status": str(value.status),
@@ -66,6 +78,8 @@ def summary_columns(value: Summary) -> dict[str, Any]:
         "token": value.token,
         "seq": value.seq,
         "finished_at": value.finished_at,
+        "ready_at": NEVER if state.ready_at is None else state.ready_at,
+        "bar": int(state.bar),
         "summary": _encoder.encode(value).decode(),
     }
 
@@ -92,9 +106,9 @@ def environments(rows: Iterable[Row]) -> list[EnvironmentRow]:
 
 
 def _environment(name: str, rows: list[Row]) -> EnvironmentRow:
-    _, current, previous, locked_by, holder, token, renewals, ttl, age, _, _ = rows[0]
-    running = [row[9] for row in rows if row[10] is not None and Status(row[10]).started]
-    queue = tuple(row[9] for row in rows if row[10] in (Status.QUEUED, Status.WAITING))
+    _, current, previous, locked_by, holder, token, renewals, ttl, age, freeze, _, _ = rows[0]
+    running = [row[10] for row in rows if row[11] is not None and Status(row[11]).started]
+    queue = tuple(row[10] for row in rows if row[11] in (Status.QUEUED, Status.WAITING))
     return EnvironmentRow(
         name=name,
         current_version=current,
@@ -103,7 +117,24 @@ def _environment(name: str, rows: list[Row]) -> EnvironmentRow:
         running=running[0] if running else None,
         queue=queue,
         lease=lease_row(name, holder, token, renewals, ttl, age),
+        freeze=None if freeze is None else _freeze.decode(freeze),
     )
+
+
+def freeze_columns(freeze: Freeze | None) -> dict[str, Any]:
+    """Return a freeze as columns of its environment."""
+    if freeze is None:
+        return {"frozen": None, "frozen_until": 0.0}
+    return {
+        "frozen": _encoder.encode(freeze).decode(),
+        "frozen_until": NEVER if freeze.until is None else freeze.until,
+    }
+
+
+def environment_entry(row: Row) -> EnvironmentEntry:
+    """Return an entry of an environment's own journal."""
+    seq, at, data = row
+    return EnvironmentEntry(seq=seq, at=at, event=decode_deed(data))
 
 
 def lease_row(  # noqa: PLR0917 - the columns of a row

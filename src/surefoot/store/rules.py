@@ -14,7 +14,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from surefoot.core import events as ev
-from surefoot.core.deployment import Deployment, EnvironmentChange, Summary, accept, environment_after, fold, summarise
+from surefoot.core import opening
+from surefoot.core.deployment import Deployment, EnvironmentChange, accept, environment_after, fold
+from surefoot.core.environment import Freeze
 from surefoot.core.errors import Code, ConflictError, LeaseLostError, NotAllowedError, RefusedError, UsageError
 from surefoot.core.status import Status
 from surefoot.store.protocol import Append, Grant, Submission
@@ -70,6 +72,15 @@ def _clean_tree(value: Any) -> Any:
             return value
 
 
+def check_environment(name: str) -> None:
+    """Refuse an environment's name that no index can hold."""
+    if not name or len(name.encode(errors="replace")) > MAX_NAME:
+        raise UsageError(
+            f"the environment has {len(name)} characters; 1 to {MAX_NAME} bytes are possible",
+            hint="use a shorter environment" if name else "name one",
+        )
+
+
 def check_submission(submission: Submission) -> None:
     """Refuse names that no index can hold."""
     for what, name in (
@@ -94,8 +105,12 @@ def refuse_locked(environment: str, locked_by: str) -> RefusedError:
     )
 
 
-def accepted(submission: Submission, number: int, at: float) -> tuple[ev.Entry, Summary]:
-    """Return a journal's first entry, and the summary of a journal that has no other."""
+def accepted(
+    submission: Submission, number: int, at: float, freeze: Freeze | None
+) -> tuple[tuple[ev.Entry, ...], Deployment]:
+    """Return a journal's first entries: that it was accepted, and what it waits for, if it waits for anything; and
+    their fold. RefusedError if it would have to wait and does not want to.
+    """
     event = clean_struct(
         ev.Accepted(
             id=f"{submission.environment}-{number}",
@@ -110,10 +125,25 @@ def accepted(submission: Submission, number: int, at: float) -> tuple[ev.Entry, 
             commit=submission.commit,
             rollback=submission.rollback,
             origin=submission.origin,
+            not_before=submission.not_before,
+            override=submission.override,
+            promoted=submission.promoted,
         )
     )
-    entry = ev.Entry(seq=1, at=at, event=event)
-    return entry, summarise(accept(entry))
+    first = ev.Entry(seq=1, at=at, event=event)
+    state = accept(first)
+    waits = opening.closed(state, freeze, at)
+    if not submission.when_open and (refused := opening.refusal(waits, submission.environment)) is not None:
+        raise refused
+    if not waits:
+        return (first,), state
+    second = ev.Entry(seq=2, at=at, event=clean_struct(ev.Waiting(waits)))
+    return (first, second), fold((second,), state)
+
+
+def may_begin(state: Deployment, freeze: Freeze | None, at: float) -> bool:
+    """Whether the first lease may be granted; once it was, no gate matters any more."""
+    return not opening.closed(state, freeze, at)
 
 
 def check_append(append: Append, head: Head, holder: Grant | None) -> None:
@@ -152,6 +182,12 @@ def _is_request(append: Append, head: Head) -> bool:
         return False
     match append.events:
         case (ev.CancelRequested(), ev.Finished(status=Status.CANCELLED)):
+            return head.token == 0 and not head.status.terminal
+        case (ev.Waiting() | ev.ApprovalGiven(),):
+            return head.token == 0 and not head.status.terminal
+        case (ev.Rejected() | ev.ApprovalExpired(), ev.Finished(status=Status.FAILED)):
+            return head.token == 0 and not head.status.terminal
+        case (ev.Superseded(), ev.Finished(status=Status.CANCELLED)):
             return head.token == 0 and not head.status.terminal
         case (ev.ResolveRequested(unchecked=True), ev.Resolved(unchecked=True)):
             return head.status is Status.STRANDED

@@ -24,7 +24,8 @@ from typing import Any, TypeVar
 import aiosql
 
 from surefoot.core import outbox
-from surefoot.core.deployment import Summary, summarise
+from surefoot.core.deployment import Summary
+from surefoot.core.environment import Deed, EnvironmentEntry, encode, freeze_after, type_of
 from surefoot.core.errors import Code, ConflictError, NotFoundError, StoreError
 from surefoot.core.events import Entry
 from surefoot.core.status import Status
@@ -175,21 +176,21 @@ class SqlStore(ABC):
                 return str(known), submission.key is None
             if row.locked_by is not None:
                 raise rules.refuse_locked(environment, row.locked_by)
-            entry, summary = rules.accepted(submission, row.next_number, row.at)
+            entries, state = rules.accepted(submission, row.next_number, row.at, row.freeze)
             self._q.take_number(conn, name=environment)
             self._q.add_deployment(
                 conn,
                 environment=environment,
-                number=summary.number,
+                number=state.number,
                 submission=name,
-                version=summary.version,
-                requested_at=summary.requested_at,
-                **rows.summary_columns(summary),
+                version=state.version,
+                requested_at=state.requested_at,
+                **rows.state_columns(state),
             )
-            self._add_events(conn, summary.id, (entry,), name)
-            self._note_outbox(conn, summary.id, outbox.changes((entry,)))
+            self._add_events(conn, state.id, entries, name)
+            self._note_outbox(conn, state.id, outbox.changes(entries))
             self._notify(conn)
-            return summary.id, True
+            return state.id, True
 
         return self._write(work)
 
@@ -210,7 +211,7 @@ class SqlStore(ABC):
         lease = rows.Locked(*locked)
         rules.check_append(append, rules.Head(where, seq, had, Status(status)), lease.grant(environment))
         entries, after = rules.apply(append, lease.at)
-        self._q.save_deployment(conn, expected_seq=append.state.seq, **rows.summary_columns(summarise(after)))
+        self._q.save_deployment(conn, expected_seq=append.state.seq, **rows.state_columns(after))
         self._add_events(conn, deployment, entries, append.event_id)
         self._note_outbox(conn, deployment, outbox.changes(entries, append.state))
         change = rules.environment_change(append, after, current=lease.current_version, previous=lease.previous_version)
@@ -317,6 +318,33 @@ class SqlStore(ABC):
         found = rows.environments(self._read(lambda conn: list(self._q.environment(conn, name=name))))
         return found[0] if found else EnvironmentRow(name)
 
+    def note(self, environment: str, event: Deed, event_id: str) -> EnvironmentEntry:
+        """Append to an environment's own journal; see the protocol."""
+        environment, event = rules.clean(environment), rules.clean_struct(event)
+        rules.check_environment(environment)
+
+        def work(conn: Any) -> EnvironmentEntry:
+            self._q.add_environment(conn, name=environment)
+            row = rows.Locked(*self._q.lock_environment(conn, name=environment))
+            made = list(self._q.find_deed(conn, environment=environment, event_id=event_id))
+            if made:
+                return rows.environment_entry(made[0])
+            self._q.add_deed(
+                conn, environment=environment, at=row.at, type=type_of(event), data=encode(event), event_id=event_id
+            )
+            (added,) = self._q.find_deed(conn, environment=environment, event_id=event_id)
+            entry = rows.environment_entry(added)
+            self._q.set_freeze(conn, name=environment, **rows.freeze_columns(freeze_after(entry)))
+            self._notify(conn)
+            return entry
+
+        return self._write(work)
+
+    def chronicle(self, environment: str) -> list[EnvironmentEntry]:
+        """Return an environment's own journal; see the protocol."""
+        found = self._read(lambda conn: list(self._q.chronicle(conn, environment=rules.clean(environment))))
+        return [rows.environment_entry(row) for row in found]
+
     def identity(self) -> str:
         """Return the store's own name; see the protocol."""
         return str(self._read(self._q.identity))
@@ -337,6 +365,11 @@ class SqlStore(ABC):
             for environment, deployment, holder, incarnation, entered, token, renewals, ttl, age in found
         ]
 
+    def next_ready(self) -> float | None:
+        """Return in how many seconds something is ready; see the protocol."""
+        found = self._read(self._q.next_ready)
+        return None if found is None else max(0.0, float(found))
+
     def claim(self, claim: Claim) -> Grant | None:
         """Take the lease if it is still what was seen; see the protocol."""
         seen = claim.seen
@@ -353,6 +386,8 @@ class SqlStore(ABC):
                 # Our own claim, whose reply was lost; or another claim of ours, which this one must not repeat.
                 made = list(self._q.find_append(conn, deployment=deployment, event_id=append.event_id))
                 return grant if made else None
+            if not rules.may_begin(append.state, row.freeze, row.at):
+                return None
             granted = self._q.grant_lease(
                 conn,
                 name=seen.environment,

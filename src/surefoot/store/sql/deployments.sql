@@ -5,11 +5,13 @@
 -- The deployment that a submission became; unique index (environment, submission).
 SELECT id FROM deployments WHERE environment = :environment AND submission = :submission;
 
--- name: add_deployment(id, environment, number, submission, version, status, wants_agent, token, seq, requested_at, finished_at, summary)!
+-- name: add_deployment(id, environment, number, submission, version, status, wants_agent, token, seq, requested_at, finished_at, ready_at, bar, summary)!
 -- A new deployment, as its first event leaves it.
 INSERT INTO deployments
-    (id, environment, number, submission, version, status, wants_agent, token, seq, requested_at, finished_at, summary)
-VALUES (:id, :environment, :number, :submission, :version, :status, :wants_agent, :token, :seq, :requested_at, :finished_at, :summary);
+    (id, environment, number, submission, version, status, wants_agent, token, seq, requested_at, finished_at, ready_at, bar,
+    summary)
+VALUES (:id, :environment, :number, :submission, :version, :status, :wants_agent, :token, :seq, :requested_at, :finished_at,
+    :ready_at, :bar, :summary);
 
 -- name: head(deployment, event_id)^
 -- Where a journal stands, and whether it knows this append already; primary key, and index (deployment, event_id, place).
@@ -18,10 +20,11 @@ SELECT d.environment, d.seq, d.token, d.status,
 FROM deployments AS d
 WHERE d.id = :deployment;
 
--- name: save_deployment(id, expected_seq, status, wants_agent, token, seq, finished_at, summary)!
+-- name: save_deployment(id, expected_seq, status, wants_agent, token, seq, finished_at, ready_at, bar, summary)!
 -- The summary after an append, if nobody appended since; primary key.
 UPDATE deployments
-SET status = :status, wants_agent = :wants_agent, token = :token, seq = :seq, finished_at = :finished_at, summary = :summary
+SET status = :status, wants_agent = :wants_agent, token = :token, seq = :seq, finished_at = :finished_at,
+    ready_at = :ready_at, bar = :bar, summary = :summary
 WHERE id = :id AND seq = :expected_seq;
 
 -- name: add_event(deployment, seq, at, type, agent, token, data, event_id, place)!

@@ -3,7 +3,7 @@
 
 -- name: lock_environment(name)^
 -- An environment's row and the clock. Others who want to write in this environment wait until we are done.
-SELECT next_number, current_version, previous_version, locked_by, holder, token, surefoot_now()
+SELECT next_number, current_version, previous_version, locked_by, holder, token, frozen, surefoot_now()
 FROM environments WHERE name = :name FOR UPDATE;
 
 -- name: notify_followers()$
