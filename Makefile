@@ -53,11 +53,14 @@ debian: ## Install what the tests need of Debian, if it is missing and you are r
 cache: ## Fetch the published API descriptions that tests need, if they are missing
 	@tools/npm-files "$(SUREFOOT_CACHE)/npm"
 
+# Most tests wait for processes, timers and hosts, so a few more workers than cores; each file's tests stay together.
+WORKERS ?= 3
+
 .PHONY: test
-test: debian venv cache ## Run all tests, with branch coverage; ARGS="tests/unit -x" for a part
+test: debian venv cache ## Run all tests, with branch coverage; ARGS="tests/unit -x" for a part, WORKERS=0 one by one
 	@rm -f .coverage .coverage.*
-	@$(BIN)/coverage run -m pytest $(ARGS) && status=0 || status=$$?; \
-	$(BIN)/coverage combine --quiet && echo "branch coverage: $$($(BIN)/coverage report --format=total) %" || true; \
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --cov --cov-branch --cov-report= $(ARGS) && status=0 || status=$$?; \
+	echo "branch coverage: $$($(BIN)/coverage report --format=total) %" || true; \
 	exit $$status
 
 .PHONY: coverage

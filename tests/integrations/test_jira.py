@@ -141,6 +141,7 @@ class Site:
 
 @pytest.fixture
 def site() -> Iterator[Site]:
+    documents()  # reading it takes longer than an answer may, on a busy machine
     site = Site()
     yield site
     site.server.shutdown()
