@@ -1,26 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`command`: a shell command on the agent ends with status 0.
+"""`command`: a shell command on the agent, or on each host, ends with status 0.
 
-It has the environment of a step, secrets too: so `$NAME` is the shell's, and no secret gets into its arguments from
-here.
+On the agent it has the environment of a step, secrets too: so `$NAME` is the shell's, and no secret gets into its
+arguments from here. On hosts it has what a login has there, and no secrets.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from surefoot.checks.model import CheckFailed, CheckOptions, Context, Kind, excerpt
+from surefoot.checks.model import CheckFailed, CheckOptions, Context, Kind, Where, excerpt
 from surefoot.config.fields import Command as ShellCommand
-from surefoot.config.fields import Duration
+from surefoot.config.fields import Duration, one_of
 
 
 class CommandOptions(CheckOptions):
     """Options of `command`."""
 
-    run: ShellCommand = Field(description="A shell command; runs on the agent, in the deployment's folder.")
+    run: ShellCommand = Field(description="A shell command; on the agent it runs in the deployment's folder.")
+    on: Annotated[Where, BeforeValidator(one_of(Where))] = Field(
+        default=Where.AGENT, description="Where it runs: on the `agent`, or on each of the `hosts`."
+    )
     timeout: Duration = Field(default=30.0, description="After which it is ended, and has failed.")
+
+    @classmethod
+    def needs_hosts(cls, options: Mapping[str, Any]) -> bool:
+        """Those that it runs on must be there."""
+        return options.get("on") == Where.HOSTS
 
 
 class Command(Kind):
@@ -32,7 +41,8 @@ class Command(Kind):
     async def probe(self, options: CommandOptions, context: Context) -> str:
         """Run it; the shell, not we, fills in variables, but `{host}` and the like are ours."""
         command = context.fill(options.run)
-        result = await context.run(command, options.timeout)
+        run = context.on_host if options.on is Where.HOSTS else context.run
+        result = await run(command, options.timeout)
         if result.status == 0:
             return f"`{excerpt(command)}` ended with status 0"
         ended = "did not end by itself" if result.status is None else f"ended with status {result.status}"

@@ -17,6 +17,8 @@ from pydantic import ValidationError
 
 from surefoot.checks.command import Command
 from surefoot.checks.disk import Disk
+from surefoot.checks.file import File
+from surefoot.checks.host import Host
 from surefoot.checks.http import Http
 from surefoot.checks.image import Image
 from surefoot.checks.memory import Memory
@@ -32,22 +34,32 @@ from surefoot.checks.model import (
     Outcome,
     placeholders,
 )
+from surefoot.checks.postgres import Postgres
 from surefoot.checks.prometheus import Prometheus
 from surefoot.checks.redis import Redis
+from surefoot.checks.saml_metadata import SamlMetadata
 from surefoot.checks.secret import Secret
+from surefoot.checks.systemd import Systemd
 from surefoot.checks.tcp import Tcp
+from surefoot.checks.url import Url
 from surefoot.core.plan import Check
 
 _OURS: tuple[Kind, ...] = (
     Command(),
     Disk(),
+    File(),
+    Host(),
     Http(),
     Image(),
     Memory(),
+    Postgres(),
     Prometheus(),
     Redis(),
+    SamlMetadata(),
     Secret(),
+    Systemd(),
     Tcp(),
+    Url(),
 )
 _KINDS: dict[str, Kind] = {kind.name: kind for kind in _OURS}
 

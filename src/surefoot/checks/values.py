@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from surefoot.checks.model import CheckOptions, Context, excerpt
-from surefoot.config.fields import refuse
+from surefoot.config.fields import Text, refuse
 
 #: What comparisons of a value in an answer are called.
 COMPARISONS = ("equals", "not", "above", "below", "contains", "present")
@@ -55,6 +55,31 @@ def _size(value: Any) -> float:
     return float(match[1]) * _SIZES[match[2]]
 
 
+_HEX_DIGITS = {"sha256": 64, "sha384": 96, "sha512": 128}
+#: Those that nobody can forge.
+ALGORITHMS = tuple(_HEX_DIGITS)
+
+
+def checksum_in(text: str) -> tuple[str, str]:
+    """Return the algorithm and the hexadecimal digits of a checksum; ValueError if it is none."""
+    algorithm, colon, digits = text.strip().lower().rpartition(":")
+    algorithm = algorithm if colon else "sha256"
+    if algorithm not in ALGORITHMS or not re.fullmatch(rf"[0-9a-f]{{{_HEX_DIGITS[algorithm]}}}", digits):
+        raise ValueError(text)
+    return algorithm, digits
+
+
+def _checksum(value: str) -> str:
+    try:
+        checksum_in(value)
+    except ValueError:
+        if value and "{" not in value:
+            raise refuse(
+                f"must be a checksum by {', '.join(ALGORITHMS)}", hint='as in "sha256:" and 64 hexadecimal digits'
+            ) from None
+    return value
+
+
 def size(count: float) -> str:
     """Return a number of bytes as people read it."""
     for unit in ("TB", "GB", "MB", "kB"):
@@ -76,6 +101,8 @@ Size = Annotated[
     BeforeValidator(_size),
     WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)? ?[kMGT]i?B$", "examples": ["5GB"], "x-label": "size"}),
 ]
+
+Checksum = Annotated[Text, AfterValidator(_checksum)]
 
 
 class Bounds(CheckOptions):
