@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -77,59 +76,12 @@ def test_the_default_project_deploys_and_goes_back_on_this_machine(tmp_path: Pat
     assert not current.exists()
 
 
-def play(project: Path, root: Path, version: str, previous: str, *playbooks: str) -> str:
-    """Run playbooks on this machine as its only host; return the recap."""
-    variables = {
-        "surefoot_version": version,
-        "surefoot_previous_version": previous,
-        "paws360_root": str(root),
-        "paws360_restart": f"cp {root}/current/VERSION {root}/restarted",
-        "ansible_connection": "local",
-        "ansible_become": "false",
-        "ansible_python_interpreter": sys.executable,
-    }
-    inventory = project / "inventories" / "here.ini"
-    inventory.write_text("[web]\nhere\n")
-    arguments = [part for key, value in variables.items() for part in ("-e", f"{key}='{value}'")]
-    done = subprocess.run(
-        [
-            Path(sys.executable).with_name("ansible-playbook"),
-            "-i",
-            inventory,
-            *arguments,
-            *(f"playbooks/{name}.yml" for name in playbooks),
-        ],
-        cwd=project,
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_HOME": str(project / ".ansible")},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.rpartition("PLAY RECAP")[2]
-
-
-def test_the_paws360_playbooks_deploy_change_nothing_twice_and_go_back(tmp_path: Path) -> None:
-    project, root = tmp_path / "project", tmp_path / "host"
-    root.mkdir()
-    write_template("paws360", project)
-
-    play(project, root, "1.0", "", "stage", "activate")
-    assert (root / "restarted").read_text() == "1.0\n"
-    again = play(project, root, "1.0", "", "stage", "activate")
-    assert "changed=0" in again
-
-    # An attempt that was cut off between the switch and the restart is made good by the next.
-    (root / "current").unlink()
-    (root / "current").symlink_to("releases/2.0")
-    play(project, root, "2.0", "1.0", "stage", "activate")
-    assert (root / "restarted").read_text() == "2.0\n"
-
-    play(project, root, "2.0", "1.0", "rollback-production")
-    assert (root / "restarted").read_text() == "1.0\n"
-    play(project, root, "1.0", "", "rollback-production")
-    assert not (root / "current").exists()
+def test_the_paws360_template_is_the_worked_example_and_nothing_beside_it(tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "examples" / "paws360"
+    written = {path.relative_to(tmp_path) for path in write_template("paws360", tmp_path)}
+    shipped = {path.relative_to(example) for path in example.rglob("*") if path.is_file()}
+    assert written == {path for path in shipped if "__pycache__" not in path.parts}
+    assert Path("surefoot.yml") in written and Path(".github/workflows/ci.yml") in written
 
 
 def test_nothing_that_exists_is_overwritten_and_then_nothing_is_written(tmp_path: Path) -> None:
