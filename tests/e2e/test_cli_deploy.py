@@ -348,3 +348,18 @@ def test_a_cancel_is_tried_until_the_store_takes_it(project: Project) -> None:
     assert process.returncode == 6
     assert "the cancel is not written yet" in err
     assert project.status_of("prod-1") == "cancelled"
+
+
+def test_agents_that_deploys_ran_by_themselves_are_forgotten_the_killed_ones_too(project: Project) -> None:
+    killed = project.start("deploy", "prod", "slow")
+    eventually((project.live.parent / "slow").exists)
+    killed.kill()
+    killed.communicate()
+    (project.live.parent / "slow").unlink()
+    follower = project.start("deploy", "prod", "2.0")
+    eventually((project.live.parent / "slow").exists)  # it runs again what the killed one ran
+    project.run("cancel", "prod-1")
+    follower.communicate(timeout=DEADLINE)
+    assert follower.returncode == 0
+    assert project.json("agents") == {"agents": []}
+    assert list((project.folder / ".surefoot" / "surefoot.db.presence").iterdir()) == []

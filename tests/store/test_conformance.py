@@ -488,6 +488,26 @@ def test_an_agent_unheard_of_is_offline_until_it_reports(store: Store) -> None:
     assert store.agents(5.0)[0].status is AgentStatus.ONLINE
 
 
+def test_an_agent_that_came_for_a_while_leaves_nothing(opened: Callable[[], Store]) -> None:
+    store, other = opened(), opened()
+    store.enter("a", "a-1")
+    store.report(report("a", "a-1"))
+    store.report(report("b", "b-1"))
+    store.leave("a", "another life of it")
+    assert len(other.agents(60.0)) == 2
+    store.leave("a", "a-1")
+    assert [row.report.name for row in other.agents(60.0)] == ["b"]
+    store.leave("a", "a-1")
+
+
+def test_an_agent_that_holds_a_lease_is_not_forgotten(store: Store) -> None:
+    store.enter("a", "a-1")
+    store.report(report("a", "a-1"))
+    j.claim(store, j.submit(store), "a")
+    store.leave("a", "a-1")
+    assert [row.report.name for row in store.agents(60.0)] == ["a"]
+
+
 def test_a_second_process_of_one_name_is_refused(opened: Callable[[], Store]) -> None:
     first, second = opened(), opened()
     first.enter("a", "a-1")

@@ -49,6 +49,7 @@ class AgentSettings:
     look_every: float = 0.25  #: seconds between looks for work while no change is announced
     once: bool = False  #: ends when there is no work left
     until: str | None = None  #: ends when this deployment wants no agent any more
+    passing: bool = False  #: its name is never used again, so nothing remembers it when it has ended
 
 
 class Agent:
@@ -109,6 +110,8 @@ class Agent:
             await asyncio.gather(*helpers, return_exceptions=True)
             with contextlib.suppress(StoreError, NotAllowedError):
                 await self._vital_access(self._store.report, self._report(stopping=True))
+                if self.settings.passing:
+                    await self._vital_access(self._store.leave, self.settings.name, self.incarnation)
         if self._duplicate:
             raise NotAllowedError(self._duplicate, code=Code.AGENT_DUPLICATE, hint="give each agent a name of its own")
 

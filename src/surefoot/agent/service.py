@@ -40,6 +40,7 @@ class AgentOptions:
     state: Path = Path(".surefoot")
     once: bool = False  #: ends when there is no work left
     until: str | None = None  #: ends when this deployment wants no agent any more
+    passing: bool = False  #: its name is never used again, so nothing remembers it when it has ended
 
 
 def boottime() -> float:
@@ -109,7 +110,15 @@ async def _run(
         secrets=secrets,
     )
     agent = Agent(
-        AgentSettings(options.name, options.role, options.preference, timing, once=options.once, until=options.until),
+        AgentSettings(
+            options.name,
+            options.role,
+            options.preference,
+            timing,
+            once=options.once,
+            until=options.until,
+            passing=options.passing,
+        ),
         store=store,
         access=access,
         vital_access=vital,

@@ -9,13 +9,14 @@ a password, reaches the background process by its environment, never by its argu
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING
 
-from surefoot.cli.who import own_agent_name
+from surefoot.cli.who import BACKGROUND, is_own_agent_of_the_past, own_agent_name
 from surefoot.core.errors import SurefootError
 from surefoot.core.lease import Role
 
@@ -59,9 +60,15 @@ class OwnAgent:
             from surefoot.agent.service import AgentOptions, run_agent
 
             options = AgentOptions(
-                name=own_agent_name(), role=Role.PRIMARY, ttl=app.lease_ttl, state=app.state_folder, until=self._until
+                name=own_agent_name(),
+                role=Role.PRIMARY,
+                ttl=app.lease_ttl,
+                state=app.state_folder,
+                until=self._until,
+                passing=True,
             )
             run_agent(options, app.store_url, stop=self._stop, log=self._say)
+            _forget_the_dead(app)
         except SurefootError as error:
             self._error = error
         except BaseException as error:
@@ -75,10 +82,20 @@ class OwnAgent:
             self._app.console.note(clean(text))
 
 
+def _forget_the_dead(app: App) -> None:
+    """Forget agents of earlier processes on this machine that were killed before they could leave."""
+    from surefoot.core.lease import AgentStatus
+
+    with contextlib.suppress(SurefootError), app.writing(existing=True) as store:
+        for row in store.agents(2 * app.lease_ttl):
+            if row.status is AgentStatus.OFFLINE and is_own_agent_of_the_past(row.report.name):
+                store.leave(row.report.name, row.report.incarnation)
+
+
 def start_in_background(app: App) -> None:
     """Start an agent in a process of its own that works until nothing is left to do."""
     app.state_folder.mkdir(parents=True, exist_ok=True)
-    name = f"{own_agent_name()}-background"
+    name = own_agent_name() + BACKGROUND
     call = [sys.executable, "-m", "surefoot", "agent", "run", name, "--role", Role.EMERGENCY.value, "--once"]
     env = {**os.environ, "SUREFOOT_STORE": app.store_url}
     if app.config_path is not None:

@@ -6,6 +6,10 @@ from __future__ import annotations
 import os
 import re
 import socket
+from pathlib import Path
+
+#: What the name of an agent in the background ends with.
+BACKGROUND = "-background"
 
 
 def requested_by() -> str:
@@ -28,5 +32,14 @@ def _account() -> str:
 
 def own_agent_name() -> str:
     """Return a name for an agent that lives as long as this process."""
-    host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname()) or "localhost"
-    return f"{host}-{os.getpid()}"
+    return f"{_host()}-{os.getpid()}"
+
+
+def is_own_agent_of_the_past(name: str) -> bool:
+    """Whether a name is that of an agent which a process of this machine ran for itself, and the process is gone."""
+    found = re.fullmatch(rf"{re.escape(_host())}-(\d{{1,9}})({BACKGROUND})?", name)
+    return found is not None and not Path(f"/proc/{found[1]}").exists()
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname()) or "localhost"

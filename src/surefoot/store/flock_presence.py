@@ -77,6 +77,10 @@ class FlockPresence:
         finally:
             os.close(fd)
 
+    def forget(self, agent: str) -> None:
+        """Remove the file of an agent whose name nobody will take again."""
+        self._path(agent).unlink(missing_ok=True)
+
     def close(self) -> None:
         """Let go of what this process holds; shims that inherited a descriptor keep theirs."""
         for fd, _ in self._held.values():

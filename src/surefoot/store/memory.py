@@ -408,6 +408,15 @@ class MemoryStore:
                 )
             self._agents[agent].draining = draining
 
+    def leave(self, agent: str, incarnation: str) -> None:
+        """Forget an agent; see the protocol."""
+        with self._change():
+            known = self._agents.get(agent)
+            holds = any(environment.holder == agent for environment in self._environments.values())
+            if known is not None and known.report.incarnation == incarnation and not holds:
+                del self._agents[agent]
+                self._presence.pop(agent, None)
+
     def enter(self, agent: str, incarnation: str) -> tuple[int, ...]:
         """Take the agent's presence; see the protocol. No descriptor carries it: `depart` lets it fall."""
         with self._lock:

@@ -273,6 +273,9 @@ class PostgresStore(SqlStore):
             raise
         return super().report(report)
 
+    def _forget_presence(self, agent: str) -> None:
+        """Do nothing: a lock falls with its session."""
+
     def _presences(self) -> Mapping[str, Presence]:
         def work(conn: Any) -> list[Any]:
             return list(self._q.locked_presences(conn, space=PRESENCE_SPACE))

@@ -272,6 +272,9 @@ class Store(Protocol):
         connection.
         """
 
+    def leave(self, agent: str, incarnation: str) -> None:
+        """Forget an agent that came for a while and has nothing more to do; one that holds a lease stays known."""
+
     # -- the outbox ----------------------------------------------------------------------------------
     def deliveries(self, within: float = 0.0, limit: int = 20) -> list[Delivery]:
         """Return what is due now or within so many seconds, the most overdue first; of one deployment and target only

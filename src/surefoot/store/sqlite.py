@@ -180,6 +180,9 @@ class SqliteStore(SqlStore):
         self._write(work)
         return (fd,)
 
+    def _forget_presence(self, agent: str) -> None:
+        self._presence.forget(agent)
+
     def _presences(self) -> Mapping[str, Presence]:
         taken = self._read(lambda conn: list(self._q.presences(conn)))
         return {agent: Presence(incarnation, self._presence.held(agent)) for agent, incarnation in taken}

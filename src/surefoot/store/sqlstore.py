@@ -468,6 +468,21 @@ class SqlStore(ABC):
         if not self._write(work):
             raise NotFoundError(f"no agent {agent} has ever reported", code=Code.AGENT_UNKNOWN, hint="surefoot agents")
 
+    def leave(self, agent: str, incarnation: str) -> None:
+        """Forget an agent; see the protocol."""
+
+        def work(conn: Any) -> bool:
+            if not self._q.forget_agent(conn, name=agent, incarnation=incarnation):
+                return False
+            return bool(self._q.forget_presence(conn, agent=agent, incarnation=incarnation))
+
+        if self._write(work):
+            self._forget_presence(agent)
+
+    @abstractmethod
+    def _forget_presence(self, agent: str) -> None:
+        """Remove what the database does not hold of an agent's presence."""
+
     # -- the outbox ------------------------------------------------------------------------------------------------
 
     def deliveries(self, within: float = 0.0, limit: int = 20) -> list[Delivery]:

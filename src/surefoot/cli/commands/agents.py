@@ -113,6 +113,7 @@ def run(ctx: click.Context, name: str, role: str | None, once: bool) -> None:
         ttl=app.lease_ttl,
         state=app.state_folder,
         once=once,
+        passing=once and name not in app.agent_names,
     )
 
     def say(text: str) -> None:

@@ -45,3 +45,11 @@ UPDATE presence SET incarnation = :incarnation, server = :server WHERE agent = :
 -- name: presences()
 -- All presences that were ever taken. There are as many as agents.
 SELECT agent, incarnation FROM presence WHERE incarnation IS NOT NULL;
+
+-- name: forget_agent(name, incarnation)!
+-- Forget an agent that holds nothing (environments are few).
+DELETE FROM agents WHERE name = :name AND incarnation = :incarnation AND NOT EXISTS (SELECT 1 FROM environments WHERE holder = :name);
+
+-- name: forget_presence(agent, incarnation)!
+-- Forget the presence of an agent that is known no more.
+DELETE FROM presence WHERE agent = :agent AND incarnation = :incarnation AND NOT EXISTS (SELECT 1 FROM agents WHERE name = :agent);
