@@ -100,7 +100,7 @@ def test_a_deployment_that_was_taken_over_and_put_back_is_counted_as_such(store:
 
 
 def test_an_environment_is_known_at_zero_before_anything_happens_in_it() -> None:
-    reader = Reader(["prod"])
+    reader = Reader({"prod": ["only"]})
     for status in Status:
         if status.terminal:
             assert reader.ledger.counters["surefoot_deployments_total"]["prod", str(status)] == 0
@@ -141,7 +141,7 @@ def _anew(store: MemoryStore) -> Ledger:
 
 def test_whoever_begins_anew_comes_to_the_figures_of_who_followed_all_along(store: MemoryStore, clock: Clock) -> None:
     chance = random.Random(7)
-    following = Reader(["prod"])
+    following = Reader({"prod": ["only"]})
     for n in range(120):
         clock.at += chance.random() * 100
         match chance.randrange(5):

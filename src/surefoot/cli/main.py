@@ -39,6 +39,7 @@ COMMANDS = {
     "agents": "surefoot.cli.commands.agents:agents",
     "agent": "surefoot.cli.commands.agents:agent",
     "report": "surefoot.cli.commands.report:report",
+    "monitoring": "surefoot.cli.commands.monitoring:monitoring",
     "exporter": "surefoot.cli.commands.monitoring:exporter",
     "demo": "surefoot.cli.commands.demo:demo",
     "completion": "surefoot.cli.commands.completion:completion",

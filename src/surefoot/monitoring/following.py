@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from prometheus_client.core import Metric
 
@@ -42,16 +43,18 @@ class Following:
         self,
         open_store: Callable[[], Store | None],
         *,
-        names: Iterable[str] = (),
+        known: Mapping[str, Iterable[str]] = MappingProxyType({}),
         note: Callable[[str], None] = lambda _: None,
         every: float = EVERY,
     ) -> None:
-        """`open_store` returns None for a store that was never written to: there is nothing in it yet."""
+        """`open_store` returns None for a store that was never written to: there is nothing in it yet. `known`: the
+        config's environments, with their steps.
+        """
         self._open_store = open_store
-        self._names = tuple(names)
+        self._known = dict(known)
         self._note = note
         self._every = every
-        self._reader = Reader(self._names)
+        self._reader = Reader(self._known)
         self._identity: str | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="metrics-store", daemon=True)
@@ -105,7 +108,7 @@ class Following:
         store = self._open_store()
         if store is not None and (identity := store.identity()) != self._identity:
             # Another store than before: what was counted of the old one is not its own.
-            self._reader, self._identity = Reader(self._names), identity
+            self._reader, self._identity = Reader(self._known), identity
         return store
 
     def _look(self, store: Store | None) -> None:
@@ -118,7 +121,7 @@ class Following:
             if self._stop.is_set():
                 return
         self._alive()
-        self.text = render([*families.of_ledger(self._reader.ledger), *families.of_now(now, self._names)])
+        self.text = render([*families.of_ledger(self._reader.ledger), *families.of_now(now, self._known)])
         self.now, self.read_at = now, time.time()
         if self._trouble:
             self._note("the store can be read again")

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from surefoot.core import events as ev
+from surefoot.core.errors import Code
 from surefoot.core.plan import Direction
 from surefoot.core.status import Status
 from surefoot.monitoring.catalogue import METRICS
@@ -26,6 +27,9 @@ CHANGES = ("succeeded", "failed", "taken_back")
 RESULTS = ("passed", "failed")
 OUTCOMES = tuple(status for status in Status if status.terminal)
 _FAILED = (Status.ROLLED_BACK, Status.STRANDED)
+#: Codes of what usually ends deployments, by how they begin.
+_KINDS = ("PREFLIGHT", "STEP", "SECRET", "HOST", "NO-HOSTS", "FENCE", "HEALTH", "STATE", "VERSIONS", "TAKEN", "UNDO")
+_USUAL = tuple(code for code in Code if code.removeprefix("SF-").startswith(_KINDS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +108,12 @@ class Ledger:
         self.newest: dict[tuple[str, str], tuple[str, str, float]] = {}
         self._histogram("surefoot_takeover_duration_seconds", ())
 
-    def know(self, environment: str) -> None:
+    def know(self, environment: str, steps: Iterable[str] = ()) -> None:
         """Begin an environment's figures at zero: what appears with its first failure could not be seen to grow."""
+        for step in steps:
+            self._histogram("surefoot_step_duration_seconds", (environment, step))
+        for code in _USUAL:
+            self.counters["surefoot_deployment_failures_total"][environment, str(code)] += 0
         for outcome in OUTCOMES:
             self.counters["surefoot_deployments_total"][environment, str(outcome)] += 0
             self._histogram("surefoot_deployment_duration_seconds", (environment, str(outcome)))
@@ -128,6 +136,8 @@ class Ledger:
         match entry.event:
             case ev.Accepted() as e:
                 p.version, p.rollback, p.requested_at = e.version, e.rollback, entry.at
+                for step in e.plan.steps:
+                    self._histogram("surefoot_step_duration_seconds", (p.environment, step.name))
                 changes = e.origin.changes if e.origin is not None else ()
                 p.committed = tuple(change.at for change in changes if change.at is not None)
             case ev.LeaseGranted() as e if p.outcome is None:

@@ -9,8 +9,9 @@ one reads it all, in pages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from surefoot.monitoring.ledger import Ledger, Progress
 from surefoot.store.protocol import AgentRow, EnvironmentRow, Store
@@ -42,12 +43,12 @@ class Now:
 class Reader:
     """See the module's docstring. For one thread."""
 
-    def __init__(self, names: Iterable[str] = ()) -> None:
-        """`names`: environments that are known though they may never have taken a deployment."""
+    def __init__(self, known: Mapping[str, Iterable[str]] = MappingProxyType({})) -> None:
+        """`known`: environments, with their steps, that are known though they may never have taken a deployment."""
         self.ledger = Ledger()
         self._followed: dict[str, _Followed] = {}
-        for name in names:
-            self.ledger.know(name)
+        for name, steps in known.items():
+            self.ledger.know(name, steps)
 
     def refresh(self, store: Store, *, stop: Callable[[], bool] = lambda: False) -> Now:
         """Read what is new. `stop` ends it early.

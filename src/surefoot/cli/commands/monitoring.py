@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from surefoot.cli.lazy import command
+from surefoot.cli.lazy import LazyGroup, command
 from surefoot.cli.params import TEXT
 
 if TYPE_CHECKING:
@@ -88,7 +88,9 @@ def exporter(  # noqa: PLR0917 - click passes by name
         judge=found_secrets if found_secrets.any else None,
         note=note,
     )
-    following = Following(lambda: _open(app), names=app.environment_names(), note=note)
+    environments = config.environments if config is not None else {}
+    known = {name: [step.name for step in one.steps] for name, one in environments.items()}
+    following = Following(lambda: _open(app), known=known, note=note)
     asyncio.run(Exporter(where, me, watch, following, web_config=web_config, note=note).run())
 
 
@@ -129,3 +131,81 @@ def _target(text: str) -> Target:
     if not (separator and name and colon and host and port.isascii() and port.isdigit() and int(port) < 65536):
         raise UsageError(f"{text!r} is no host", hint="as in --host web-1=10.0.0.11:22")
     return Target("", name, host, int(port))
+
+
+@click.command("monitoring", cls=LazyGroup, example="surefoot monitoring render --out monitoring")
+@click.pass_context
+def monitoring(ctx: click.Context) -> None:
+    """Write what Prometheus, Alertmanager and Grafana need."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+@command(
+    "render",
+    example="surefoot monitoring render --out monitoring\n"
+    "surefoot monitoring render --out drill --scale 0.01 --pager http://127.0.0.1:8080/page",
+)
+@click.option("--out", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where to.")
+@click.option(
+    "--scale",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Multiplies all durations in rules and routes, for drills that can't wait: 0.01 makes 3 s of 5 minutes.",
+)
+@click.option("--job", metavar="NAME", type=TEXT, default="surefoot", show_default=True, help="The scrape job's name.")
+@click.option("--port", type=click.IntRange(1, 65535), default=9100, show_default=True, help="The exporters' port.")
+@click.option(
+    "--runbooks",
+    metavar="URL",
+    type=TEXT,
+    default="docs/runbooks",
+    show_default=True,
+    help="Where the runbooks are; {name} in it is filled in, else NAME.md is added.",
+)
+@click.option("--grafana", metavar="URL", type=TEXT, default="", help="Where Grafana is, for links to dashboards.")
+@click.option("--team", metavar="URL", type=TEXT, default="", help="A webhook for what does not page.")
+@click.option("--pager", metavar="URL", type=TEXT, default="", help="A webhook for what pages.")
+@click.pass_context
+def render(
+    ctx: click.Context,
+    *,
+    out: Path,
+    scale: float,
+    job: str,
+    port: int,
+    runbooks: str,
+    grafana: str,
+    team: str,
+    pager: str,
+) -> None:
+    """Write alert rules, routes and dashboards.
+
+    Recording and alert rules and a scrape job for Prometheus, routes for Alertmanager, dashboards for Grafana. Names
+    and roles of runners are the config's; without agents in it, every runner that was seen within a day counts.
+    """
+    from surefoot.cli.app import App
+    from surefoot.core.errors import UsageError
+    from surefoot.monitoring import rendering
+    from surefoot.monitoring.alerts import Scale
+
+    app = App.of(ctx)
+    for option, url in (("--grafana", grafana), ("--team", team), ("--pager", pager)):
+        if url and not url.startswith(("http://", "https://")):
+            raise UsageError(f"{option} {url!r} is no URL", hint=f"as in {option} https://example.com")
+    agents = app.config.agents if app.config_path is not None else {}
+    runners = rendering.named([(name, str(agent.role)) for name, agent in agents.items()])
+    options = rendering.Options(runners, Scale(scale), job, port, runbooks, grafana, team, pager)
+    try:
+        written = rendering.write(options, out)
+    except OSError as error:
+        raise UsageError(f"{out} can't be written: {error.strerror}", hint="name another with --out") from error
+    if app.json:
+        app.console.document({"files": [str(path) for path in written]})
+    else:
+        for path in written:
+            app.console.print(str(path))
+
+
+monitoring.add_command(render)

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page on monitoring, its tables made from the catalogue and the rules.
+
+`python -m surefoot.monitoring.reference > docs/monitoring.md` writes it; a test holds the two equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from surefoot.monitoring.alerts import Alert, Scale, alerts, records
+from surefoot.monitoring.catalogue import METRICS, Source
+
+_HEAD = """\
+# Monitoring
+
+Made from the program by `python -m surefoot.monitoring.reference`; a test holds the two equal.
+
+Prometheus scrapes an exporter on each runner; rules, routes and dashboards are rendered from the config.
+
+```sh
+surefoot exporter --service 'actions.runner.*.service'   # on each runner: /metrics on port 9100
+surefoot monitoring render --out monitoring              # rules, routes, dashboards
+```
+
+## The exporter
+
+`runner_status` is 1 only while the CI runner's own service is up: name its systemd unit with `--service` (a pattern will do) or its processes
+with `--process`. Both may be given more than once; all must be up. Without either it is 1 while the exporter runs.
+
+The config, where it finds one, tells it which hosts to try (each inventory's, as Ansible reads it, their SSH ports from this runner), which secrets to
+watch (present, as their checks ask, not expired; set them where the exporter is started, as for the agent), and its role. Without a config:
+`--store`, `--runner`, `--role`, `--host NAME=ADDR:PORT`, `--secret NAME`.
+
+It has node_exporter's default port. Where both run: `--listen :9101`, and `--port 9101` for `monitoring render`.
+
+- Everything is found out in the background; a scrape only reads memory.
+- Figures of deployments are folded from the journal: they neither reset nor double when an exporter starts anew, and every exporter serves the same.
+  Ask for them with `max by (…)`. They appear once the whole history has been read.
+- While the store can't be read `surefoot_store_up` is 0, and its last figures stay: a stranded environment must not look repaired because the store is away.
+- In OpenMetrics, buckets carry the last deployment's id as an exemplar (Prometheus: `--enable-feature=exemplar-storage`).
+- SIGTERM ends it. It needs no rights but to read the store.
+
+### TLS and basic auth
+
+`--web-config FILE`, in the format that Prometheus's exporters share. Paths in it are relative to it; a change counts without a restart.
+
+```yaml
+tls_server_config:
+  cert_file: exporter.crt
+  key_file: exporter.key
+  client_auth_type: RequireAndVerifyClientCert   # or VerifyClientCertIfGiven, NoClientCert
+  client_ca_file: prometheus-ca.crt
+  min_version: TLS12                             # or TLS13; max_version likewise
+http_server_config:
+  headers: {X-Content-Type-Options: nosniff}
+basic_auth_users:
+  prometheus: $2y$10$…                           # bcrypt: htpasswd -nBC 10 "" | tr -d ':\\n'
+```
+
+Cipher suites and curves can't be chosen; a file that asks for it is refused.
+
+## Rules, routes, dashboards
+
+`surefoot monitoring render --out DIR` writes
+
+| file | for |
+|---|---|
+| `prometheus/surefoot.rules.yml` | `rule_files` of Prometheus |
+| `prometheus/scrape.yml` | `scrape_config_files` (Prometheus 2.43 and later), or to copy from: the config's runners by name |
+| `alertmanager/alertmanager.yml` | Alertmanager: `page="true"` to the receiver `pager`, the rest to `team`; what follows from another alert is muted |
+| `grafana/dashboards/*.json` | Grafana, as they are: data source, environments and runners are variables |
+| `grafana/provisioning/surefoot.yml` | Grafana's provisioning by file |
+
+Runners whose silence counts are the config's primaries and secondaries; without agents in it, every runner that was seen within a day.
+`--runbooks`, `--grafana`, `--team` and `--pager` fill in addresses, `--job` and `--port` say how exporters are scraped.
+
+`--scale FACTOR` multiplies every duration in rules and routes, for drills and tests that can't wait: with 0.01 five minutes are 3 s. No duration
+gets shorter than 1 s. Thresholds that are no durations stay.
+"""
+_RUNBOOKS = """\
+The runbook is a page in `docs/runbooks/`. Beside the ones for faults of runners and deployments there are
+[exporter down](runbooks/exporter-down.md), [a slow deployment](runbooks/deployment-slow.md) and
+[a growing queue](runbooks/queue-growing.md).
+"""
+_SOURCES = {
+    Source.RUNNER: "### Of the runner\n\nServed by the exporter on that runner.",
+    Source.JOURNAL: "### From the journal\n\nThe same from every exporter, after every start.",
+    Source.STORE: "### Of the store as it is\n\nThe same from every exporter.",
+}
+
+
+def reference() -> str:
+    """Return the whole page."""
+    return "\n".join([_HEAD, *_alerts(), *_metrics()])
+
+
+def _alerts() -> Iterator[str]:
+    yield "## Alerts\n"
+    yield from _table(("alert", "fires when", "severity", "runbook"), map(_alert_row, alerts()))
+    yield ""
+    yield _RUNBOOKS
+    yield "## Recorded figures\n"
+    yield "Counting figures are exact (`x - min_over_time(x[…])`), since the journal's counters never reset.\n"
+    yield from _table(("figure", "is"), ((f"`{one.name}`", one.help) for one in records()))
+    yield ""
+
+
+def _alert_row(alert: Alert) -> tuple[str, ...]:
+    code = " ".join(alert.expr.split()).replace("|", "\\|")
+    held = f" for {Scale()(alert.wait)}" if alert.wait else ""
+    severity = f"{alert.severity}, pages" if alert.page else alert.severity
+    return (f"`{alert.name}`", f"`{code}`{held}", severity, f"`{alert.runbook}`")
+
+
+def _metrics() -> Iterator[str]:
+    yield "## Metrics\n"
+    for source, title in _SOURCES.items():
+        yield title + "\n"
+        found = (metric for metric in METRICS.values() if metric.source is source)
+        rows = ((f"`{m.name}`", str(m.type), ", ".join(f"`{x}`" for x in m.labels) or "-", m.help) for m in found)
+        yield from _table(("metric", "type", "labels", "is"), rows)
+        yield ""
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield "|" + "---|" * len(head)
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+if __name__ == "__main__":
+    print(reference(), end="")
