@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import cancel, claim, playbook, startup, takeover_freeze, takeover_kill, throughput
+from benchmarks import cancel, checks, claim, playbook, startup, takeover_freeze, takeover_kill, throughput
 from benchmarks.report import run
 
 ROWS = {
@@ -19,6 +19,7 @@ ROWS = {
     "playbook": (playbook.WHAT, playbook.measure),
     "startup": (startup.WHAT, startup.measure),
     "claim": (claim.WHAT, claim.measure),
+    "checks": (checks.WHAT, checks.measure),
     "throughput": (throughput.WHAT, throughput.measure),
 }
 

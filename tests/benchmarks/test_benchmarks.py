@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cancel, claim, report, startup, takeover_freeze, takeover_kill, throughput
+from benchmarks import cancel, checks, claim, report, startup, takeover_freeze, takeover_kill, throughput
 from benchmarks.__main__ import ROWS
 from benchmarks.report import Figure
 
@@ -62,6 +62,14 @@ def test_a_cancel_is_measured_to_the_last_process() -> None:
 
 def test_start_up_is_measured_beside_ansible() -> None:
     assert [found.unit for found in startup.measure(1)] == ["x", "s"] * 3
+
+
+def test_rounds_of_checks_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "COUNT", 30)
+    monkeypatch.setattr(checks, "HANGING", 10)
+    well, cpu, some = checks.measure(1)
+    assert len(well.samples) == len(cpu.samples) == 1
+    assert some.value >= checks.TIMEOUT
 
 
 @pytest.mark.parametrize("store", ["postgres", "sqlite"])

@@ -9,12 +9,13 @@ is cheap: what a kind needs is imported when it looks.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from surefoot.checks import plugins
 from surefoot.checks.command import Command
 from surefoot.checks.disk import Disk
 from surefoot.checks.file import File
@@ -63,8 +64,32 @@ _OURS: tuple[Kind, ...] = (
 )
 _KINDS: dict[str, Kind] = {kind.name: kind for kind in _OURS}
 
-#: The options of each kind, for the config's validation and reference.
+#: The options of each of our own kinds, for the reference.
 KINDS: dict[str, type[CheckOptions]] = {name: kind.options for name, kind in _KINDS.items()}
+
+
+def kind_of(name: str) -> Kind | None:
+    """Return a kind by its name: one of ours, else one that a package brings."""
+    return _KINDS.get(name) or plugins.kind(name)
+
+
+class _All(Mapping[str, type[CheckOptions]]):
+    """The options of all kinds, of packages too, which are only looked for when somebody asks for what is not ours."""
+
+    def __getitem__(self, name: str) -> type[CheckOptions]:
+        if (kind := kind_of(name)) is None:
+            raise KeyError(name)
+        return kind.options
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((*KINDS, *plugins.names())))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+#: The options of each kind that a config may name.
+ALL_KINDS: Mapping[str, type[CheckOptions]] = _All()
 
 #: Checks that run at the same time; the rest wait their turn.
 AT_ONCE = 200
@@ -77,13 +102,13 @@ T = TypeVar("T")
 
 def about_hosts(check: Check) -> bool:
     """Whether a check looks at each host, if there are any, whatever its options speak of."""
-    kind = _KINDS.get(check.kind)
+    kind = kind_of(check.kind)
     return kind is not None and kind.options.about_hosts(check.options)
 
 
 def named_secrets(checks: Sequence[Check]) -> tuple[str, ...]:
     """Return the secrets that checks name in their options otherwise than by `${NAME}`."""
-    known = ((kind, check) for check in checks if (kind := _KINDS.get(check.kind)) is not None)
+    known = ((kind, check) for check in checks if (kind := kind_of(check.kind)) is not None)
     found = (name for kind, check in known for name in (*kind.secrets(check.options), *check.secrets))
     return tuple(dict.fromkeys(found))
 
@@ -132,8 +157,11 @@ async def _run(check: Check, context: Context, gate: asyncio.Semaphore) -> Check
 
 
 async def _probe(check: Check, context: Context) -> str | Found:
-    if (kind := _KINDS.get(check.kind)) is None:
-        raise CheckFailed(f"this agent knows no checks of kind {check.kind!r}", "let all agents run the same version")
+    if (kind := kind_of(check.kind)) is None:
+        raise CheckFailed(
+            f"this agent knows no checks of kind {check.kind!r}",
+            "let all agents run the same version, and have the same packages",
+        )
     if context.host is None and (kind.options.needs_hosts(check.options) or placeholders(check.options) & _HOST_NAMES):
         raise CheckFailed("it is about hosts, and none are known", NO_HOSTS_HINT)
     options = kind.options.model_validate(check.options)
@@ -142,7 +170,7 @@ async def _probe(check: Check, context: Context) -> str | Found:
 
 async def _within(seconds: float, probe: Coroutine[Any, Any, T]) -> T:
     """Return what a probe returns; TimeoutError when its time is over, even if it does not let itself be cancelled."""
-    task = asyncio.create_task(probe)
+    task = asyncio.create_task(_guarded(probe))
     try:
         await asyncio.wait({task}, timeout=seconds)
         if task.done():
@@ -157,3 +185,11 @@ async def _within(seconds: float, probe: Coroutine[Any, Any, T]) -> T:
     finally:
         if task.done() and not task.cancelled():
             task.exception()  # it was told, or came too late to be
+
+
+async def _guarded(probe: Coroutine[Any, Any, T]) -> T:
+    """Wait for a probe; one that wants to end the process fails instead."""
+    try:
+        return await probe
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error

@@ -73,10 +73,10 @@ class App:
     @cached_property
     def config(self) -> Config:
         """Return the config, whole and valid."""
-        from surefoot.checks.registry import KINDS
+        from surefoot.checks.registry import ALL_KINDS
         from surefoot.config.loading import load
 
-        return load(find_config(self.settings.config, os.environ), kinds=KINDS)
+        return load(find_config(self.settings.config, os.environ), kinds=ALL_KINDS)
 
     @cached_property
     def _peek(self) -> Peek | None:
