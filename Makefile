@@ -31,7 +31,7 @@ ARGS ?=
 
 .PHONY: help
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: venv
 venv: $(INSTALLED) ## Make .venv: Surefoot from this folder, and all it needs at the locked versions
@@ -71,6 +71,18 @@ coverage: venv ## Show what the last `make test` did not run, line by line
 .PHONY: bench
 bench: debian venv ## Measure what is promised in numbers; ARGS="throughput" for one row, ARGS=--help for more
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: soak
+soak: venv ## Play a million simulated schedules; ARGS="--first 250001" goes on, ARGS=--help for more
+	@$(BIN)/python -m tests.simulation.soak $(ARGS)
+
+.PHONY: mutants
+mutants: venv ## Put protocol bugs into the simulation, one by one: each must be caught
+	@$(BIN)/python -m tests.simulation.mutants $(ARGS)
+
+.PHONY: crash-points
+crash-points: venv ## Kill the real agent at every point of a deployment, on both databases; about an hour
+	@$(BIN)/python -m tests.crash.points $(ARGS)
 
 .PHONY: lint
 lint: venv ## Lint, and hold the format

@@ -7,11 +7,13 @@ Nothing is asked of the code under test but what it wrote: the journal's entries
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from surefoot.core import events as ev
 from surefoot.core.errors import Code
 from surefoot.core.plan import Direction
+from surefoot.core.sentences import sentence
 from surefoot.core.status import Status
 
 if TYPE_CHECKING:
@@ -28,12 +30,39 @@ class PromiseBrokenError(AssertionError):
         self.promise = promise
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A change, for the story; said when it is asked for, which is seldom."""
+
+    host: str
+    touch: Touch
+
+    def __str__(self) -> str:
+        touch = self.touch
+        return (
+            f"    {self.host} {touch.direction} step-{touch.step} to {touch.version}, {touch.deployment}, {touch.token}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An entry of a journal, for the story."""
+
+    deployment: str
+    entry: ev.Entry
+
+    def __str__(self) -> str:
+        entry = self.entry
+        return f"  {self.deployment} {entry.seq} [{entry.agent} {entry.token}] {sentence(entry)}"
+
+
 class Judge:
     """Watches one schedule. The first broken promise is kept in `broken`."""
 
-    def __init__(self, world: World, tell: Callable[[str], None]) -> None:
+    def __init__(self, world: World, tell: Callable[[object], None], canary: str) -> None:
         self.world = world
         self.tell = tell
+        self.canary = canary
         self.broken: str | None = None
         self.journals: dict[str, list[ev.Entry]] = {}
         self.ended: dict[str, Status] = {}
@@ -56,6 +85,7 @@ class Judge:
 
     def saw(self, host: Host, touch: Touch) -> None:
         """Judge one change of a host, before it is made."""
+        self.tell(Seen(host.name, touch))
         self.hold(f"1, one at a time: {touch} after token {self.newest}", holds=touch.token >= self.newest)
         # What it left on a host that nobody could reach may end as it likes: that is what stranded says.
         left = touch.deployment == self.locked_by
@@ -92,6 +122,7 @@ class Judge:
         known = self.journals.setdefault(deployment, [])
         for entry in store.journal(deployment, len(known)):
             known.append(entry)
+            self.tell(Written(deployment, entry))
             self.hold(f"4, nothing is lost: {deployment} has a gap before {entry.seq}", holds=entry.seq == len(known))
             self._entry(deployment, entry)
 
@@ -172,6 +203,16 @@ class Judge:
         holds = kept or often or begun == undone
         self.hold(f"3, all or nothing: {deployment} stranded, undone: {undone} of {begun}", holds=holds)
 
+    def _log(self, deployment: str, lines: list[Any]) -> None:
+        """A log quotes no secret, and takes nothing from an agent that was taken over from."""
+        newest = 0
+        for line in lines:
+            self.hold(f"6, secrets: the log of {deployment} holds one", holds=self.canary not in line.text)
+            if line.token is not None:
+                late = f"1, one at a time: {deployment}'s log has a line of token {line.token} after {newest}"
+                self.hold(late, holds=line.token >= newest)
+                newest = line.token
+
     # -- the end -------------------------------------------------------------------------------------
 
     def final(self, store: Any) -> None:
@@ -179,6 +220,9 @@ class Judge:
         for deployment, known in self.journals.items():
             holds = store.journal(deployment) == known
             self.hold(f"4, nothing is lost: the journal of {deployment} has changed", holds=holds)
+            self._log(deployment, store.log(deployment))
+            quiet = self.canary not in repr(known)
+            self.hold(f"6, secrets: the journal of {deployment} holds one", holds=quiet)
         row = store.environment("production")
         self.hold(f"4, nothing is lost: locked by {row.locked_by}", holds=row.locked_by == self.locked_by)
         if self.locked_by is None:

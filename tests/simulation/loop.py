@@ -6,6 +6,9 @@ Waiting costs nothing: when nothing is ready, time jumps to the next timer. Amon
 the seed decides the order. What runs belongs to the group in whose context it was scheduled (asyncio copies contexts
 into tasks and callbacks), so a group can be held back as SIGSTOP holds back a process, or dropped as SIGKILL drops
 it: without any `finally` having an effect.
+
+Each group lives by a clock of its own, as machines do: `time()` and every timer go at the group's rate, and stand still
+while a machine is paused together with its clock.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import asyncio
 import contextvars
 import heapq
 import random
+from collections.abc import Generator
 from typing import Any
 
 GROUP: contextvars.ContextVar[str | None] = contextvars.ContextVar("group", default=None)
@@ -26,14 +30,17 @@ MOST_STEPS = 200_000
 class Handle:
     """A callback to run; what `asyncio.Handle` is, without its bookkeeping (which was half of a schedule's time)."""
 
-    __slots__ = ("args", "callback", "context", "dropped", "time")
+    __slots__ = ("args", "callback", "context", "dropped", "time", "timer")
 
-    def __init__(self, callback: Any, args: Any, context: contextvars.Context | None, time: float) -> None:
+    def __init__(
+        self, callback: Any, args: Any, context: contextvars.Context | None, time: float, timer: bool = True
+    ) -> None:
         self.callback = callback
         self.args = args
         self.context = contextvars.copy_context() if context is None else context
         self.dropped = False
         self.time = time
+        self.timer = timer
 
     def cancel(self) -> None:
         self.dropped = True
@@ -46,6 +53,41 @@ class Handle:
         return self.time
 
 
+class Nap:
+    """A sleep: as much of a future as a task asks of what it waits for."""
+
+    __slots__ = ("_asyncio_future_blocking", "_cancelled", "_handle", "_loop", "_wakeup", "_when")
+
+    def __init__(self, loop: VirtualLoop, when: float) -> None:
+        self._loop = loop
+        self._when = when
+        self._cancelled = False
+        self._asyncio_future_blocking = False
+
+    def __await__(self) -> Generator[Any, None, None]:
+        self._asyncio_future_blocking = True
+        yield self
+
+    def add_done_callback(self, callback: Any, *, context: Any = None) -> None:
+        self._wakeup = (callback, context)
+        self._handle = self._loop._call_at(self._when, callback, (self,), context)
+
+    def get_loop(self) -> VirtualLoop:
+        return self._loop
+
+    def result(self) -> None:
+        if self._cancelled:
+            raise asyncio.CancelledError
+
+    def cancel(self, msg: object = None) -> bool:
+        if self._cancelled:
+            return False
+        self._cancelled = True
+        self._handle.cancel()
+        self._loop.call_soon(self._wakeup[0], self, context=self._wakeup[1])
+        return True
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """See the module's docstring."""
 
@@ -56,10 +98,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.frozen: set[str] = set()
         self.dead: set[str] = set()
         self.steps = 0
-        self.fuses: dict[str, tuple[int, Any]] = {}
+        self.fuses: dict[str | None, tuple[int, Any]] = {}
         #: All tasks ever: a killed group's must stay as they are, not be collected (which would run their `finally`).
         self.tasks: list[asyncio.Task[Any]] = []
         self.set_task_factory(self._make_task)
+        #: How a group's clock goes: local time is `now * rate - lag`.
+        self.clocks: dict[str | None, tuple[float, float]] = {}
+        self.paused: dict[str, float] = {}
+        self._clock: tuple[float, float] | None = None  #: of the group whose callback runs now
         self._ready: list[Handle] = []  # type: ignore[assignment]
         self._held: list[Handle] = []
         self._timers: list[tuple[float, int, Handle]] = []
@@ -73,21 +119,40 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return task
 
     def time(self) -> float:
-        return self.now
+        """Return the time by the clock of whoever asks."""
+        if self._clock is None:
+            return self.now
+        return self.now * self._clock[0] - self._clock[1]
+
+    def time_of(self, group: str) -> float:
+        """Return the time by a group's clock."""
+        rate, lag = self.clocks.get(group, (1.0, 0.0))
+        return self.now * rate - lag
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
-        handle = Handle(callback, args, context, self.now)
+        handle = Handle(callback, args, context, self.now, timer=False)
         self._ready.append(handle)
         return handle
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:
-        return self.call_at(self.now + delay, callback, *args, context=context)
+        if self._clock is not None:
+            delay /= self._clock[0]
+        return self._call_at(self.now + delay, callback, args, context)
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
+        if self._clock is not None:
+            when = (when + self._clock[1]) / self._clock[0]
+        return self._call_at(when, callback, args, context)
+
+    def _call_at(self, when: float, callback: Any, args: Any, context: Any) -> Handle:
         handle = Handle(callback, args, context, when)
         self._count += 1
         heapq.heappush(self._timers, (when, self._count, handle))
         return handle
+
+    def nap(self, seconds: float) -> Nap:
+        """Sleep, in one step instead of the two of `asyncio.sleep`, by true time; for the world, not for agents."""
+        return Nap(self, self.now + seconds)
 
     def _process_events(self, event_list: Any) -> None:
         pass
@@ -110,8 +175,31 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def thaw(self, group: str) -> None:
         """Let a frozen group go on."""
         self.frozen.discard(group)
+        if (since := self.paused.pop(group, None)) is not None:
+            self._shift(group, self.now - since)
         self._ready.extend(self._held)
         self._held = []
+
+    def pause(self, group: str) -> None:
+        """Freeze a group together with its clock, as a virtual machine is paused: it will not know how long."""
+        self.paused.setdefault(group, self.now)
+        self.freeze(group)
+
+    def _shift(self, group: str, seconds: float) -> None:
+        """Set a group's clock back, and put off all that it waits for."""
+        rate, lag = self.clocks.get(group, (1.0, 0.0))
+        self.clocks[group] = (rate, lag + seconds * rate)
+        timers = []
+        for when, count, handle in self._timers:
+            mine = handle.context.get(GROUP) == group
+            timers.append((when + seconds if mine else when, count, handle))
+        overdue = [handle for handle in self._held if handle.timer and handle.context.get(GROUP) == group]
+        for handle in overdue:
+            self._count += 1
+            timers.append((handle.time + seconds, self._count, handle))
+        self._held = [handle for handle in self._held if handle not in overdue]
+        heapq.heapify(timers)
+        self._timers = timers
 
     def _interleaved(self, ready: list[Handle]) -> list[Handle]:
         """Return the handles in a random order that keeps each group's own (within a process, asyncio is first in,
@@ -127,37 +215,48 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return [queues[group].pop() for group in order]
 
     def _run_once(self) -> None:
-        timers = self._timers
-        if not self._ready:
+        timers, ready = self._timers, self._ready
+        if not ready:
             while timers and timers[0][2].dropped:
                 heapq.heappop(timers)
             if not timers:
                 raise AssertionError("nothing is ready and nothing is scheduled: a deadlock")
-            self.now = max(self.now, timers[0][0])
+            if timers[0][0] > self.now:
+                self.now = timers[0][0]
         while timers and timers[0][0] <= self.now:
             handle = heapq.heappop(timers)[2]
             if not handle.dropped:
-                self._ready.append(handle)
-        ready, self._ready = self._ready, []
-        for handle in ready if len(ready) == 1 else self._interleaved(ready):
-            if handle.dropped:
-                continue
-            group = handle.context.get(GROUP)
-            if group in self.dead:
-                continue
-            if group in self.frozen:
-                self._held.append(handle)
-                continue
-            self.steps += 1
-            if self.steps > MOST_STEPS:
-                raise AssertionError("somebody runs in circles")
-            if self.fuses and group in self.fuses:
-                self._burn(group)
-                if group in self.dead:
-                    continue
-            handle.context.run(handle.callback, *handle.args)
+                ready.append(handle)
+        self._ready = []
+        if len(ready) == 1:
+            self._run(ready[0])
+        else:
+            for handle in self._interleaved(ready):
+                self._run(handle)
+        self._clock = None
 
-    def _burn(self, group: str) -> None:
+    def _run(self, handle: Handle) -> None:
+        """Run a callback, unless it was dropped or its group can't run."""
+        if handle.dropped:
+            return
+        context = handle.context
+        group = context.get(GROUP)
+        if group in self.dead:
+            return
+        if group in self.frozen:
+            self._held.append(handle)
+            return
+        self.steps += 1
+        if self.steps > MOST_STEPS:
+            raise AssertionError("somebody runs in circles")
+        if group in self.fuses:
+            self._burn(group)
+            if group in self.dead:
+                return
+        self._clock = self.clocks.get(group)
+        context.run(handle.callback, *handle.args)
+
+    def _burn(self, group: str | None) -> None:
         steps, kill = self.fuses[group]
         self.fuses[group] = (steps - 1, kill)
         if steps <= 0:

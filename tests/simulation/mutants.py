@@ -15,6 +15,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -548,9 +549,7 @@ def main() -> int:
     ]
     escaped = 0
     with multiprocessing.Pool(chosen.jobs) as pool:
-        tasks = [pool.apply_async(attack, (number, chosen.schedules)) for number in numbers]
-        for task in tasks:
-            verdict = task.get()
+        for verdict in pool.imap(partial(attack, schedules=chosen.schedules), numbers):
             escaped += verdict.promise is None
             how = f"caught after {verdict.schedules:5}" if verdict.promise else f"NOT caught in {verdict.schedules:5}"
             print(f"{verdict.name:60} {how}  {(verdict.promise or '')[:100]}", flush=True)

@@ -6,21 +6,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
 import logging
 import math
+import random
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from surefoot.agent.agent import Agent, AgentSettings
+from surefoot.agent.logs import LogSink
 from surefoot.agent.machine import Vitals
-from surefoot.core import events as ev
-from surefoot.core.decide import Write, decide
+from surefoot.api import requests
 from surefoot.core.deployment import Deployment, fold, summarise
-from surefoot.core.errors import ConflictError, NotAllowedError, NotFoundError, RefusedError
+from surefoot.core.errors import NotAllowedError, NotFoundError, RefusedError, StoreError
 from surefoot.core.lease import LeaseTiming
 from surefoot.core.plan import Check, Command, Plan, Playbook, Retry, Step
-from surefoot.core.status import Status
 from surefoot.store.memory import MemoryStore
 from surefoot.store.protocol import Append, Submission
 from tests.simulation.judge import PromiseBrokenError
@@ -31,8 +36,6 @@ from tests.simulation.world import SimAccess, SimPerformer, World
 TTL = 5.0
 #: Virtual seconds in which every schedule must have come to its end once all faults are over.
 PATIENCE = 900.0
-#: What a command may take; what hangs is ended then.
-TIMEOUT = 45.0
 
 
 class Schedule:
@@ -43,26 +46,43 @@ class Schedule:
         self.script = script if isinstance(script, Script) else draw(script)
         self.loop = VirtualLoop(self.script.seed)
         self.random = self.loop.random
-        self.story: list[str] = []
+        self._told: list[tuple[float, object]] = []
         self.jumped = 0.0
-        self.store: Any = MemoryStore(clock=lambda: self.loop.time() + self.jumped, monotonic=self.loop.time)
+        self.folder: Path | None = None
+        self.store: Any = self._make_store()
         self.world = World(self.loop, self.script, self.store, self._tell)
         self.world.poisoned = self._poisoned
         self.judge = self.world.judge
         self.groups: dict[str, str] = {}
         self.agents: dict[str, Agent] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
+        self.gone: set[str] = set()
         self.starts = 0
         self.submitting = True
+        self.dropped = False
+
+    def _make_store(self) -> Any:
+        loop = self.loop
+        clock, monotonic = (lambda: loop.now + self.jumped), (lambda: loop.now)
+        if self.script.store == "memory":
+            return MemoryStore(clock, monotonic)
+        from tests.simulation.stores import SHARED_MEMORY, SimSqliteStore
+
+        shared = SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
+        self.folder = Path(tempfile.mkdtemp(prefix="surefoot-simulation-", dir=shared))
+        return SimSqliteStore(self.folder / "surefoot.db", clock, monotonic)
 
     def run(self) -> None:
         """Run the schedule to its end and judge it. Raises PromiseBrokenError."""
+        collects = gc.isenabled()
+        gc.disable()  # what a schedule makes is let go of as a whole
         asyncio.set_event_loop(self.loop)
         # Groups that were killed leave tasks that never end; that is what a kill is.
         self.loop.set_exception_handler(lambda *_: None)
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         try:
-            self.loop.run_until_complete(self._play())
+            with patch.object(requests, "AGAIN", 0.0):  # real seconds
+                self.loop.run_until_complete(self._play())
         except PromiseBrokenError:
             raise
         except Exception as error:
@@ -70,9 +90,15 @@ class Schedule:
         finally:
             asyncio.set_event_loop(None)
             self._drop()
+            if self.folder is not None:
+                self.store.close()
+                shutil.rmtree(self.folder)
+            if collects:
+                gc.enable()
 
     def _drop(self) -> None:
         """Let go of the tasks that were killed or still run: without a word, and without effect."""
+        self.dropped = True
         hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
         try:
             for task in self.loop.tasks:
@@ -86,32 +112,41 @@ class Schedule:
     def _broken(self, promise: str) -> PromiseBrokenError:
         return PromiseBrokenError(promise, f"{self.script}\n" + "\n".join(self.story))
 
-    def _tell(self, text: str) -> None:
-        self.story.append(f"{self.loop.time():9.3f} {text}")
+    def _tell(self, what: object) -> None:
+        if not self.dropped:
+            self._told.append((self.loop.now, what))
+
+    @property
+    def story(self) -> list[str]:
+        """All that happened, to the last event: faults, requests, journal entries, changes of hosts."""
+        return [f"{at:9.3f} {what}" for at, what in self._told]
 
     # -- agents --------------------------------------------------------------------------------------
 
     def _start(self, limb: Limb) -> None:
+        if limb.name in self.gone:
+            return
         self.starts += 1
         group = self.groups[limb.name] = f"{limb.name}#{self.starts}"
         context = contextvars.copy_context()
         context.run(GROUP.set, group)
 
-        def clock() -> float:
-            return self.loop.time() * limb.rate
-
+        self.loop.clocks[group] = (limb.rate, 0.0)
         access = SimAccess(self.world, limb.name)
+        logs = LogSink(self.store, access) if self.script.talks else None
         agent = self.agents[limb.name] = Agent(
-            AgentSettings(limb.name, limb.role, timing=LeaseTiming(TTL), look_every=1.0),
+            AgentSettings(limb.name, limb.role, timing=LeaseTiming(TTL), look_every=self.script.look_every),
             store=self.store,
             access=access,
             vital_access=access,
-            performer=SimPerformer(self.world, limb.name, group, clock),
-            clock=clock,
+            performer=SimPerformer(self.world, limb.name, group, logs),
+            clock=lambda: self.loop.time_of(group),
             vitals=Vitals,
             note=lambda text, _: self._note(group, text),
         )
         self.tasks[limb.name] = self.loop.create_task(agent.run(), context=context)
+        if logs is not None:
+            self.loop.create_task(logs.run(), context=context)
         self._tell(f"{group} starts")
 
     def _note(self, group: str, text: str) -> None:
@@ -119,7 +154,9 @@ class Schedule:
         self.judge.hold(f"no agent meets what it can't explain: {text}", holds="after an error" not in text)
 
     def _kill(self, limb: Limb, why: str = "is killed") -> None:
-        group = self.groups[limb.name]
+        group = self.groups.get(limb.name)
+        if group is None:
+            return
         self._tell(f"{group} {why}")
         self.loop.kill(group)
         self.store.depart(limb.name)
@@ -127,7 +164,7 @@ class Schedule:
 
     def _poisoned(self, group: str) -> None:
         """A version kills the agent that works on it; whatever supervises agents starts it again."""
-        limb = next((limb for limb in self.script.agents if self.groups[limb.name] == group), None)
+        limb = next((limb for limb in self.script.agents if self.groups.get(limb.name) == group), None)
         if limb is not None:
             self._kill(limb, "is killed by what it runs")
             self.loop.call_later(1.0, self._start, limb, context=contextvars.Context())
@@ -145,11 +182,14 @@ class Schedule:
 
     async def _play(self) -> None:
         for limb in self.script.agents:
-            self._start(limb)
+            if limb.starts:
+                self.loop.call_later(limb.starts, self._start, limb)
+            else:
+                self._start(limb)
         faults = [self.loop.create_task(self._fault(fault)) for fault in self.script.faults]
         began = self.loop.time()
         for number, version in enumerate(self.script.versions, 1):
-            await asyncio.sleep(began + version.at - self.loop.time())
+            await self.loop.nap(began + version.at - self.loop.time())
             self._submit(number, version)
         self.submitting = False
         await self._settle(faults)
@@ -164,19 +204,30 @@ class Schedule:
         plan = self._plan(version)
         submission = Submission("production", f"v{number}", plan, requested_by="sim", key=f"key-{number}")
         try:
-            deployment, new = self.store.submit(submission)
+            deployment, new = requests.submit(Losing(self.store, self.random, self.world.faults), submission)
         except RefusedError:
             self._tell(f"v{number} refused: the environment is locked")
             self.judge.hold("4, nothing is lost: refused, and nothing is stranded", holds=bool(self.judge.locked_by))
             return
+        except StoreError:
+            self._tell(f"v{number}: nobody knows whether it was accepted")
+            for row in self.store.history("production"):
+                if row.id not in self.judge.journals:
+                    self.judge.accepted(row.id)
+            self.world.committed("submit")
+            return
         self._tell(f"{deployment} (v{number}, {version.wrong or 'good'}) {'accepted' if new else 'known'}")
-        self.judge.hold(f"4, nothing is lost: {deployment} twice", holds=new == (deployment not in self.judge.journals))
+        unknown = deployment not in self.judge.journals
+        # A first answer that was lost makes the second one say that it is known; that is what it is for.
+        self.judge.hold(f"4, nothing is lost: {deployment} twice", holds=unknown or not new)
+        asked = self.store.summary(deployment).version
+        self.judge.hold(f"4, nothing is lost: {deployment} is {asked}, not v{number}", holds=asked == f"v{number}")
         self.judge.accepted(deployment)
         self.world.committed("submit")
 
     def _plan(self, version: Version) -> Plan:
         script = self.script
-        retry = Retry(attempts=script.attempts, delay=script.delay, timeout=TIMEOUT)
+        retry = Retry(attempts=script.attempts, delay=script.delay, timeout=script.timeout)
         steps = tuple(
             Step(
                 f"step-{i}",
@@ -196,6 +247,7 @@ class Schedule:
             health=(Check("tcp"),),
             state_file="/state",
             takeover_limit=script.takeover_limit,
+            secrets=("CANARY",) if script.talks else (),
         )
 
     def _states(self) -> list[Deployment]:
@@ -219,7 +271,7 @@ class Schedule:
                 raise self._broken(f"2, it ends: {waiting}")
             if self.judge.locked_by:
                 self._repair(self.judge.locked_by)
-            await asyncio.sleep(1.0)
+            await self.loop.nap(1.0)
 
     def _repair(self, deployment: str) -> None:
         """Be the person: put all hosts on what the environment ran, and say so, or have it checked by an agent."""
@@ -233,11 +285,13 @@ class Schedule:
                 host.applied = dict.fromkeys(world.steps, self.judge.version)
         unchecked = repaired and self.random.random() < 0.5
         self._tell(f"a person {'repairs' if repaired else 'asks to check'} {deployment}")
-        ask = ev.ResolveRequested("sim", "repaired", unchecked=unchecked)
-        done = (ev.Resolved(self.judge.version, unchecked=True),) if unchecked else ()
-        with contextlib.suppress(ConflictError, NotAllowedError):
-            self.store.append(Append(state, (ask, *done), f"resolve-{deployment}-{self.loop.time()}"))
-        world.committed("append")
+        self._ask(requests.resolve, deployment, reason="repaired", unchecked=unchecked)
+
+    def _ask(self, request: Callable[..., Any], deployment: str, **kwargs: Any) -> None:
+        """Ask for something of a deployment as the command line does, whatever its state; the answer may be lost."""
+        with contextlib.suppress(NotAllowedError, StoreError):
+            request(Losing(self.store, self.random, self.world.faults), deployment, by="sim", **kwargs)
+        self.world.committed("append")
 
     def _compare(self) -> None:
         for state in self._states():
@@ -247,19 +301,21 @@ class Schedule:
     # -- faults --------------------------------------------------------------------------------------
 
     async def _fault(self, fault: Fault) -> None:
-        await asyncio.sleep(fault.at)
+        await self.loop.nap(fault.at)
         if self._over or self.judge.broken:
             return
         limb, world = self._limb(fault), self.world
         host = list(world.hosts.values())[fault.host % len(world.hosts)]
-        group = self.groups[limb.name]
+        group = self.groups.get(limb.name)
+        if group is None:
+            return  # it has not been started yet
         self._tell(f"{fault.kind}: {group}, {host.name}, {fault.seconds:.1f} s")
         match fault.kind:
             case Kind.KILL:
                 await self._killed(limb, fault.seconds)
             case Kind.CRASH:
                 self.loop.kill_after(group, fault.steps, lambda: self._kill(limb, "crashes"))
-                await asyncio.sleep(fault.seconds)
+                await self.loop.nap(fault.seconds)
                 await self._killed(limb, 0.0)
             case Kind.STOP:
                 self.agents[limb.name].stop.set()
@@ -270,30 +326,41 @@ class Schedule:
                 await self._frozen([group], fault.seconds)
             case Kind.MACHINE:
                 await self._frozen([group, f"step-{group}", f"shim-{group}"], fault.seconds)
+            case Kind.PAUSE:
+                await self._frozen([group, f"step-{group}", f"shim-{group}"], fault.seconds, clock=True)
+            case Kind.GONE:
+                self._kill(limb, "is gone for good")
+                self.gone.add(limb.name)
             case Kind.CUT:
                 await self._while(world.cut, limb.name, fault.seconds)
+            case Kind.SLOW:
+                await self._while(world.slow, limb.name, fault.seconds)
+            case Kind.DEAF:
+                await self._while(world.deaf, limb.name, fault.seconds)
             case Kind.UNPLUG:
                 await self._while(world.unplugged, (limb.name, host.name), fault.seconds)
             case Kind.STORE:
                 world.store_down = True
-                await asyncio.sleep(fault.seconds)
+                await self.loop.nap(fault.seconds)
                 world.store_down = False
             case Kind.CLOCK:
                 self.jumped += self.random.choice([-3600.0, 3600.0])
             case Kind.HOST:
                 host.power(on=False)
-                await asyncio.sleep(fault.seconds)
+                await self.loop.nap(fault.seconds)
                 host.power(on=True)
             case Kind.OLD_DISK:
                 host.power(on=False)
-                await asyncio.sleep(fault.seconds)
+                await self.loop.nap(fault.seconds)
                 host.power(on=True, disk=fault.steps if self._step_runs() else None)
             case Kind.CANCEL:
-                self._cancel(fault.steps)
+                self._at_any(requests.cancel, fault.steps)
+            case Kind.RESOLVE:
+                self._at_any(requests.resolve, fault.steps, reason="it looks well")
             case Kind.DRAIN:
                 with contextlib.suppress(NotFoundError):
                     self.store.set_drain(limb.name, True)
-                    await asyncio.sleep(fault.seconds)
+                    await self.loop.nap(fault.seconds)
                     self.store.set_drain(limb.name, False)
             case Kind.AGAIN:
                 number = 1 + fault.steps % len(self.script.versions)
@@ -303,44 +370,60 @@ class Schedule:
     async def _killed(self, limb: Limb, seconds: float) -> None:
         self._kill(limb)
         group = self.groups[limb.name]
-        await asyncio.sleep(seconds)
+        await self.loop.nap(seconds)
         if self.groups[limb.name] == group:  # nobody else has started it meanwhile
             self._start(limb)
 
-    async def _frozen(self, groups: list[str], seconds: float) -> None:
+    async def _frozen(self, groups: list[str], seconds: float, *, clock: bool = False) -> None:
         for group in groups:
-            self.loop.freeze(group)
-        await asyncio.sleep(seconds)
+            if clock:
+                self.loop.pause(group)
+            else:
+                self.loop.freeze(group)
+        await self.loop.nap(seconds)
         self._tell(f"{groups} thaw")
         for group in groups:
             self.loop.thaw(group)
 
-    @staticmethod
-    async def _while(book: set[Any], entry: Any, seconds: float) -> None:
+    async def _while(self, book: set[Any], entry: Any, seconds: float) -> None:
         book.add(entry)
-        await asyncio.sleep(seconds)
+        await self.loop.nap(seconds)
         book.discard(entry)
 
     def _step_runs(self) -> bool:
         return any(state.running_step is not None for state in self._states())
 
-    def _cancel(self, which: int) -> None:
-        ids = list(self.judge.journals)
-        if not ids:
-            return
-        deployment = ids[which % len(ids)]
-        state = fold(self.judge.journals[deployment])
-        asked: tuple[ev.Event, ...] = (ev.CancelRequested("sim"),)
-        if state.status is Status.QUEUED and state.token == 0:
-            after = fold([ev.Entry(state.seq + 1, state.last_at, asked[0])], state)
-            action = decide(after, after.elapsed)
-            asked = (*asked, action.event) if isinstance(action, Write) else asked
-        with contextlib.suppress(ConflictError, NotAllowedError):
-            self.store.append(Append(state, asked, f"cancel-{deployment}-{self.loop.time()}"))
-        self.world.committed("append")
+    def _at_any(self, request: Callable[..., Any], which: int, **kwargs: Any) -> None:
+        if ids := list(self.judge.journals):
+            self._ask(request, ids[which % len(ids)], **kwargs)
 
 
-def broken_by(script: Script | int, around: Callable[[], contextlib.AbstractContextManager[Any]]) -> str | None:
+class Losing:
+    """The store as somebody at a command line reaches it: answers get lost."""
+
+    def __init__(self, store: Any, rng: random.Random, faults: float) -> None:
+        self.store = store
+        self.random = rng
+        self.faults = faults
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    def submit(self, submission: Submission) -> Any:
+        return self._answered(self.store.submit(submission))
+
+    def append(self, append: Append) -> Any:
+        return self._answered(self.store.append(append))
+
+    def _answered(self, answer: Any) -> Any:
+        if self.random.random() < 3 * self.faults:
+            raise StoreError("connection lost before the reply")
+        return answer
+
+
+def broken_by(
+    script: Script | int, around: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+) -> str | None:
     """Play a script within a context; return the promise that it broke, if it broke one."""
     with around():  # the context is entered anew each time: patches hold for one schedule
         try:

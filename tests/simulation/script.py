@@ -14,7 +14,11 @@ from surefoot.core.lease import Role
 #: Machines' monotonic clocks run at rates within 10 % of true time: what the lease's timing promises to bear.
 DRIFT = 0.1
 #: Virtual seconds that faults may go on for.
-LENGTH = 30.0
+LENGTH = 20.0
+
+
+#: What can be wrong with a version.
+WRONGS = ("unhealthy", "fails", "hangs", "poison", "refused", "stuck")
 
 
 class Kind(StrEnum):
@@ -25,7 +29,11 @@ class Kind(StrEnum):
     STOP = "stop"  #: SIGTERM, and another one of its name
     FREEZE = "freeze"  #: the agent's process
     MACHINE = "machine"  #: the agent and all that it started
+    PAUSE = "pause"  #: the same, with the machine's clock: it wakes up and believes that no time has passed
+    GONE = "gone"  #: the agent's machine, for good
     CUT = "cut"  #: the agent from the store
+    SLOW = "slow"  #: the store's answers to the agent take long
+    DEAF = "deaf"  #: the agent's calls reach the store, and no answer comes back
     UNPLUG = "unplug"  #: the agent from one host
     STORE = "store"  #: the store from all
     CLOCK = "clock"  #: the store's clock jumps
@@ -34,6 +42,11 @@ class Kind(StrEnum):
     CANCEL = "cancel"
     DRAIN = "drain"
     AGAIN = "again"  #: the same submission once more
+    RESOLVE = "resolve"  #: somebody says that it is repaired, whether it is or not, whatever its state
+
+
+#: What an agent loses its lease by.
+LONG = (Kind.KILL, Kind.FREEZE, Kind.MACHINE, Kind.PAUSE, Kind.CUT, Kind.DEAF)
 
 
 @dataclass(frozen=True)
@@ -53,7 +66,8 @@ class Version:
     """One deployment, and what is wrong with its version."""
 
     at: float
-    wrong: str = ""  #: unhealthy; fails (a step, always); hangs (a step, always); poison (kills agents); refused
+    #: unhealthy; fails (a step, always); hangs (a step, always); poison (kills agents); refused; stuck (its undo fails)
+    wrong: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,6 +77,7 @@ class Limb:
     name: str
     role: Role
     rate: float
+    starts: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,6 +95,17 @@ class Script:
     faults: tuple[Fault, ...]
     store_faults: float
     step_faults: float
+    store: str = "memory"  #: or "sqlite": the real SQL
+    talks: bool = False  #: steps print a secret, and the agents' own log takes it down
+    pace: float = 400.0  #: the longest that a part of a step takes, in hundredths of a second
+    busy: int = 0  #: how often a command changes each host in its course, so that two at a time are seen for sure
+    timeout: float = 12.0  #: what a command may take; what hangs is ended then
+    look_every: float = 1.0  #: seconds between an idle agent's looks
+    chatty: bool = True  #: every change of a journal wakes every agent (SQLite), or only what concerns it (PostgreSQL)
+
+
+#: One schedule in so many runs on the real SQL; it takes ten times as long.
+SQL_SHARE = 50
 
 
 def draw(seed: int) -> Script:
@@ -88,45 +114,71 @@ def draw(seed: int) -> Script:
     rate = lambda: rng.uniform(1 - DRIFT, 1 + DRIFT)  # noqa: E731
     agents = [Limb("primary", Role.PRIMARY, rate()), Limb("secondary", Role.SECONDARY, rate())]
     if rng.random() < 0.3:
-        agents.append(Limb("emergency", Role.EMERGENCY, rate()))
+        starts = rng.choice([0.0, rng.uniform(0, LENGTH)])
+        agents.append(Limb("emergency", Role.EMERGENCY, rate(), starts))
     fenced = rng.choice([0.0, 0.7, 1.0])
     steps = tuple(rng.random() < fenced for _ in range(rng.choice([1, 2, 3])))
     # A few kinds at a time: what each one alone brings about is otherwise lost in the noise of the others ("swarm
     # testing", Groce et al., 2012).
-    possible = [kind for kind in Kind if kind not in _impossible(rng, steps)]
+    impossible = _impossible(rng, steps) | {Kind.GONE}
+    possible = [kind for kind in Kind if kind not in impossible]
     kinds = rng.sample(possible, rng.choice([1, 2, 4, len(possible)]))
     versions, at = [], 0.0
     for _ in range(rng.choice([1, 1, 2, 3])):
-        wrong = rng.choice(["unhealthy", "fails", "hangs", "poison", "refused"]) if rng.random() < 0.3 else ""
-        versions.append(Version(at, wrong))
+        versions.append(Version(at, rng.choice(WRONGS) if rng.random() < 0.3 else ""))
         at += rng.uniform(0, 8)
     faults = tuple(_fault(rng, kinds) for _ in range(rng.choice([0, 1, 2, 3, 6])))
-    if rng.random() < 0.4:
+    look_every, pace, busy, timeout = (
+        rng.choice([0.5, 1.5, 3.0]),
+        rng.choice([50.0, 400.0, 400.0, 1500.0]),
+        0,
+        12.0,
+    )
+    hosts = rng.choice([1, 2, 3])
+    story = rng.random()
+    if story < 0.4:
         # One good deployment, and one long fault of its agent in the midst of it: what leases and fences are for.
-        faults = (*_takeover(rng, possible), *faults[:1])
+        # Steps that take longer than a lease are what is still at work when another agent begins.
+        look_every, timeout = rng.choice([0.5, 0.5, 1.5]), 40.0
+        busy, pace = rng.choice([(0, 400.0), (20, 20.0), (20, 20.0)])
+        steps = rng.choice([steps, (False,), (False, False)])
+        impossible |= _impossible(rng, steps)
+        long = [kind for kind in LONG if kind not in impossible]
+        faults = (*_takeover(rng, long), *(fault for fault in faults[:1] if fault.kind not in impossible))
         versions = [Version(0.0)]
-    elif Kind.OLD_DISK in possible and rng.random() < 0.2:
+    elif story < 0.52 and Kind.OLD_DISK in possible:
         # An undo, and a host that forgets some of it.
         faults = (_fault(rng, [Kind.OLD_DISK]), *faults[:1])
         versions = [Version(0.0, rng.choice(["fails", "unhealthy"]))]
+    elif story < 0.56:
+        # Both runners are lost for good, and somebody starts an emergency runner.
+        agents = [*agents[:2], Limb("emergency", Role.EMERGENCY, rate(), rng.uniform(0, LENGTH))]
+        faults = (*(Fault(rng.uniform(0, 6), Kind.GONE, agent, 0, 0.0, 0) for agent in (1, 2)), *faults[:1])
     return Script(
         seed=seed,
-        hosts=rng.choice([1, 2, 3]),
+        hosts=hosts,
         agents=tuple(agents),
         steps=steps,
         attempts=rng.choice([1, 2, 3]),
-        delay=rng.choice([0.0, 0.0, 1.0, 10.0]),
+        delay=rng.choice([0.0, 0.0, 1.0, 6.0]),
         takeover_limit=rng.choice([1, 5]),
         versions=tuple(versions),
         faults=tuple(sorted(faults, key=lambda fault: fault.at)),
         store_faults=rng.choice([0.0, 0.0, 0.01, 0.05]),
         step_faults=rng.choice([0.0, 0.0, 0.05, 0.2]),
+        store="sqlite" if seed % SQL_SHARE == 0 else "memory",
+        talks=rng.random() < 0.05,
+        pace=pace,
+        busy=busy,
+        timeout=timeout,
+        look_every=look_every,
+        chatty=rng.random() < 0.3,
     )
 
 
 def _fault(rng: random.Random, kinds: list[Kind]) -> Fault:
     return Fault(
-        at=rng.uniform(0, LENGTH if rng.random() < 0.3 else 8),
+        at=rng.uniform(0, LENGTH if rng.random() < 0.2 else 6),
         kind=rng.choice(kinds),
         agent=rng.choice([0, 0, 0, 1, 2]),
         host=rng.randrange(3),
@@ -135,10 +187,11 @@ def _fault(rng: random.Random, kinds: list[Kind]) -> Fault:
     )
 
 
-def _takeover(rng: random.Random, possible: list[Kind]) -> list[Fault]:
-    kinds = [kind for kind in (Kind.KILL, Kind.FREEZE, Kind.MACHINE, Kind.CUT) if kind in possible]
-    at, seconds, host = rng.uniform(0.1, 4), rng.uniform(4, 12), rng.randrange(3)
+def _takeover(rng: random.Random, kinds: list[Kind]) -> list[Fault]:
+    at, seconds, host = rng.uniform(0.1, 3), rng.uniform(5, 14), rng.randrange(3)
     faults = [Fault(at, rng.choice(kinds), agent=0, host=0, seconds=seconds, steps=0)]
+    if rng.random() < 0.4:  # and answers that come late just before
+        faults.append(Fault(max(0.0, at - 3), Kind.SLOW, agent=0, host=0, seconds=rng.uniform(2, 6), steps=0))
     if rng.random() < 0.2:  # and a host that whoever takes over does not reach at first
         faults += [Fault(at, Kind.UNPLUG, agent, host, rng.uniform(1, 10), steps=0) for agent in (1, 2)]
     return faults
@@ -150,6 +203,7 @@ def _impossible(rng: random.Random, steps: tuple[bool, ...]) -> set[Kind]:
     A machine that freezes whole and wakes up can only be refused by hosts: what a command does there is not fenced. A
     host that forgets its fence with its disk can't refuse such a machine either.
     """
+    asleep = {Kind.MACHINE, Kind.PAUSE}
     if not all(steps):
-        return {Kind.MACHINE}
-    return {rng.choice([Kind.MACHINE, Kind.OLD_DISK])}
+        return asleep
+    return rng.choice([asleep, {Kind.OLD_DISK}])

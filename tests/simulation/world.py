@@ -9,24 +9,33 @@ nothing is asked of the code under test.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import structs
+
+from surefoot.agent.logs import LogSink, StepOutput
 from surefoot.agent.performer import Job
+from surefoot.agent.secrets import Secrets
 from surefoot.core import events as ev
 from surefoot.core.decide import RunStep
-from surefoot.core.errors import Code, Failure, LeaseLostError, StoreError
+from surefoot.core.errors import Code, Failure, LeaseLostError, StoreError, SurefootError
 from surefoot.core.plan import Direction, Playbook
-from surefoot.store.protocol import News
+from surefoot.store.protocol import Append, LogLine, News
 from tests.simulation.judge import MIXED, Judge
 from tests.simulation.loop import GROUP, VirtualLoop
-from tests.simulation.script import Script
+from tests.simulation.script import WRONGS, Script
 
-#: What can be wrong with a version.
-WRONGS = ("unhealthy", "fails", "hangs", "poison", "refused")
+#: What steps print, in pieces, where a script has them talk.
+CANARY = "s3cr3t-c4n4ry-9f8e7d"
+#: Seconds until an agent stops waiting for an answer; the call may happen for as long again after that.
+GIVEN_UP = 5.0
+#: Calls that others may have to hear of.
+WRITES = frozenset({"append", "claim", "submit", "set_drain"})
 
 
 class StaleTokenError(Exception):
@@ -99,7 +108,7 @@ class Host:
         self.admit(touch.token)
 
         async def work() -> None:
-            await asyncio.sleep(seconds)
+            await self.world.loop.nap(seconds)
             self.change(touch)
 
         task = self.world.loop.create_task(work(), context=_in_group(self.name))
@@ -126,18 +135,19 @@ class Process:
         self,
         loop: VirtualLoop,
         machine: str,
-        clock: Callable[[], float],
         body: Any,
         until: float,
         end: float,
     ) -> None:
         self.loop = loop
-        self.clock = clock
         self.until = until
         self.end = end
         self.expired = self.late = False
         self.done: asyncio.Future[Any] = loop.create_future()
         # Two processes: after a freeze of the machine, nobody knows which of them runs first.
+        clock = loop.clocks[machine]
+        for part in (f"step-{machine}", f"shim-{machine}"):
+            loop.clocks[part] = clock
         self.body = loop.create_task(body, context=_in_group(f"step-{machine}"))
         self.switch = loop.create_task(self._switch(), context=_in_group(f"shim-{machine}"))
         self.body.add_done_callback(self._ended)
@@ -150,13 +160,13 @@ class Process:
 
     async def _switch(self) -> None:
         while not self.body.done():
-            left = min(self.until, self.end) - self.clock()
+            left = min(self.until, self.end) - self.loop.time()
             if left <= 0:
-                self.expired = self.until <= self.clock()
+                self.expired = self.until <= self.loop.time()
                 self.late = not self.expired
                 self.body.cancel("over")
                 return
-            await asyncio.sleep(max(0.001, min(left, 0.5)))
+            await asyncio.sleep(max(0.001, left))
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self.switch.cancel()
@@ -171,43 +181,71 @@ class Process:
 
 
 class SimAccess:
-    """The store, as one agent reaches it: slow, cut off, or losing replies."""
+    """The store, as one agent reaches it: slow, cut off, losing calls or replies, or making calls long after the agent
+    has stopped waiting for them.
+    """
 
     def __init__(self, world: World, agent: str) -> None:
         self.world = world
         self.agent = agent
 
     async def __call__(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        world, rng = self.world, self.world.loop.random
-        if call.__name__ == "wait_as_agent":
-            return News() if await world.wait(args[0]) else None
+        world, loop, rng = self.world, self.world.loop, self.world.loop.random
+        name = call.__name__
+        if name == "wait_as_agent":
+            return await world.wait()
         if self.agent in world.cut or world.store_down:
-            await asyncio.sleep(rng.choice([0.001, 1.0]))
+            await loop.nap(rng.choice((0.001, 1.0)))
             raise StoreError("no answer")
         fault = rng.random()
-        await asyncio.sleep(rng.uniform(0.1, 1.5) if fault > 1 - world.faults else rng.uniform(0.0005, 0.02))
+        try:
+            await loop.nap(rng.uniform(0.1, 1.5) if fault > 1 - world.faults else 0.0005 + 0.02 * rng.random())
+        except asyncio.CancelledError:
+            # What is on its way to the store can't be called back.
+            if rng.random() < 0.5:
+                self._later(call, args, kwargs, rng.uniform(0.0, 1.0))
+            raise
         if fault < world.faults:
+            if fault < world.faults / 4:
+                self._later(call, args, kwargs, rng.uniform(0.0, 2 * GIVEN_UP))
+            await loop.nap(rng.choice((0.0, 0.5, GIVEN_UP)))
             raise StoreError("connection lost before the call")
         try:
             result = call(*args, **kwargs)
         finally:
-            world.committed(call.__name__)
-        if fault < 2 * world.faults:
-            await asyncio.sleep(rng.choice([0.001, 0.5]))
+            if name in WRITES:
+                world.committed(name, args)
+        if fault < 2 * world.faults or self.agent in world.deaf:
+            await loop.nap(rng.choice((0.001, 0.5, GIVEN_UP)))
             raise StoreError("connection lost before the reply")
-        if rng.random() < 0.2:
-            await asyncio.sleep(rng.uniform(0.5, 3.0) if rng.random() < 2 * world.faults else rng.uniform(0.0005, 0.02))
+        if self.agent in world.slow:
+            await loop.nap(rng.uniform(0.2, 2.0))
+        elif rng.random() < 0.2:
+            await loop.nap(rng.uniform(0.5, 3.0) if rng.random() < 2 * world.faults else rng.uniform(0.0005, 0.02))
         return result
+
+    def _later(self, call: Callable[..., Any], args: Any, kwargs: Any, seconds: float) -> None:
+        """Have a call happen when nobody waits for it any more: its agent's process may be long dead."""
+
+        def happen() -> None:
+            with contextlib.suppress(SurefootError):
+                call(*args, **kwargs)
+            if call.__name__ in WRITES:
+                self.world.committed(call.__name__, args)
+
+        if call.__name__ != "enter":  # the presence falls with the process, so it is no process's that is dead
+            self.world.loop.call_later(seconds, happen, context=contextvars.Context())
 
 
 class SimPerformer:
     """Does actions to the simulated hosts, through processes that live on a machine of their own group."""
 
-    def __init__(self, world: World, agent: str, group: str, clock: Callable[[], float]) -> None:
+    def __init__(self, world: World, agent: str, group: str, logs: LogSink | None) -> None:
         self.world = world
         self.agent = agent
         self.group = group
-        self.clock = clock
+        self.logs = logs
+        self.secrets = Secrets({"CANARY": CANARY})
 
     def _hosts(self) -> list[Host]:
         return list(self.world.hosts.values())
@@ -215,8 +253,12 @@ class SimPerformer:
     def _reaches(self, host: Host) -> bool:
         return not host.down and (self.agent, host.name) not in self.world.unplugged
 
+    def _trips(self) -> bool:
+        """Whether something goes wrong just now that nobody would have expected."""
+        return self.world.loop.random.random() < self.world.step_faults
+
     async def preflight(self, job: Job) -> ev.PreflightPassed | ev.PreflightFailed:
-        await asyncio.sleep(0.01)
+        await self.world.loop.nap(self._while())
         if job.state.version in self.world.refused:
             return ev.PreflightFailed(Failure(Code.PREFLIGHT_FAILED, "no such image"))
         return ev.PreflightPassed()
@@ -232,21 +274,35 @@ class SimPerformer:
             if not isinstance(raised, ev.FenceRaised):
                 return raised
             await job.fence_raised(raised)
-        failure = await self._process(job, self._change(job, action), timeout=action.retry.timeout)
+        output = None if self.logs is None else self._output(job, action)
+        failure = await self._process(job, self._change(job, action, output), timeout=action.retry.timeout)
+        if output is not None:
+            output.close()
+            if isinstance(failure, Failure):
+                failure = structs.replace(failure, evidence="\n".join(output.tail))
         if isinstance(failure, Failure):
             return ev.StepFailed(*key, failure)
         return ev.StepSucceeded(*key)
 
+    def _output(self, job: Job, action: RunStep) -> StepOutput:
+        assert self.logs is not None
+        logs, run = self.logs, action.run
+        template = LogLine("", agent=job.agent, token=job.token, step=run.name, attempt=action.attempt)
+        names = job.state.plan.hidden
+        return StepOutput(
+            lambda line: logs.add(job.state.id, line, job.holding.grant), template, lambda: self.secrets.redactor(names)
+        )
+
     async def health(self, job: Job) -> ev.HealthPassed | ev.HealthFailed:
         direction = job.state.direction
-        await asyncio.sleep(self.world.loop.random.uniform(0.01, 0.3))
+        await self.world.loop.nap(self._while())
         want = job.state.version if direction is Direction.FORWARD else job.state.previous_version
         wrong = [
             h.name
             for h in self._hosts()
             if not self._reaches(h) or h.version != want or h.version in self.world.unhealthy
         ]
-        if wrong:
+        if wrong or self._trips():
             return ev.HealthFailed(direction, Failure(Code.HEALTH_FAILED, f"{wrong} unhealthy"))
         return ev.HealthPassed(direction)
 
@@ -257,27 +313,29 @@ class SimPerformer:
 
     async def record(self, job: Job, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed:
         direction = job.state.direction
-        await asyncio.sleep(self.world.loop.random.uniform(0.01, 0.1))
+        await self.world.loop.nap(self._while())
         versions = {h.name: h.version if self._reaches(h) else MIXED for h in self._hosts()}
-        if set(versions.values()) == {version}:
+        if set(versions.values()) == {version} and not self._trips():
             return ev.VersionsRecorded(direction, version, tuple(versions))
         return ev.VersionsMixed(direction, Failure(Code.VERSIONS_MIXED, f"{versions}"), versions)
 
     async def resolve(self, job: Job, request: ev.ResolveRequested) -> ev.Resolved | ev.ResolveRefused:
-        await asyncio.sleep(0.01)
+        await self.world.loop.nap(self._while())
         versions = {h.version if self._reaches(h) else MIXED for h in self._hosts()}
-        if len(versions) == 1 and MIXED not in versions:
+        if len(versions) == 1 and MIXED not in versions and not self._trips():
             return ev.Resolved(versions.pop())
         return ev.ResolveRefused(Failure(Code.VERSIONS_MIXED, f"{versions}"))
 
     async def settle(self, job: Job) -> None:
-        pass
+        if self.logs is not None:
+            await self.logs.last_words()
 
     async def forget(self, job: Job) -> None:
         pass
 
     async def _process(self, job: Job, body: Any, timeout: float = math.inf) -> Any:
-        process = Process(self.world.loop, self.group, self.clock, body, job.holding.deadline, self.clock() + timeout)
+        end = self.world.loop.time_of(self.group) + timeout
+        process = Process(self.world.loop, self.group, body, job.holding.deadline, end)
         self.world.processes.setdefault(self.group, []).append(process)
         silence = job.holding.tell(process.extend)
         try:
@@ -302,101 +360,125 @@ class SimPerformer:
         return Failure(Code.STEP_TIMED_OUT, "no end in sight") if process.late else result
 
     async def _raise_all(self, token: int) -> ev.FenceRaised | ev.FenceFailed:
-        """Raise what can be raised; whatever could not be is a failure."""
+        """Raise what can be raised; whatever could not be is a failure, and so is a raise whose answer is lost."""
         failure = None
         for host in self._hosts():
-            await asyncio.sleep(self.world.loop.random.uniform(0.01, 0.1))
+            await self.world.loop.nap(self.world.loop.random.uniform(0.01, 0.1))
             try:
                 if self._reaches(host):
                     host.raise_fence(token)
+                    if self._trips() and self._trips():
+                        failure = Failure(Code.HOST_UNREACHABLE, f"{host.name} did not answer", host=host.name)
                 else:
                     failure = Failure(Code.HOST_UNREACHABLE, f"{host.name} is down", host=host.name)
             except StaleTokenError as error:
                 failure = Failure(Code.FENCE_STALE, str(error), host=host.name)
         return ev.FenceFailed(failure) if failure else ev.FenceRaised(tuple(self.world.hosts))
 
-    async def _change(self, job: Job, action: RunStep) -> Failure | None:
-        """Change each host in turn, as a play with `serial: 1` does, or a script with a loop."""
+    async def _change(self, job: Job, action: RunStep, output: StepOutput | None) -> Failure | None:
+        """Change each host in turn, as a play with `serial: 1` does, or a script with a loop. It may fail before, hang,
+        end half way, or end well without anybody being told.
+        """
         rng, state, world = self.world.loop.random, job.state, self.world
         run, forward = action.run, action.run.direction is Direction.FORWARD
         number = int(run.name.removeprefix("step-"))
         touch = Touch(state.id, job.fence, number, run.direction, state.version if forward else state.previous_version)
-        for host in self._hosts():
-            await asyncio.sleep(self._while())
+        trouble = rng.choice(("fails", "hangs", "goes unheard")) if self._trips() and (forward or self._trips()) else ""
+        last = rng.randrange(len(world.hosts)) if trouble else -1
+        for place, host in enumerate(self._hosts()):
+            if output is not None:
+                output.feed("stdout", f"token {CANARY[:7]}".encode())
+            await world.loop.nap(self._while())
+            if output is not None:
+                output.feed("stdout", f"{CANARY[7:]} on {host.name}\n".encode())
             if not self._reaches(host):
                 return Failure(Code.HOST_UNREACHABLE, f"{host.name} is down", host=host.name)
-            if forward and rng.random() < world.step_faults:
+            if place == last and trouble == "fails":
                 return Failure(Code.STEP_FAILED, "exit 1", step=run.name)
             if isinstance(state.work(run), Playbook):
                 await asyncio.wait({task := host.run(touch, self._while())})
                 if task.cancelled():
                     return Failure(Code.STEP_FAILED, "the connection was closed", step=run.name)
             else:
+                for _ in range(world.busy):
+                    host.change(touch)
+                    await world.loop.nap(0.2 + 0.2 * rng.random())
                 host.change(touch)
+            if place == last and trouble == "hangs":
+                await world.loop.nap(10_000)
             if forward and number == len(world.steps) - 1:
                 await self._trouble(state.version)
                 if state.version in world.failing:
                     return Failure(Code.STEP_FAILED, "exit 1", step=run.name)
-        return None
+            if not forward and state.version in world.stuck:
+                return Failure(Code.STEP_FAILED, "exit 1", step=run.name)
+        return Failure(Code.STEP_FAILED, "the connection was closed", step=run.name) if trouble else None
 
     def _while(self) -> float:
         """Return how long something takes: mostly short, at times long, in seconds."""
-        return 0.01 * 1500.0 ** self.world.loop.random.random()
+        world, chance = self.world, self.world.loop.random.random()
+        return 0.01 * world.pace**chance
 
     async def _trouble(self, version: str) -> None:
         """Do what is wrong with the version itself."""
         if version in self.world.hanging:
-            await asyncio.sleep(10_000)
+            await self.world.loop.nap(10_000)
         if version in self.world.poison:
             self.world.poisoned(self.group)
-            await asyncio.sleep(10_000)
+            await self.world.loop.nap(10_000)
 
 
 class World:
     """All that agents share: the store, the hosts, and what is wrong with them just now."""
 
-    def __init__(self, loop: VirtualLoop, script: Script, store: Any, tell: Callable[[str], None]) -> None:
+    def __init__(self, loop: VirtualLoop, script: Script, store: Any, tell: Callable[[object], None]) -> None:
         self.loop = loop
         self.store = store
         self.steps = range(len(script.steps))
-        self.judge = Judge(self, tell)
+        self.judge = Judge(self, tell, CANARY)
         self.hosts = {f"web-{i}": Host(f"web-{i}", self) for i in range(1, script.hosts + 1)}
         self.cut: set[str] = set()
+        self.deaf: set[str] = set()
+        self.slow: set[str] = set()
+        self.pace, self.busy = script.pace, script.busy
+        self.chatty = script.chatty
         self.unplugged: set[tuple[str, str]] = set()
         self.restored: set[str] = set()
         self.store_down = False
         self.faults = script.store_faults
         self.step_faults = script.step_faults
         wrong = {what: {f"v{n}" for n, v in enumerate(script.versions, 1) if v.wrong == what} for what in WRONGS}
-        self.unhealthy, self.failing, self.hanging, self.poison, self.refused = (wrong[what] for what in WRONGS)
+        self.unhealthy, self.failing, self.hanging, self.poison, self.refused, self.stuck = map(wrong.get, WRONGS)
         self.poisoned: Callable[[str], None] = lambda _: None
-        self.waiting: list[asyncio.Future[None]] = []
+        self.waiting: list[asyncio.Future[News | None]] = []
         self.processes: dict[str, list[Process]] = {}
 
-    def committed(self, call: str) -> None:
-        """Judge what a call may have written, and tell all who wait for changes."""
-        if call in ("append", "claim", "submit"):
-            for deployment in list(self.judge.journals):
-                self.judge.wrote(self.store, deployment)
-            self.announce()
+    def committed(self, call: str, args: tuple[Any, ...] = ()) -> None:
+        """Judge what a call may have written, and tell all whom it concerns."""
+        for deployment in list(self.judge.journals):
+            self.judge.wrote(self.store, deployment)
+        match args:
+            case (Append(grant=None, state=state),):
+                self.announce(News(frozenset({state.id})))
+            case (Append(release=True),):
+                self.announce(News())
+            case _ if self.chatty or call not in ("append", "claim"):
+                self.announce(News())
+            case _:
+                pass
 
-    async def wait(self, timeout: float) -> bool:
-        """Wait for a change of the store, as its listeners do."""
-        changed = self.loop.create_future()
+    async def wait(self) -> News | None:
+        """Wait for a change of the store, as its listeners do; for as long as there is none, nobody does anything."""
+        changed: asyncio.Future[News | None] = self.loop.create_future()
         self.waiting.append(changed)
-        try:
-            async with asyncio.timeout(timeout):
-                await changed
-        except TimeoutError:
-            return False
-        return True
+        return await changed
 
-    def announce(self) -> None:
+    def announce(self, news: News) -> None:
         """Wake all that wait for a change."""
-        for changed in self.waiting:
+        waiting, self.waiting = self.waiting, []
+        for changed in waiting:
             if not changed.done():
-                changed.set_result(None)
-        self.waiting = []
+                changed.set_result(news)
 
     def orphan(self, group: str) -> None:
         """End what an agent that was killed had started, as its shim does."""

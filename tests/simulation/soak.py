@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plays many schedules: `python -m tests.simulation.soak --schedules 1000000 --first 1`.
+
+Seeds are played in order, in pieces, by as many processes as asked for. What has been played is printed, so that a
+later run goes on with `--first`; each seed that breaks a promise is shrunk and told. Exits 1 if there was one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from tests.simulation.replay import told
+from tests.simulation.schedule import broken_by
+from tests.simulation.script import draw
+from tests.simulation.shrink import shrink
+
+#: Seeds in one piece of work.
+PIECE = 100
+#: Failures after which it is not worth going on.
+MOST = 5
+#: Seconds between words on a terminal, and elsewhere.
+OFTEN, SELDOM = 1.0, 60.0
+
+
+@dataclass(frozen=True)
+class Played:
+    """What came of one piece."""
+
+    first: int
+    seeds: int
+    seconds: float  #: of the processor
+    broken: tuple[tuple[int, str], ...]
+
+
+def play(first: int, seeds: int) -> Played:
+    """Play a piece of seeds."""
+    began = time.process_time()
+    broken = [(seed, promise) for seed in range(first, first + seeds) if (promise := broken_by(seed)) is not None]
+    return Played(first, seeds, time.process_time() - began, tuple(broken))
+
+
+def _piece(given: tuple[int, int]) -> Played:
+    return play(*given)
+
+
+@dataclass
+class Soak:
+    """A run, as far as it has come."""
+
+    first: int
+    schedules: int
+    began: float
+    done: int = 0
+    cpu: float = 0.0
+    broken: list[tuple[int, str]] | None = None
+    said: float = 0.0
+
+    def add(self, played: Played) -> None:
+        """Count a piece, and say so from time to time."""
+        self.done += played.seeds
+        self.cpu += played.seconds
+        self.broken = [*(self.broken or []), *played.broken]
+        tty = sys.stderr.isatty()
+        if time.monotonic() - self.said > (OFTEN if tty else SELDOM):
+            self.said = time.monotonic()
+            print(self.line(), end="\r" if tty else "\n", file=sys.stderr, flush=True)
+
+    def line(self) -> str:
+        """Say how far it has come."""
+        wall = time.monotonic() - self.began
+        return (
+            f"seeds {self.first} to {self.first + self.done - 1}: {self.done} schedules, "
+            f"{len(self.broken or [])} broken, {self.done / max(self.cpu, 1e-9):.0f} a second of one core, "
+            f"{wall / 60:.1f} min"
+        )
+
+
+def run(first: int, schedules: int, jobs: int, seconds: float | None) -> Soak:
+    """Play so many seeds, or as many as fit into the time."""
+    soak = Soak(first, schedules, time.monotonic())
+
+    def pieces() -> Iterator[tuple[int, int]]:
+        for start in range(first, first + schedules, PIECE):
+            if seconds is not None and time.monotonic() - soak.began > seconds:
+                return
+            yield start, min(PIECE, first + schedules - start)
+
+    def follow(results: Iterator[Played]) -> None:
+        for played in results:
+            soak.add(played)
+            if len(soak.broken or []) >= MOST:
+                return
+
+    if jobs == 1:
+        follow(map(_piece, pieces()))
+        return soak
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        # A pool takes all that it is given at once: it is given a round at a time.
+        given = pieces()
+        while len(soak.broken or []) < MOST and (some := list(islice(given, 4 * jobs))):
+            follow(pool.imap(_piece, some))
+    return soak
+
+
+def tell(seed: int, promise: str, folder: Path | None) -> None:
+    """Say what a seed breaks, with the least that breaks it."""
+    print(f"\nseed {seed} breaks: {promise}")
+    small = shrink(draw(seed), promise)
+    story, again = told(small)
+    print(small)
+    print("\n".join(story))
+    print(f"BROKEN: {again}\nagain with: python -m tests.simulation.replay {seed} --shrink")
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{seed}.txt").write_text(f"{small}\n" + "\n".join(story), encoding="utf-8")
+
+
+def main() -> int:
+    """Soak; 1 if a promise was broken."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--schedules", type=int, default=1_000_000)
+    parser.add_argument("--first", type=int, default=1, help="the first seed; a later run goes on from here")
+    parser.add_argument("--seconds", type=float, help="end after so many seconds")
+    parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count())
+    parser.add_argument("--keep", type=Path, help="a folder for the stories of what was broken")
+    chosen = parser.parse_args()
+    soak = run(chosen.first, chosen.schedules, chosen.jobs, chosen.seconds)
+    print(soak.line())
+    for seed, promise in soak.broken or []:
+        tell(seed, promise, chosen.keep)
+    if not soak.broken:
+        print(f"no promise was broken; go on with: --first {soak.first + soak.done}")
+    return 1 if soak.broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
