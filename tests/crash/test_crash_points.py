@@ -16,10 +16,10 @@ ROOT = Path(__file__).parents[2]
     ("scenario", "store", "sample"),
     [
         ("forward", "sqlite", 5),
-        ("undo", "postgres", 5),
-        ("takeover-forward", "postgres", 3),
-        ("takeover-undo", "sqlite", 3),
-        ("playbook-forward", "sqlite", 2),
+        ("undo", "postgres", 4),
+        ("takeover-forward", "postgres", 2),
+        ("takeover-undo", "sqlite", 2),
+        ("playbook-forward", "sqlite", 1),
     ],
 )
 def test_an_agent_that_dies_at_any_point_leaves_what_another_can_finish(scenario: str, store: str, sample: int) -> None:
