@@ -41,6 +41,7 @@ COMMANDS = {
     "report": "surefoot.cli.commands.report:report",
     "monitoring": "surefoot.cli.commands.monitoring:monitoring",
     "exporter": "surefoot.cli.commands.monitoring:exporter",
+    "drill": "surefoot.cli.commands.drill:drill",
     "demo": "surefoot.cli.commands.demo:demo",
     "completion": "surefoot.cli.commands.completion:completion",
 }

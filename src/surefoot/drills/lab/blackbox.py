@@ -19,6 +19,7 @@ class Command:
     begin: float
     source: str  #: the address that it came from
     token: int | None  #: None if it did not stand behind the fence
+    raises: bool = False  #: whether it does nothing but raise the fence
     end: float | None = None  #: None: it has not ended, or its host lost power
     code: int | None = None
 
@@ -29,9 +30,10 @@ def parse(host: str, lines: Iterable[str]) -> list[Command]:
     running: dict[str, int] = {}
     for line in lines:
         match line.split():
-            case ["begin", at, pid, source, token]:
+            case ["begin", at, pid, source, token, what]:
                 running[pid] = len(found)
-                found.append(Command(host, float(at), source, int(token) if token.isdigit() else None))
+                number = int(token) if token.isdigit() else None
+                found.append(Command(host, float(at), source, number, what == "raise"))
             case ["end", at, pid, code] if pid in running:
                 place = running.pop(pid)
                 found[place] = replace(found[place], end=float(at), code=int(code))

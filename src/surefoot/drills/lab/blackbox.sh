@@ -1,22 +1,25 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # The host's black box: sshd starts every command through this, and it writes down when, from where, with which token, and
-# how it ended. A command that stands behind the host's fence carries its token as the third word after `surefoot-fence`.
+# how it ended. A command that stands behind the host's fence carries its token as the third word after `surefoot-fence`; one
+# that only raises the fence is `true`.
 log=/var/log/surefoot-lab/commands
 command=$SSH_ORIGINAL_COMMAND
-token=-
+token=- what=-
 case $command in
   *"surefoot-fence '"*)
     rest=${command##*"surefoot-fence '"}
     rest=${rest#*"' "}
     rest=${rest#* }
     token=${rest%% *}
+    rest=${rest#* }
+    case ${rest#* } in true) what=raise ;; *) what=task ;; esac
     case $token in '' | *[!0-9]*) token=? ;; esac
     ;;
 esac
 # A handler, unlike a signal that is ignored, is not handed down to the command.
 trap : HUP TERM
-echo "begin $(date +%s.%N) $$ ${SSH_CLIENT%% *} $token" >>$log
+echo "begin $(date +%s.%N) $$ ${SSH_CLIENT%% *} $token $what" >>$log
 case $command in
   internal-sftp | */sftp-server) /usr/lib/openssh/sftp-server ;;
   '') "${SHELL:-/bin/sh}" -l ;;

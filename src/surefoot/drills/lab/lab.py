@@ -37,6 +37,7 @@ class Lab(AbstractContextManager["Lab"]):
             self.down()
             raise
         self.hosts: dict[str, Host] = {}
+        self.domain = ""  #: by which hosts find each other too, beside the bare names
 
     def __exit__(self, *_: object) -> None:
         """Take it down."""
@@ -58,7 +59,9 @@ class Lab(AbstractContextManager["Lab"]):
     def power_on(self, hosts: Iterable[Host] | None = None) -> None:
         """Power hosts on, all if none are named, once each knows the others' names."""
         chosen = list(self.hosts.values() if hosts is None else hosts)
-        names = "127.0.0.1 localhost\n" + "".join(f"{h.address} {h.name}\n" for h in self.hosts.values())
+        names = "127.0.0.1 localhost\n" + "".join(
+            f"{h.address} {' '.join(self._names(h))}\n" for h in self.hosts.values()
+        )
         for host in chosen:
             host.write("/etc/hosts", names)
         with ThreadPoolExecutor(4) as pool:
@@ -88,7 +91,10 @@ class Lab(AbstractContextManager["Lab"]):
     def known_hosts(self) -> str:
         """Return the lines of a known_hosts file, by names and by addresses."""
         kind, key, *_ = (self.keys / "hostkey.pub").read_text().split()
-        return "".join(f"{h.name},{h.address} {kind} {key}\n" for h in self.hosts.values())
+        return "".join(f"{','.join((*self._names(h), h.address))} {kind} {key}\n" for h in self.hosts.values())
+
+    def _names(self, host: Host) -> list[str]:
+        return [host.name, *([f"{host.name}.{self.domain}"] if self.domain else [])]
 
     # -- what was seen ---------------------------------------------------------------------------------------------
 

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What came of drills, as Markdown for people and as JUnit for a CI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from surefoot.drills.drill import Result
+from surefoot.reports.markdown import block, inline, table
+
+
+def markdown(results: Sequence[Result], project: str) -> str:
+    """Return the report for people."""
+    passed = sum(result.passed for result in results)
+    when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    parts = [
+        f"# Drills of {inline(project)}: {passed} of {len(results)} passed",
+        f"{when}. Played in the lab: hosts on one machine with their own address, disk, sshd and systemd; Ansible over"
+        " SSH. Judged by what hosts and customers saw.",
+        table(
+            ("drill", "", "seconds", "what was measured"),
+            [
+                (
+                    inline(result.drill.name),
+                    "✅" if result.passed else "❌",
+                    f"{result.seconds:.0f}",
+                    "; ".join(inline(f"{measure.name}: {measure}") for measure in result.measures),
+                )
+                for result in results
+            ],
+        ),
+        *(_chapter(result) for result in results),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _chapter(result: Result) -> str:
+    parts = [
+        f"## {'✅' if result.passed else '❌'} {inline(result.drill.name)}",
+        inline(result.drill.title),
+        "\n".join(f"- {inline(line)}" for line in result.drill.will),
+    ]
+    if result.story:
+        parts.append(block(result.story))
+    if result.findings:
+        rows = [(inline(f.promise), "✅" if f.kept else "❌", inline(f.evidence)) for f in result.findings]
+        parts.append(table(("promise", "", "what shows it"), rows))
+    if result.error:
+        parts += ["It could not be played to its end:", block(result.error.splitlines())]
+    return "\n\n".join(parts)
+
+
+def junit(results: Sequence[Result], project: str) -> str:
+    """Return the report for a CI."""
+    failed = [result for result in results if not result.passed]
+    suite = ET.Element(
+        "testsuite",
+        name=f"surefoot drill {project}",
+        tests=str(len(results)),
+        failures=str(sum(not r.error for r in failed)),
+        errors=str(sum(bool(r.error) for r in failed)),
+        skipped="0",
+        time=f"{sum(result.seconds for result in results):.3f}",
+    )
+    for result in results:
+        case = ET.SubElement(
+            suite,
+            "testcase",
+            name=result.drill.name,
+            classname=f"drills.{result.drill.group}",
+            time=f"{result.seconds:.3f}",
+        )
+        properties = ET.SubElement(case, "properties")
+        for measure in result.measures:
+            ET.SubElement(properties, "property", name=measure.name, value=str(measure))
+        wrong = [f"{f.promise}: {f.evidence}" for f in result.findings if not f.kept]
+        wrong += [f"{m.name}: {m}" for m in result.measures if not m.good]
+        if result.error:
+            ET.SubElement(case, "error", message=_printable(result.error.splitlines()[0])).text = _printable(
+                result.error
+            )
+        elif not result.passed:
+            text = "\n".join(wrong) or "nothing was judged"
+            ET.SubElement(case, "failure", message=_printable(text.splitlines()[0])).text = _printable(text)
+        out = [*result.story, *(f"{f.promise}: {f.evidence}" for f in result.findings if f.kept)]
+        ET.SubElement(case, "system-out").text = _printable("\n".join(out))
+    ET.indent(suite)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suite, encoding="unicode") + "\n"
+
+
+def document(results: Sequence[Result]) -> dict[str, Any]:
+    """Return the report for programs."""
+    return {
+        "passed": all(result.passed for result in results),
+        "drills": [
+            {
+                "name": result.drill.name,
+                "group": result.drill.group,
+                "passed": result.passed,
+                "duration_seconds": round(result.seconds, 3),
+                "error": result.error or None,
+                "findings": [{"promise": f.promise, "kept": f.kept, "evidence": f.evidence} for f in result.findings],
+                "measures": [
+                    {"name": m.name, "value": m.value, "unit": m.unit, "at_most": m.at_most} for m in result.measures
+                ],
+            }
+            for result in results
+        ],
+    }
+
+
+def _printable(text: str) -> str:
+    """Return text without what XML can't hold."""
+    return "".join(c if c in "\t\n" or " " <= c <= "\ud7ff" or "\ue000" <= c <= "\ufffd" else "\ufffd" for c in text)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A version is not well: on both hosts, on one; it is mended and tried again; it can't be put back."""
+
+from __future__ import annotations
+
+from surefoot.drills.drill import Drill, Stage
+
+
+def sick(stage: Stage) -> None:
+    """Deploy a version whose health checks fail."""
+    site = stage.site
+    version = site.version()
+    site.break_version(version)
+    stage.say(f"{version} is going to be unhealthy; surefoot deploy {site.project.environment} {version}")
+    stage.exits(site.deploy(version), 4)
+    stage.all_run(stage.before)
+    stage.one_at_a_time()
+
+
+def one_host(stage: Stage) -> None:
+    """Deploy a version that is not well on one of two hosts."""
+    site = stage.site
+    version = site.version()
+    site.break_version(version, site.web[-1])
+    stage.say(f"{version} is going to be unhealthy on {site.web[-1].name} alone")
+    stage.exits(site.deploy(version), 4)
+    stage.all_run(stage.before)
+    stage.one_at_a_time()
+
+
+def retry(stage: Stage) -> None:
+    """Mend what failed, and deploy the same version again."""
+    site = stage.site
+    version = site.version()
+    site.break_version(version)
+    stage.say(f"{version} is going to be unhealthy; surefoot deploy {site.project.environment} {version}")
+    stage.exits(site.deploy(version), 4)
+    stage.all_run(stage.before)
+    site.mend()
+    stage.say(f"it is mended; surefoot deploy {site.project.environment} {version}, once more")
+    stage.exits(site.deploy(version), 0)
+    stage.all_run(version)
+    stage.one_at_a_time()
+
+
+def stranded(stage: Stage) -> None:
+    """Take away a host in the middle, so that it can't be put back either; then repair it, and say so."""
+    site = stage.site
+    version = site.version()
+    last = site.web[-1]
+    stage.say(f"surefoot deploy {site.project.environment} {version}")
+    deploy = site.deploy(version)
+    stage.reach_the_middle(deploy, version)
+    last.stop_sshd()
+    stage.say(f"{last.name}'s sshd is stopped for good")
+    stage.exits(deploy, 5)
+    name = site.named(deploy)
+    refused = site.deploy(site.version())
+    stage.check("locked", refused.wait() == 3, f"a new deployment ends with {refused.process.returncode}")
+    last.start_sshd()
+    stage.say(f"{last.name}'s sshd is started again; a person puts {stage.before} back and looks")
+    site.until(lambda: len({site.runs(host) for host in site.web}) == 1, "both hosts run one version")
+    done = site.cli("resolve", name, "--reason", "drill: sshd was down")
+    stage.check("resolved", done.wait() == 0, done.said().strip()[-300:])
+    again = site.version()
+    stage.exits(site.deploy(again), 0)
+    stage.all_run(again)
+    stage.one_at_a_time()
+
+
+DRILLS = (
+    Drill(
+        "rollback",
+        "rollback",
+        "The new version's health checks fail.",
+        ("deploys a version that is not healthy", "expects exit 4 and the previous version on both hosts"),
+        sick,
+    ),
+    Drill(
+        "partial-failure",
+        "rollback",
+        "The new version is not healthy on one of two hosts.",
+        ("deploys a version that is not healthy on one host", "expects exit 4 and the previous version on both hosts"),
+        one_host,
+    ),
+    Drill(
+        "safe-retry",
+        "rollback",
+        "A version that was put back is mended, and deployed again.",
+        ("deploys a version that is not healthy, mends it, deploys it again", "expects exit 4, then exit 0"),
+        retry,
+    ),
+    Drill(
+        "stranded",
+        "rollback",
+        "A host goes away for good in the middle, so that nothing can be put back.",
+        (
+            "deploys, stops a host's sshd in the middle, starts it again after the deployment has ended",
+            "expects exit 5, that new deployments are refused, and that they are let in again after `resolve`",
+        ),
+        stranded,
+    ),
+)

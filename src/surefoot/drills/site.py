@@ -1,0 +1,400 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Production, in the lab: two runners, one more for emergencies, two web hosts, and a database pair that holds the
+store; agents are systemd units, deploys are asked for from the machine, as a CI job would.
+
+Guarantees: `ready` leaves everything as it was at first: all hosts on, all lines whole, agents running, nothing broken,
+one version that is well on both hosts. Whatever is in the way of that raises LabError.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import Any
+
+from surefoot.core.errors import StoreError
+from surefoot.core.lease import AgentStatus
+from surefoot.drills.lab import Host, Lab, LabError, PostgresPair
+from surefoot.drills.lab.host import PATIENCE
+from surefoot.drills.project import CONFIG, Project, stage
+from surefoot.store import Store, open_store
+
+PRIMARY, SECONDARY, EMERGENCY = "production-runner-01", "production-runner-02", "emergency"
+RUNNERS = (PRIMARY, SECONDARY, EMERGENCY)
+WEB = ("web-01", "web-02")
+DATABASE, STANDBY = "db-01", "db-02"
+AGENT = "surefoot-agent"
+#: Where the project and its key are on a runner.
+FOLDER = "/srv/surefoot"
+LOOK_EVERY = 0.05
+#: Seconds unheard of after which an agent counts as offline, for the drills' own eyes.
+UNHEARD = 5.0
+#: Seconds for anything that is waited for.
+LONG = 180.0
+
+_AGENT_UNIT = """[Unit]
+Description=Surefoot agent {name}
+StartLimitIntervalSec=0
+[Service]
+WorkingDirectory={folder}
+EnvironmentFile={folder}/agent.env
+ExecStart={python} -m surefoot agent run {name} --role {role}
+Restart=always
+RestartSec=3s
+KillMode=mixed
+TimeoutStopSec=30
+"""
+_REDIS_UNIT = """[Service]
+ExecStart=/usr/bin/redis-server --port 6379 --bind 0.0.0.0 --protected-mode no --save "" --appendonly no
+Restart=always
+"""
+
+
+class Cli:
+    """One run of the command line, in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[bytes], output: Path) -> None:
+        """Follow a process."""
+        self.process = process
+        self.began = time.time()
+        self._output = output
+
+    def said(self) -> str:
+        """Return all that it wrote so far."""
+        return self._output.read_text(errors="replace")
+
+    def wait(self, timeout: float = LONG) -> int:
+        """Return its exit code. LabError if it does not end."""
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            raise LabError(
+                f"{self.process.args!r:.200} did not end in {timeout:g} s:\n{self.said()[-2000:]}"
+            ) from error
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self.process.poll() is not None
+
+
+class Site(AbstractContextManager["Site"]):
+    """See the module's docstring."""
+
+    def __init__(self, project: Project | None = None, folder: Path | None = None) -> None:
+        """Set it up; `folder` keeps what processes say, and is removed at the end if none is given."""
+        self._own = folder is None
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="surefoot-drill-"))
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._versions = 0
+        self._outputs = 0
+        self.lab: Lab | None = None
+        self._reader: Store | None = None
+        try:
+            self.project = stage(project, self.folder / "project")
+            self.lab = Lab()
+            for name in (*RUNNERS, *WEB, DATABASE, STANDBY):
+                self.lab.add(name)
+            self._set_up()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        """End everything."""
+        self.close()
+
+    def close(self) -> None:
+        """End everything that runs, and leave nothing but the folder that was asked for."""
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        if self._reader is not None:
+            self._reader.close()
+        if self.lab is not None:
+            self.lab.down()
+        if self._own:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    # -- setting up ------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, name: str) -> Host:
+        """Return a host."""
+        assert self.lab is not None
+        return self.lab[name]
+
+    @property
+    def web(self) -> tuple[Host, ...]:
+        """The hosts that are deployed to."""
+        return tuple(self[name] for name in WEB)
+
+    def _set_up(self) -> None:
+        assert self.lab is not None
+        if self.project.domain:
+            self.lab.domain = self.project.domain
+        self.servers = PostgresPair(self[DATABASE], self[STANDBY])
+        for name in RUNNERS:
+            self._lay_out_runner(self[name])
+        self.lab.power_on()
+        with ThreadPoolExecutor(2) as pool:
+            for work in [pool.submit(self._set_up_database), pool.submit(self._provision)]:
+                work.result()
+        self.store = self.servers.url("surefoot")
+        self._write_agents()
+        self.cli("status").wait()  # makes the schema, once
+        self.start_agents(PRIMARY, SECONDARY)
+
+    def _lay_out_runner(self, host: Host) -> None:
+        assert self.lab is not None
+        host.disk.write("root/.ssh/id_ed25519", self.lab.private_key, mode=0o600)
+        host.disk.write("root/.ssh/known_hosts", self.lab.known_hosts())
+        shutil.copytree(self.project.folder, host.disk.at(FOLDER))
+
+    def _set_up_database(self) -> None:
+        self.servers.set_up("surefoot")
+        primary = self.servers.primary
+        for name in self.project.databases:
+            primary.sql(f"CREATE ROLE {name} LOGIN")
+            primary.sql(f"CREATE DATABASE {name} OWNER {name}")
+        if self.project.redis:
+            self[DATABASE].unit("lab-redis", _REDIS_UNIT)
+            self[DATABASE].systemctl("start", "lab-redis")
+
+    def _provision(self) -> None:
+        """Run the project's playbook that makes hosts ready, as somebody would from a runner."""
+        if self.project.provision is None:
+            return
+        extra = [word for key, value in self.project.variables.items() for word in ("-e", f"{key}={value}")]
+        inventory = self.config()["environments"][self.project.environment]["inventory"]
+        ansible = Path(sys.executable).with_name("ansible-playbook")
+        words = [str(ansible), "-i", inventory, *extra, self.project.provision]
+        script = f'cd {FOLDER} && exec env "$@"'
+        env = [f"{key}={value}" for key, value in self._agent_environment().items() if "\n" not in value]
+        self[EMERGENCY].sh(script, *env, "ANSIBLE_PIPELINING=1", "ANSIBLE_FORKS=5", *words, timeout=LONG)
+
+    def config(self) -> dict[str, Any]:
+        """Return the project's config, as it stands in the file."""
+        import yaml
+
+        found: dict[str, Any] = yaml.safe_load((self.project.folder / CONFIG).read_text(encoding="utf-8"))
+        return found
+
+    def _agent_environment(self) -> dict[str, str]:
+        assert self.lab is not None
+        path = f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        values = {"PATH": path, "HOME": "/root", "LC_ALL": "C.UTF-8", "PYTHONPATH": _source()}
+        values |= self.project.agent_variables
+        if "PRODUCTION_SSH_PRIVATE_KEY" in (self.config().get("secrets") or ()):
+            values["PRODUCTION_SSH_PRIVATE_KEY"] = self.lab.private_key
+        return values
+
+    def _write_agents(self) -> None:
+        values = self._agent_environment() | {"SUREFOOT_STORE": self.store}
+        text = "".join(f'{key}="{value}"\n' for key, value in values.items())
+        roles = {PRIMARY: "primary", SECONDARY: "secondary", EMERGENCY: "emergency"}
+        for name in RUNNERS:
+            host = self[name]
+            host.write(f"{FOLDER}/agent.env", text, mode=0o600)
+            unit = _AGENT_UNIT.format(name=name, folder=FOLDER, python=sys.executable, role=roles[name])
+            host.unit(AGENT, unit, enabled=name != EMERGENCY)
+
+    # -- agents ----------------------------------------------------------------------------------------------------
+
+    def start_agents(self, *names: str) -> None:
+        """Start agents, and wait until the store knows that they are there."""
+        for name in names:
+            self[name].systemctl("start", AGENT)
+        self.until(lambda: set(names) <= self.online(), f"{', '.join(names)} online")
+
+    def stop_agent(self, name: str) -> None:
+        """Stop an agent in good order (SIGTERM); it stays away."""
+        self[name].systemctl("stop", AGENT)
+
+    def kill_agent(self, name: str) -> None:
+        """Kill an agent's process (SIGKILL); its systemd starts it again after a while."""
+        self[name].kill(AGENT)
+
+    def freeze_agent(self, name: str) -> None:
+        """Freeze a runner with all that runs on it."""
+        self[name].freeze()
+
+    def online(self) -> set[str]:
+        """Return the agents that could take work."""
+        rows = self._read().agents(UNHEARD)
+        return {row.report.name for row in rows if row.status in (AgentStatus.ONLINE, AgentStatus.DEGRADED)}
+
+    def _read(self) -> Store:
+        """Return the store, to wait by; nothing is judged by what it says."""
+        if self._reader is None:
+            self._reader = open_store(self.store)
+        return self._reader
+
+    # -- the command line ------------------------------------------------------------------------------------------
+
+    def cli(self, *words: str, env: Mapping[str, str] | None = None, store: str | None = None) -> Cli:
+        """Start a command, as a CI job would."""
+        self._outputs += 1
+        output = self.folder / f"cli-{self._outputs:03d}-{words[0]}.log"
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("SUREFOOT_", "ANSIBLE_", "GITHUB_"))}
+        command = [
+            sys.executable,
+            "-m",
+            "surefoot",
+            "--config",
+            str(self.project.folder / CONFIG),
+            "--no-color",
+            *words,
+        ]
+        # Who asks for a deployment runs nothing of it, and needs no secret; a config may insist on its variables.
+        values = self.project.agent_variables | {"SUREFOOT_STORE": store or self.store, "COVERAGE_PROCESS_START": ""}
+        with output.open("wb") as out:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**kept, **values, **(env or {})},
+                cwd=self.project.folder,
+                start_new_session=True,
+            )
+        self._processes.append(process)
+        return Cli(process, output)
+
+    def ask(self, *words: str) -> Any:
+        """Return the JSON of a reading command. LabError if it fails for long."""
+        end = time.monotonic() + LONG
+        while True:
+            done = self.cli("--output", "json", *words)
+            code = done.wait()
+            if code == 0:
+                return json.loads(done.said())
+            if code != 9 or time.monotonic() > end:
+                raise LabError(f"surefoot {' '.join(words)} ended with {code}: {done.said()[-500:]}")
+
+    def deploy(self, version: str, *more: str) -> Cli:
+        """Ask for a deployment, and follow it."""
+        return self.cli("deploy", self.project.environment, version, *more)
+
+    def submit(self, version: str, *more: str) -> str:
+        """Ask for a deployment, and return its name once it is accepted."""
+        return str(self.ask("deploy", self.project.environment, version, "--detach", *more)["id"])
+
+    def version(self) -> str:
+        """Return a version that was never deployed."""
+        self._versions += 1
+        return f"{self._versions}.0"
+
+    def named(self, deploy: Cli) -> str:
+        """Return a deployment's name, as its command has said it."""
+        found: list[str] = []
+
+        def accepted() -> bool:
+            found[:] = re.findall(r"^\S+ (\S+) accepted", deploy.said(), re.MULTILINE)
+            if deploy.ended and not found:
+                raise LabError(f"the deploy ended before it was accepted:\n{deploy.said()[-2000:]}")
+            return bool(found)
+
+        self.until(accepted, "the deployment is accepted")
+        return found[0]
+
+    def events(self, deployment: str) -> list[dict[str, Any]]:
+        """Return a deployment's journal."""
+        done = self.cli("--output", "json", "events", deployment)
+        if done.wait() != 0:
+            raise LabError(f"the journal of {deployment} can't be read: {done.said()[-500:]}")
+        return [json.loads(line) for line in done.said().splitlines()]
+
+    # -- from outside ----------------------------------------------------------------------------------------------
+
+    def runs(self, host: Host) -> str | None:
+        """Return which version a host's service says that it is; None if it says nothing."""
+        url = self.project.version_url.format(address=host.address, host=host.name)
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - the drill's own config names it
+                said = json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            with suppress(ValueError):
+                said = json.loads(error.read())
+                return said.get(self.project.version_key) if isinstance(said, dict) else None
+            return None
+        except (OSError, ValueError):
+            return None
+        return said.get(self.project.version_key) if isinstance(said, dict) else None
+
+    def break_version(self, version: str, *hosts: Host) -> None:
+        """Have a version be not well on hosts; on all if none are named."""
+        for host in hosts or self.web:
+            host.sh(self.project.break_version.format(version=version, host=host.name, address=host.address))
+
+    def mend(self) -> None:
+        """Have every version be well everywhere."""
+        for host in self.web:
+            host.sh(self.project.mend)
+
+    # -- order -----------------------------------------------------------------------------------------------------
+
+    def ready(self) -> str:
+        """Put everything in order, deploy a version if there is none, and return the version that both hosts run."""
+        assert self.lab is not None
+        self.lab.network.heal()
+        for host in self.lab.hosts.values():
+            host.thaw()
+            host.disk.free()
+            if not host.is_on:
+                host.power_on()
+        self.mend()
+        self.stop_agent(EMERGENCY)
+        self.start_agents(PRIMARY, SECONDARY)
+        self.settle()
+        found = {self.runs(host) for host in self.web}
+        if len(found) == 1 and (version := found.pop()) is not None:
+            return version
+        version = self.version()
+        done = self.deploy(version)
+        if done.wait() != 0:
+            raise LabError(f"{version} can't be deployed to a lab that is whole:\n{done.said()[-3000:]}")
+        return version
+
+    def settle(self) -> None:
+        """Wait until nothing is deployed any more."""
+
+        def over() -> bool:
+            return not any(row.running or row.queue for row in self._read().environments())
+
+        self.until(over, "every deployment has ended")
+
+    def until(self, holds: Callable[[], object], what: str, patience: float = LONG) -> None:
+        """Wait until something holds. LabError if it does not come true."""
+        end = time.monotonic() + patience
+        while True:
+            try:
+                if holds():
+                    return
+            except StoreError:  # may be what a drill has done
+                pass
+            if time.monotonic() > end:
+                raise LabError(f"not within {patience:g} s: {what}")
+            time.sleep(LOOK_EVERY)
+
+
+def _source() -> str:
+    """Return where Surefoot is imported from."""
+    import surefoot
+
+    return str(Path(surefoot.__file__).parent.parent)
+
+
+__all__ = ["PATIENCE", "Cli", "Site"]
