@@ -64,6 +64,11 @@ test: debian venv cache ## Run all tests, with branch coverage; ARGS="tests/unit
 	echo "branch coverage: $$($(BIN)/coverage report --format=total) %" || true; \
 	exit $$status
 
+.PHONY: ci-local
+ci-local: debian venv ## Play the four scenarios of PAWS360 in the lab (root); reports in build/drills; SCENARIOS="failover" for some
+	@tools/ci-local $(BIN)/surefoot build/drills $(SCENARIOS)
+SCENARIOS ?=
+
 .PHONY: coverage
 coverage: venv ## Show what the last `make test` did not run, line by line
 	@$(BIN)/coverage report

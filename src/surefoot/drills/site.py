@@ -41,8 +41,8 @@ FOLDER = "/srv/surefoot"
 LOOK_EVERY = 0.05
 #: Seconds unheard of after which an agent counts as offline, for the drills' own eyes.
 UNHEARD = 5.0
-#: Seconds for anything that is waited for.
-LONG = 180.0
+#: Seconds for anything that is waited for; generous, as the machine may have other things to do.
+LONG = 600.0
 
 _AGENT_UNIT = """[Unit]
 Description=Surefoot agent {name}
@@ -368,13 +368,13 @@ class Site(AbstractContextManager["Site"]):
             raise LabError(f"{version} can't be deployed to a lab that is whole:\n{done.said()[-3000:]}")
         return version
 
-    def settle(self) -> None:
+    def settle(self, patience: float = LONG) -> None:
         """Wait until nothing is deployed any more."""
 
         def over() -> bool:
             return not any(row.running or row.queue for row in self._read().environments())
 
-        self.until(over, "every deployment has ended")
+        self.until(over, "every deployment has ended", patience)
 
     def until(self, holds: Callable[[], object], what: str, patience: float = LONG) -> None:
         """Wait until something holds. LabError if it does not come true."""

@@ -49,10 +49,10 @@ def drill(  # noqa: PLR0917 - click passes what is on the command line
     repeat: int,
     keep: Path | None,
 ) -> int:
-    """Play scenarios for real, and judge them by what hosts and customers saw.
+    """Play scenarios for real, in a lab.
 
-    Everything happens in a lab on this machine: hosts with their own address, disk, sshd and systemd, which needs
-    root. NAME is a drill or a group of them. Exit 0 only if every drill passed.
+    They are judged by what hosts and customers saw. Everything happens on this machine: hosts with their own address,
+    disk, sshd and systemd, which needs root. NAME is a drill or a group of them. Exit 0 only if every drill passed.
     """
     from surefoot.cli.console import Console
     from surefoot.cli.settings import settings

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 from surefoot.drills.drill import Drill, Stage
+from surefoot.drills.site import LONG
 
 
 def at_once(count: int) -> Callable[[Stage], None]:
@@ -20,7 +21,7 @@ def at_once(count: int) -> Callable[[Stage], None]:
         codes = [one.wait() for one in asked]
         stage.check("none is refused", set(codes) == {0}, f"exit codes {sorted(set(codes))}")
         stage.say("all are accepted")
-        site.settle()
+        site.settle(LONG * count)
         rows = site.ask("history", site.project.environment, "--limit", str(count))["deployments"]
         ended = [row["status"] for row in rows if row["version"] in versions]
         stage.check(
