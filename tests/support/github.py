@@ -67,6 +67,10 @@ class GitHubStandIn:
     deployments: list[dict[str, Any]] = field(default_factory=list)
     statuses: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     commit_statuses: list[dict[str, Any]] = field(default_factory=list)
+    branches: dict[str, list[str]] = field(default_factory=dict)  #: the commits of each, the newest last
+    protected: tuple[str, ...] = ()
+    check_runs: list[dict[str, Any]] = field(default_factory=list)
+    artifacts: list[dict[str, Any]] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     #: For the next requests: (method, end of the path, what happens). `hang` and `lose` are said by name.
@@ -142,11 +146,47 @@ class GitHubStandIn:
                 return 201, self._deploy(body)
             case "POST", ["deployments", number, "statuses"]:
                 return 201, self._status(int(number), body)
+            case "GET", ["branches" | "compare" | "commits", *_] | ["actions", "artifacts"]:
+                found = self._look(path.removeprefix(prefix + "/").split("/"), query)
+                if found is None:
+                    return 404, {"message": "Not Found"}
+                return 200, github_description().answer(method, path, found)
             case "POST", ["statuses", sha]:
                 self.commit_statuses.append({"sha": sha, **body})
                 return 201, self._commit_status(sha, body)
             case _:
                 return 404, {"message": "Not Found"}
+
+    def _look(self, path: list[str], query: dict[str, str]) -> dict[str, Any] | None:
+        """Return what checks ask for of commits and what was built from them."""
+        commits = [sha for listed in self.branches.values() for sha in listed]
+
+        def filled(whose: str, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            return [{**github_description().item(whose), **item} for item in self._page(items, query)]
+
+        match path:
+            case ["branches", name] if name in self.branches:
+                return {"name": name, "protected": name in self.protected}
+            case ["compare", pair]:
+                branch, _, sha = pair.partition("...")
+                if branch not in self.branches or sha not in commits:
+                    return None
+                there = self.branches[branch]
+                status = "identical" if there[-1] == sha else "behind" if sha in there else "diverged"
+                return {"status": status, "ahead_by": int(sha not in there)}
+            case ["commits", sha, "check-runs"] if sha in commits:
+                runs = [run for run in self.check_runs if run["head_sha"] == sha]
+                return {"total_count": len(runs), "check_runs": filled("check-run", runs)}
+            case ["commits", sha, "status"] if sha in commits:
+                found = [
+                    {k: v for k, v in one.items() if k != "sha"} for one in self.commit_statuses if one["sha"] == sha
+                ]
+                return {"sha": sha, "statuses": filled("simple-commit-status", found)}
+            case ["actions", "artifacts"]:
+                wanted = [one for one in self.artifacts if one["name"] == query.get("name", one["name"])]
+                return {"total_count": len(wanted), "artifacts": filled("artifact", wanted)}
+            case _:
+                return None
 
     @staticmethod
     def _page(items: list[dict[str, Any]], query: dict[str, str]) -> list[dict[str, Any]]:

@@ -88,6 +88,41 @@ class Description:
         content = self._resolved(response).get("content", {}).get("application/json")
         return [] if content is None else self._errors(content["schema"], body, "answer")
 
+    def answer(self, method: str, path: str, given: dict[str, Any]) -> dict[str, Any]:
+        """Return the least that may be answered with status 200, with what is given in it."""
+        operation = self._operation(method, path)
+        assert operation is not None
+        content = self._resolved(operation["responses"]["200"])["content"]["application/json"]
+        return {**self._least(content["schema"]), **given}
+
+    def item(self, name: str) -> dict[str, Any]:
+        """Return the least that a thing of that name may be."""
+        found: dict[str, Any] = self._least({"$ref": f"#/components/schemas/{name}"})
+        return found
+
+    def _least(self, schema: dict[str, Any]) -> Any:
+        schema = self._resolved(schema)
+        for key in ("allOf", "oneOf", "anyOf"):
+            if key in schema and "properties" not in schema:
+                return self._least(schema[key][0])
+        if schema.get("nullable"):
+            return None
+        if "enum" in schema:
+            return schema["enum"][0]
+        match schema.get("type"):
+            case "string":
+                forms = {"uri": "https://example.invalid/", "date-time": "2026-01-01T00:00:00Z"}
+                return forms.get(schema.get("format", ""), "x")
+            case "integer" | "number":
+                return schema.get("minimum", 0)
+            case "boolean":
+                return False
+            case "array":
+                return []
+            case _:
+                properties = schema.get("properties", {})
+                return {name: self._least(properties.get(name, {})) for name in schema.get("required", ())}
+
     def _operation(self, method: str, path: str) -> dict[str, Any] | None:
         route = self.route(path)
         found: dict[str, Any] | None = None if route is None else self._document["paths"][route].get(method.lower())
@@ -117,6 +152,8 @@ class Description:
         return [
             f"{where}{error.json_path.removeprefix('$')}: {error.message}"[:300]
             for error in validator.iter_errors(value)
+            # What may be null is, also where its list of values forgets that.
+            if not (error.validator == "enum" and error.instance is None and error.schema.get("nullable"))
         ]
 
 

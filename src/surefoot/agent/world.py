@@ -263,6 +263,7 @@ class World:
             "environment": state.environment,
             "deployment": state.id,
             "agent": job.agent,
+            "commit": state.commit or "",
         }
         hosts: tuple[Host, ...] = ()
         if any(map(about_hosts, checks)) or placeholders([check.options for check in checks]) - values.keys():

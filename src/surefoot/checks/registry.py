@@ -19,6 +19,8 @@ from surefoot.checks import plugins
 from surefoot.checks.command import Command
 from surefoot.checks.disk import Disk
 from surefoot.checks.file import File
+from surefoot.checks.git import Git
+from surefoot.checks.github_artifact import GithubArtifact
 from surefoot.checks.host import Host
 from surefoot.checks.http import Http
 from surefoot.checks.image import Image
@@ -49,6 +51,8 @@ _OURS: tuple[Kind, ...] = (
     Command(),
     Disk(),
     File(),
+    Git(),
+    GithubArtifact(),
     Host(),
     Http(),
     Image(),
