@@ -130,9 +130,11 @@ environments:
     takeover_limit: 7
     fence: {path: /var/lib/surefoot}
     approvals: {required: 1, from: [sre]}
-    promote_from: staging
+    promote_from: {environment: staging, within: 14d, after: 1h}
+    windows: [{days: [mon, Friday], from: 09:00, to: "17:00", time_zone: Europe/Zurich}, {}]
     queue: latest
     bake: 10m
+groups: {sre: [ann, bob@laptop]}
 """
 
 
@@ -152,8 +154,12 @@ def test_every_documented_key_is_read(write: Write) -> None:
     assert production.health[0].name == "backend"
     assert production.preflight[0].options == {"url": "http://db.example/?t=${API_TOKEN}&raw=${DB_HOST}"}
     assert production.preflight[1].options == {}
-    assert production.unsupported_gates == ("approvals", "promote_from", "queue", "bake")
-    assert config.environment("staging").unsupported_gates == ()
+    assert production.approvals is not None and production.approvals.from_ == ("sre",)
+    assert production.promote_from is not None and production.promote_from.within == 14 * 86_400
+    assert (production.queue, production.bake) == ("latest", 600.0)
+    window = production.windows[0]
+    assert (window.days, window.from_, window.to) == (("mon", "fri"), 540, 1020)
+    assert config.groups == {"sre": ("ann", "bob@laptop")}
 
 
 def test_commands_are_left_to_the_shell(write: Write) -> None:
@@ -930,6 +936,88 @@ BAD: dict[str, tuple[str, Code, int | None, str, str, str]] = {
         5,
         "environments.e.promote_from",
         "from itself",
+        "",
+    ),
+    "promoted from nowhere, in a mapping": (
+        environment(STEP + "promote_from: {environment: x}"),
+        Code.CONFIG_VALUE,
+        5,
+        "environments.e.promote_from.environment",
+        "no environment 'x'",
+        "",
+    ),
+    "promoted in no time": (
+        environment(STEP + "promote_from: {environment: o, within: 1h, after: 1h}")
+        + "  o: {steps: [{name: s, run: x}]}\n",
+        Code.CONFIG_TIMING,
+        5,
+        "environments.e.promote_from",
+        "not shorter",
+        "",
+    ),
+    "a time that YAML reads as a number": (
+        environment(STEP + "windows: [{to: 17:00}]"),
+        Code.CONFIG_VALUE,
+        5,
+        "environments.e.windows[0].to",
+        "not a number",
+        "quotes",
+    ),
+    "no time of day": (
+        environment(STEP + 'windows: [{from: "25:00"}]'),
+        Code.CONFIG_VALUE,
+        5,
+        "environments.e.windows[0].from",
+        "not a time of day",
+        "09:00",
+    ),
+    "an empty window": (
+        environment(STEP + 'windows: [{from: "09:00", to: "09:00"}]'),
+        Code.CONFIG_TIMING,
+        5,
+        "environments.e.windows[0]",
+        "the same",
+        "",
+    ),
+    "no day": (
+        environment(STEP + "windows: [{days: [someday]}]"),
+        Code.CONFIG_VALUE,
+        5,
+        "environments.e.windows[0].days[0]",
+        "not a day",
+        "",
+    ),
+    "no time zone": (
+        environment(STEP + "windows: [{time_zone: Europe/Zurch}]"),
+        Code.CONFIG_VALUE,
+        5,
+        "environments.e.windows[0].time_zone",
+        "Europe/Zurich",
+        "",
+    ),
+    "nothing to bake": (environment(STEP + "bake: 10m"), Code.CONFIG_VALUE, 5, "environments.e.bake", "no health", ""),
+    "two ways back": (
+        environment("steps: [{name: s, run: x, undo: {run: y}}]\nrollback: {run: z}"),
+        Code.CONFIG_VALUE,
+        4,
+        "environments.e.steps[0].undo",
+        "in place of all undo",
+        "",
+    ),
+    "a step called rollback": (
+        environment("steps: [{name: rollback, run: x}]\nrollback: {run: z}"),
+        Code.CONFIG_VALUE,
+        4,
+        "environments.e.steps[0].name",
+        "rollback",
+        "",
+    ),
+    "a rollback without hosts": (
+        environment(STEP + "rollback: {playbook: playbooks/stage.yml}"),
+        Code.CONFIG_VALUE,
+        5,
+        "environments.e.rollback.playbook",
+        "needs hosts",
         "",
     ),
     "approved by nobody": (

@@ -87,7 +87,7 @@ def cancel(store: Store, deployment: str, *, by: str, reason: str = "") -> Deplo
         action = decide(after, after.elapsed)
         return (asked, action.event) if isinstance(action, Write) else (asked,)
 
-    return _request(store, deployment, events)
+    return request(store, deployment, events)
 
 
 def resolve(
@@ -107,10 +107,10 @@ def resolve(
             ev.Resolved(version=runs, unchecked=True),
         )
 
-    return _request(store, deployment, events)
+    return request(store, deployment, events)
 
 
-def _request(store: Store, deployment: str, events: Callable[[Deployment], Events | None]) -> Deployment:
+def request(store: Store, deployment: str, events: Callable[[Deployment], Events | None]) -> Deployment:
     """Append what `events` makes of the present state, and of the next one if somebody else was faster."""
     while True:
         state = load(store, deployment)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from surefoot.config.loading import Peek
     from surefoot.config.models import Config
     from surefoot.core.deployment import Deployment
+    from surefoot.core.gates import Wait
     from surefoot.store.protocol import Store, Submission
 
 #: The ttl where no config says another.
@@ -255,29 +256,25 @@ class App:
         actor = found.claims.get("actor") if found is not None else None
         return replace(submission, origin=found, requested_by=actor or submission.requested_by)
 
-    def told_as_now(self, submission: Submission) -> Submission:
-        """Return a rollback's submission with those who are told today, not those of the earlier deployment."""
+    def as_now(self, submission: Submission) -> Submission:
+        """Return a rollback's submission with today's gates and those who are told today, not those of the earlier
+        deployment.
+        """
         from dataclasses import replace
 
         from msgspec import structs
 
+        from surefoot.config.freeze import gates
         from surefoot.config.telling import targets
 
+        if self.config_path is None:
+            return submission
         try:
-            now = targets(self.config, os.environ) if self.config_path is not None else submission.plan.targets
-        except ConfigError:
+            told = targets(self.config, os.environ)
+            held = gates(self.config, submission.environment)
+        except (ConfigError, NotFoundError):
             return submission  # a mistake in this config must not stand in the way of a rollback
-        return replace(submission, plan=structs.replace(submission.plan, targets=now))
-
-    def refuse_unsupported_gates(self, environment: str) -> None:
-        """Refuse to deploy past a gate that the config asks for and this version does not hold."""
-        gates = self.config.environment(environment).unsupported_gates
-        if gates:
-            raise ConfigError(
-                f"environments.{environment} asks for {', '.join(gates)}, which this version does not enforce",
-                code=Code.CONFIG_KEY,
-                hint=f"take {'it' if len(gates) == 1 else 'them'} out of the config, or use a version that does",
-            )
+        return replace(submission, plan=structs.replace(submission.plan, targets=told, gates=held))
 
     def files(self) -> Bundle:
         """Return the files that a deployment runs from, as they are now."""
@@ -307,7 +304,14 @@ class App:
         from surefoot.core import views
 
         place = None if state.status.terminal else store.queue_position(state.id)
-        return views.show(state, place)
+        return views.show(state, place, self.waits(store, state))
+
+    @staticmethod
+    def waits(store: Store, state: Deployment) -> tuple[Wait, ...]:
+        """Return what keeps a deployment from beginning at this instant."""
+        from surefoot.api import gates
+
+        return () if state.begun else gates.waits_for(state, store.environment(state.environment), store.now())
 
     def hint_for(self, state: Deployment, failure: Failure) -> str:
         """Return what a person does next."""

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING
 
 from surefoot.cli.who import BACKGROUND, is_own_agent_of_the_past, own_agent_name
 from surefoot.core.errors import SurefootError
-from surefoot.core.lease import Role
+from surefoot.core.lease import AgentStatus, Role
 
 if TYPE_CHECKING:
     from surefoot.cli.app import App
+    from surefoot.store.protocol import Store
 
+WORKING = (AgentStatus.ONLINE, AgentStatus.DEGRADED)
 #: Seconds that an agent gets to hand over; with a store that is away it needs as long as its lease is good.
 HANDOVER = 30.0
 
@@ -84,12 +86,19 @@ class OwnAgent:
 
 def _forget_the_dead(app: App) -> None:
     """Forget agents of earlier processes on this machine that were killed before they could leave."""
-    from surefoot.core.lease import AgentStatus
-
     with contextlib.suppress(SurefootError), app.writing(existing=True) as store:
         for row in store.agents(2 * app.lease_ttl):
             if row.status is AgentStatus.OFFLINE and is_own_agent_of_the_past(row.report.name):
                 store.leave(row.report.name, row.report.incarnation)
+
+
+def ensure_agent(app: App, store: Store) -> None:
+    """Have somebody work where the config names no agents: whoever followed may be gone."""
+    from surefoot.cli.app import SILENT
+
+    if app.has_agents or any(row.status in WORKING for row in store.agents(SILENT)):
+        return
+    start_in_background(app)
 
 
 def start_in_background(app: App) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -10,8 +12,9 @@ import click
 if TYPE_CHECKING:
     TextBase = click.ParamType[str]
     DurationBase = click.ParamType[float]
+    TimeBase = click.ParamType["When"]
 else:  # older versions of click don't know it as a generic
-    TextBase = DurationBase = click.ParamType
+    TextBase = DurationBase = TimeBase = click.ParamType
 
 
 class TextParam(TextBase):
@@ -46,5 +49,63 @@ class Duration(DurationBase):
             raise Misused(str(error), error.hint, ctx) from error
 
 
+@dataclass(frozen=True)
+class When:
+    """A time as somebody gives it, who may mean it from now."""
+
+    after: Callable[[float], float]  #: from the store's present time to the time that is meant
+
+
+class Time(TimeBase):
+    """A time: RFC 3339, a time of day (the next one, local), or a duration from now."""
+
+    name = "time"
+
+    def convert(self, value: str | When, param: click.Parameter | None, ctx: click.Context | None) -> When:
+        """Return a time."""
+        from surefoot.cli.lazy import Misused
+        from surefoot.config.durations import DurationError, parse_duration
+
+        if isinstance(value, When):
+            return value
+        if (found := _time_of_day(value) or _date(value)) is not None:
+            return found
+        try:
+            seconds = parse_duration(value)
+        except DurationError as error:
+            hint = "write 2026-01-31T22:00Z, 22:00, or a duration from now such as 90m"
+            raise Misused(f"{value[:60]!r} is no time", hint, ctx) from error
+        return When(lambda now: now + seconds)
+
+
+def _time_of_day(text: str) -> When | None:
+    """Return the next time that the clocks here show it."""
+    from datetime import datetime, timedelta
+
+    try:
+        wanted = datetime.strptime(text, "%H:%M").time()
+    except ValueError:
+        return None
+
+    def after(now: float) -> float:
+        here = datetime.fromtimestamp(now).astimezone().replace(tzinfo=None)
+        there = datetime.combine(here.date(), wanted)
+        return (there if there > here else there + timedelta(days=1)).timestamp()
+
+    return When(after)
+
+
+def _date(text: str) -> When | None:
+    """Return a date with its time; local if no zone is given."""
+    from datetime import datetime
+
+    try:
+        at = datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
+    return When(lambda _: at)
+
+
 TEXT = TextParam()
 DURATION = Duration()
+TIME = Time()

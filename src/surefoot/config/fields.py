@@ -23,6 +23,8 @@ from surefoot.config.durations import PATTERN, DurationError, parse_duration
 from surefoot.config.expansion import NAME
 from surefoot.config.problems import did_you_mean, nearest, shown
 from surefoot.core.errors import Code
+from surefoot.core.gates import MINUTES_OF_A_DAY
+from surefoot.core.windows import DAYS
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 _ONE_REFERENCE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}", re.ASCII)
@@ -220,6 +222,35 @@ def _address(value: Any) -> str:
     return str(text)
 
 
+def _time_of_day(value: Any) -> int:
+    if not isinstance(value, str):
+        raise refuse(f"must be a time of day, not {_kind(value)}", hint='put it in quotes, as in "17:00"')
+    match = re.fullmatch(r"(\d{1,2}):(\d{2})", value, re.ASCII)
+    minutes = int(match[1]) * 60 + int(match[2]) if match is not None and int(match[2]) < 60 else -1
+    if not 0 <= minutes <= MINUTES_OF_A_DAY:
+        raise refuse(f"{shown(value)} is not a time of day", hint='as in "09:00"; "24:00" is the end of the day')
+    return minutes
+
+
+def _time_zone(value: Any) -> str:
+    from zoneinfo import ZoneInfo, available_timezones
+
+    name = text_only(value)
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, KeyError) as error:
+        meant = did_you_mean(name, available_timezones())
+        raise refuse(f"there is no time zone {shown(name)}{meant}", hint="as in Europe/Zurich, or UTC") from error
+    return str(name)
+
+
+def _day(value: Any) -> str:
+    name = text_only(value).lower()[:3]
+    if name not in DAYS:
+        raise refuse(f"{shown(value)} is not a day", allowed=DAYS)
+    return str(name)
+
+
 def _look_for_hosts(file: Path, name: str) -> None:
     """Refuse a static inventory that is empty but for comments and headings; Ansible itself reads all others."""
     if not file.is_file() or os.access(file, os.X_OK):
@@ -343,4 +374,12 @@ Repository = Annotated[str, BeforeValidator(_repository), _schema("`owner/name`"
 WebAddress = Annotated[str, BeforeValidator(_web_address), _schema("web address", type="string", pattern="^https?://")]
 #: An address whose secrets are `${NAME}`.
 Address = Annotated[str, BeforeValidator(_address), _schema("address", type="string")]
+#: Minutes since the day began.
+TimeOfDay = Annotated[
+    int,
+    BeforeValidator(_time_of_day),
+    _schema("time of day", type="string", pattern=r"^\d{1,2}:\d{2}$", examples=["09:00", "24:00"]),
+]
+TimeZone = Annotated[str, BeforeValidator(_time_zone), _schema("time zone", type="string", examples=["Europe/Zurich"])]
+Day = Annotated[str, BeforeValidator(_day), _schema("day", type="string", enum=list(DAYS))]
 HostPath = Annotated[str, BeforeValidator(_host_path), _schema("absolute path", type="string", pattern="^/")]

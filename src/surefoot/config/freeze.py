@@ -12,7 +12,9 @@ from collections.abc import Mapping
 
 from surefoot.config import models
 from surefoot.config.telling import targets
+from surefoot.core import gates as core
 from surefoot.core import plan
+from surefoot.core.windows import DAYS
 
 
 def freeze(config: models.Config, environment: str, environ: Mapping[str, str] | None = None) -> plan.Plan:
@@ -39,6 +41,31 @@ def freeze(config: models.Config, environment: str, environ: Mapping[str, str] |
         secrets=config.secrets,
         fence_path=env.fence.path if env.fence else None,
         targets=targets(config, os.environ if environ is None else environ),
+        gates=gates(config, environment),
+        rollback=_work(env.rollback) if env.rollback else None,
+        bake=env.bake,
+    )
+
+
+def gates(config: models.Config, environment: str) -> core.Gates:
+    """Return the gates of an environment, with the members of the groups that its approvals may come from."""
+    env = config.environment(environment)
+    promote, asked = env.promote_from, env.approvals
+    return core.Gates(
+        approvals=None
+        if asked is None
+        else core.Approvals(
+            required=asked.required,
+            groups={name: config.groups.get(name) for name in asked.from_},
+            expires=asked.expires,
+            rollbacks=asked.rollbacks,
+        ),
+        windows=tuple(
+            core.Window(tuple(map(DAYS.index, window.days)), window.from_, window.to, window.time_zone)
+            for window in env.windows
+        ),
+        promote_from=core.PromoteFrom(promote.environment, promote.within, promote.after) if promote else None,
+        latest=env.queue is models.Queue.LATEST,
     )
 
 

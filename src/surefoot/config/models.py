@@ -18,6 +18,7 @@ from surefoot.config.fields import (
     Address,
     Command,
     Count,
+    Day,
     Duration,
     EnvironmentName,
     HostPath,
@@ -32,6 +33,8 @@ from surefoot.config.fields import (
     Section,
     StepName,
     Text,
+    TimeOfDay,
+    TimeZone,
     Truth,
     WebAddress,
     filled,
@@ -40,9 +43,11 @@ from surefoot.config.fields import (
 )
 from surefoot.config.problems import did_you_mean, shown
 from surefoot.core.errors import Code, NotFoundError
+from surefoot.core.gates import APPROVALS_EXPIRE, MINUTES_OF_A_DAY
 from surefoot.core.lease import MIN_TTL, LeaseTiming, Role
 from surefoot.core.plan import OnCancel
 from surefoot.core.targets import INCIDENT_MOMENTS, Moment
+from surefoot.core.windows import DAYS
 
 #: A takeover after a power loss waits for the ttl; longer than this, and people would do it by hand.
 MAX_TTL = 3600.0
@@ -208,8 +213,52 @@ class Approvals(Section):
 
     required: Count = Field(default=1, description="How many people must agree.")
     from_: Annotated[tuple[Name, ...], BeforeValidator(filled)] = Field(
-        alias="from", description="Groups that they must belong to."
+        alias="from",
+        description="Groups that they must belong to. Of a group that `groups` does not list, anyone is a member.",
     )
+    expires: Duration = Field(
+        default=APPROVALS_EXPIRE, description="A deployment that is not approved within this time has failed."
+    )
+    rollbacks: Truth = Field(default=False, description="Whether going back to an earlier version needs them too.")
+
+
+class Window(Section):
+    """When deployments may start. What has begun goes on after it."""
+
+    days: Annotated[tuple[Day, ...], BeforeValidator(filled)] = Field(default=DAYS, description="On which days.")
+    from_: TimeOfDay = Field(default=0, alias="from", description='From when, such as `"09:00"`.')
+    to: TimeOfDay = Field(
+        default=MINUTES_OF_A_DAY,
+        description='Until when; a time before `from` is one of the next day. `"24:00"` is the end of the day.',
+    )
+    time_zone: TimeZone = Field(default="UTC", description="On whose clocks, such as `Europe/Zurich`.")
+
+    @model_validator(mode="after")
+    def _some_time(self) -> Self:
+        if self.from_ == self.to:
+            why = "from and to are the same"
+            raise refuse(why, hint="leave both out for whole days", code=Code.CONFIG_TIMING)
+        return self
+
+
+class PromoteFrom(Section):
+    """Where a version must have succeeded first."""
+
+    environment: EnvironmentName = Field(description="In which environment.")
+    within: Duration | None = Field(default=None, description="Not longer ago than this.")
+    after: Pause = Field(default=0.0, description="At least so long ago.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"environment": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.within is not None and self.after >= self.within:
+            why = f"after {format_duration(self.after)} is not shorter than within {format_duration(self.within)}"
+            raise refuse(why, hint="no success could count", code=Code.CONFIG_TIMING)
+        return self
 
 
 class Fence(Section):
@@ -329,24 +378,22 @@ class Environment(Section):
     )
     fence: Fence | None = Field(default=None, description="Where hosts keep the token that keeps stale agents out.")
     approvals: Approvals | None = Field(default=None, description="Whose agreement a deployment needs.")
-    promote_from: EnvironmentName | None = Field(
-        default=None, description="A version must have succeeded in that environment first."
+    windows: tuple[Window, ...] = Field(default=(), description="When deployments may start. Default: always.")
+    promote_from: PromoteFrom | None = Field(
+        default=None,
+        description="A version must have succeeded in that environment first: its name, or a mapping with times.",
     )
     queue: Annotated[Queue, BeforeValidator(one_of(Queue))] = Field(
         default=Queue.ALL, description="`all` deploys whatever waits, in order; `latest` only the newest."
     )
-    bake: Pause = Field(default=0.0, description="How long a version must have been healthy where it is promoted from.")
-
-    @property
-    def unsupported_gates(self) -> tuple[str, ...]:
-        """Return the keys that ask for a gate which this version does not enforce: whoever deploys must refuse."""
-        asked = {
-            "approvals": self.approvals is not None,
-            "promote_from": self.promote_from is not None,
-            "queue": self.queue is not Queue.ALL,
-            "bake": self.bake > 0,
-        }
-        return tuple(key for key, is_asked in asked.items() if is_asked)
+    bake: Pause = Field(
+        default=0.0,
+        description="How long health is watched after the checks have passed. A deployment that is healthy no more "
+        "within that time is put back; until it is over, the deployment runs.",
+    )
+    rollback: Undo | None = Field(
+        default=None, description="Puts everything back at once, in place of the steps' own `undo`."
+    )
 
 
 class Config(Section):
@@ -363,6 +410,10 @@ class Config(Section):
         "Default: `.surefoot/surefoot.db` beside this file.",
     )
     lease: Lease = Field(default_factory=Lease, description="How long a silent agent keeps its deployment.")
+    groups: dict[Name, tuple[Text, ...]] = Field(
+        default={},
+        description="Who belongs to which group: people as `NAME`, or `NAME@MACHINE` for one machine's user alone.",
+    )
     secrets: tuple[SecretName, ...] = Field(
         default=(),
         description="Names in the agent's environment. Steps get the values; no output, log or journal ever does.",

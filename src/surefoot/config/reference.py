@@ -41,6 +41,8 @@ _SECTIONS = {
     "HealthPolicy": "environments.NAME.health_policy",
     "Fence": "environments.NAME.fence",
     "Approvals": "environments.NAME.approvals",
+    "Window": "environments.NAME.windows[]",
+    "PromoteFrom": "environments.NAME.promote_from",
     "GitHub": "github",
     "GitHubApp": "github.app",
     "Incidents": "incidents",
@@ -85,8 +87,8 @@ is not.
 """
 
 _GATES = """\
-`approvals`, `promote_from`, `bake` and `queue: latest` are read and checked, but this version of Surefoot does not
-enforce them yet. A deployment that would need them is refused instead of going ahead without.
+How `approvals`, `windows`, `promote_from`, `queue` and `bake` work together, and what they do not prove:
+[Gates](gates.md).
 """
 
 _CHECKS = """\
@@ -119,6 +121,7 @@ def json_schema(kinds: Kinds) -> Schema:
     """Return the JSON Schema for editors; any value may also be a text with a variable in it."""
     schema = _schema(kinds)
     definitions = {name: _with_variables(definition) for name, definition in schema.pop("$defs").items()}
+    definitions["PromoteFrom"] = {"anyOf": [{"type": "string"}, definitions["PromoteFrom"]]}  # a name alone will do
     definitions["variable"] = {"type": "string", "pattern": rf"\$\{{{NAME.pattern}\}}"}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -188,6 +191,8 @@ def _plain(value: Any) -> Any:
         del value["default"]
     if value.get("x-label") == "duration" and isinstance(value.get("default"), float | int):
         value["default"] = format_duration(value["default"])
+    if value.get("x-label") == "time of day" and isinstance(value.get("default"), int):
+        value["default"] = "{:02d}:{:02d}".format(*divmod(value["default"], 60))
     if value.get("x-label") == "percentage" and isinstance(value.get("default"), float | int):
         value["default"] = f"{value['default']:g}%"
     return {key: _plain(inner) for key, inner in value.items()}

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from surefoot.config.problems import Place, did_you_mean
 from surefoot.core.errors import Code
+from surefoot.core.plan import ROLLBACK
 
 #: `{host}` as Surefoot replaces it; `${host}` is the shell's.
 _HOST = re.compile(r"(?<!\$)\{host(_name)?\}")
@@ -60,6 +61,24 @@ def _environment(
             options(kind, given or {}, (*check_place, kind))
     if "inventory" not in environment:
         _without_hosts(environment, place, kinds, report)
+    _ways_back(environment, place, report)
+    if environment.get("bake") not in (None, "0s") and not environment.get("health"):
+        report(
+            (*place, "bake"), "has nothing to watch: the environment has no health", hint="add health, or take it out"
+        )
+
+
+def _ways_back(environment: dict[str, Any], place: Place, report: Report) -> None:
+    """Hold that there is one way back: by step, or at once."""
+    if "rollback" not in environment:
+        return
+    steps = environment.get("steps")
+    for index, step in enumerate(steps if isinstance(steps, list) else ()):
+        where = (*place, "steps", index)
+        if "undo" in _mapping(step):
+            report((*where, "undo"), "the environment has a rollback in place of all undo", hint="keep one of them")
+        if _mapping(step).get("name") == ROLLBACK:
+            report((*where, "name"), f"{ROLLBACK!r} is the name of the environment's rollback", hint="rename the step")
 
 
 def _step_names(steps: list[Any], place: Place, report: Report) -> None:
@@ -86,6 +105,9 @@ def _without_hosts(environment: dict[str, Any], place: Place, kinds: Mapping[str
             if "playbook" in _mapping(work):
                 where = (*place, "steps", index, *([part] if part else []), "playbook")
                 report(where, "a playbook needs hosts, and the environment has no inventory", hint=hint)
+    if "playbook" in _mapping(environment.get("rollback")):
+        where = (*place, "rollback", "playbook")
+        report(where, "a playbook needs hosts, and the environment has no inventory", hint=hint)
     for key in ("state_file", "version_probe"):
         if key in environment:
             report((*place, key), "needs hosts, and the environment has no inventory", hint=hint)
@@ -116,11 +138,14 @@ def _checks(environment: dict[str, Any], place: Place) -> Iterator[tuple[Place, 
 
 def _promotions(environments: Mapping[str, Any], report: Report) -> None:
     """Hold that each environment is promoted from another one that exists, and none from itself in the end."""
-    sources = {name: _mapping(environment).get("promote_from") for name, environment in environments.items()}
+    given = {name: _mapping(environment).get("promote_from") for name, environment in environments.items()}
+    sources = {name: _mapping(value).get("environment", value) for name, value in given.items()}
     for name, source in sources.items():
         if not isinstance(source, str):
             continue
-        place = ("environments", name, "promote_from")
+        place: Place = ("environments", name, "promote_from")
+        if isinstance(given[name], dict):
+            place = (*place, "environment")
         if source not in sources:
             known = tuple(other for other in sources if other != name)
             report(place, f"there is no environment {source!r}{did_you_mean(source, known)}", allowed=known)

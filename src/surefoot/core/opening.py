@@ -97,20 +97,25 @@ def begin(s: Deployment, freeze: Freeze | None, now: float, newer: Sequence[Summ
     """
     if s.begun:
         return Begin()
-    gate = s.approvals_gate
-    if gate is not None and s.approvals_missing and now >= s.requested_at + gate.expires:
-        failure = Failure(
-            Code.APPROVAL_EXPIRED,
-            f"{_approvals(s)}, and none came within {duration(gate.expires)}"
-            if not s.approvals
-            else f"{_approvals(s)}, no more came within {duration(gate.expires)}",
-            hint="deploy it again, and have it approved in time",
-        )
-        return Settle((ev.ApprovalExpired(), ev.Finished(Status.FAILED, failure)))
+    if late := too_late(s, now):
+        return Settle(late)
     if s.plan.gates.latest and (first := next((other for other in newer if takes_place(other)), None)) is not None:
         return Settle(superseded(s, first.id, first.version))
     waits = closed(s, freeze, now)
     return Settle((ev.Waiting(waits),)) if waits else Begin()
+
+
+def too_late(s: Deployment, now: float) -> tuple[ev.Event, ...]:
+    """Return the end of a deployment that was not approved in time; nothing if there is time yet."""
+    gate = s.approvals_gate
+    if gate is None or s.begun or not s.approvals_missing or now < s.requested_at + gate.expires:
+        return ()
+    failure = Failure(
+        Code.APPROVAL_EXPIRED,
+        f"{_approvals(s)}; {'no more' if s.approvals else 'none'} came within {duration(gate.expires)}",
+        hint="deploy it again, and have it approved in time",
+    )
+    return ev.ApprovalExpired(), ev.Finished(Status.FAILED, failure)
 
 
 def takes_place(newer: Summary) -> bool:

@@ -6,10 +6,11 @@ from __future__ import annotations
 from typing import assert_never
 
 from surefoot.core import events as ev
+from surefoot.core.environment import EnvironmentEntry, Frozen, Unfrozen
 from surefoot.core.errors import Failure
 from surefoot.core.events import Entry
 from surefoot.core.plan import Direction
-from surefoot.core.wording import duration
+from surefoot.core.wording import clock, duration
 
 
 def sentence(entry: Entry) -> str:
@@ -83,6 +84,18 @@ def sentence(entry: Entry) -> str:
             return f"{e.target}: {e.what}" + (f" ({e.where})" if e.where else "")
         case ev.DeliveryFailed() as e:
             return f"{e.target}: {'given up' if e.given_up else 'not delivered yet'}: {e.failure.message}"
+        case _:
+            assert_never(entry.event)
+
+
+def deed(entry: EnvironmentEntry) -> str:
+    """Say what was done to an environment. The text is not clean yet."""
+    match entry.event:
+        case Frozen() as e:
+            until = "" if e.until is None else f" until {clock(e.until)}"
+            return f"frozen{until} by {e.by or 'someone'}: {e.reason}"
+        case Unfrozen() as e:
+            return f"unfrozen by {e.by or 'someone'}" + (f": {e.reason}" if e.reason else "")
         case _:
             assert_never(entry.event)
 

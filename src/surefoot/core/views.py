@@ -6,14 +6,18 @@ Times are RFC 3339 UTC with milliseconds; durations are seconds. Key names are p
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from surefoot.core.deployment import Deployment, StepRun, Summary, summarise
+from surefoot.core.environment import EnvironmentEntry, Freeze
+from surefoot.core.environment import type_of as type_of_deed
 from surefoot.core.errors import Failure
 from surefoot.core.events import Entry, type_of
+from surefoot.core.gates import Wait
 
 Json = dict[str, Any]
 
@@ -80,11 +84,59 @@ def row(summary: Summary, project: str, queue_position: int | None = None) -> Js
     }
 
 
-def show(state: Deployment, queue_position: int | None = None) -> Json:
+def waits(found: Iterable[Wait]) -> list[Json]:
+    """Return what a deployment waits for."""
+    return [{"gate": str(wait.gate), "message": wait.message, "until": rfc3339(wait.until)} for wait in found]
+
+
+def freeze(found: Freeze | None) -> Json | None:
+    """Return an environment's freeze; None where it is not frozen."""
+    if found is None:
+        return None
+    return {"by": found.by, "reason": found.reason, "since": rfc3339(found.at), "until": rfc3339(found.until)}
+
+
+def deed(entry: EnvironmentEntry) -> Json:
+    """Return one entry of an environment's own journal, as `events` shows it."""
+    data = msgspec.to_builtins(entry.event)
+    data.pop("type", None)
+    return {"seq": entry.seq, "at": rfc3339(entry.at), "type": type_of_deed(entry.event), "data": data}
+
+
+def _gates(state: Deployment) -> Json:
+    gate, evidence = state.approvals_gate, state.promoted
+    return {
+        "not_before": rfc3339(state.not_before),
+        "override": state.override,
+        "approvals": None
+        if gate is None
+        else {
+            "required": gate.required,
+            "from": list(gate.groups),
+            "given": [
+                {"by": given.by, "at": rfc3339(given.at), "reason": given.reason, "groups": list(given.groups)}
+                for given in state.approvals
+            ],
+        },
+        "promoted_from": None
+        if evidence is None
+        else {
+            "environment": evidence.environment,
+            "deployment": evidence.deployment,
+            "version": evidence.version,
+            "finished_at": rfc3339(evidence.finished_at),
+            "bundle": evidence.bundle,
+            "commit": evidence.commit,
+        },
+    }
+
+
+def show(state: Deployment, queue_position: int | None = None, waiting_for: Iterable[Wait] = ()) -> Json:
     """Return a deployment with its steps, as `show` shows it."""
     shown = row(summarise(state), state.plan.project, queue_position)
     told = [{"target": e.target, "what": e.what, "where": e.where or None, "by": e.by} for e in state.deliveries]
-    return {**shown, "steps": [step(run) for run in state.steps], "told": told}
+    gates = {"waiting_for": waits(waiting_for), **_gates(state)}
+    return {**shown, **gates, "steps": [step(run) for run in state.steps], "told": told}
 
 
 def event(entry: Entry) -> Json:

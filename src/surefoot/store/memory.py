@@ -316,7 +316,7 @@ class MemoryStore:
         with self._lock:
             now = self._clock()
             wanting = [found for row in self._environments.values() for found in self._wanting(row, now)]
-            times = [ready for state, ready in wanting if not state.begun]
+            times = [ready for state, ready in wanting if state.bar is not Bar.NOTHING]
             return max(0.0, min(times) - now) if times else None
 
     def _holder_gone(self, row: _Environment) -> bool:

@@ -245,7 +245,9 @@ class Store(Protocol):
         """
 
     def next_ready(self) -> float | None:
-        """Return in how many seconds the first of those that wait for a time alone is ready; None if none does."""
+        """Return in how many seconds the first of those is ready that are queued or wait for a time; None if there is
+        none. Those that wait for people do not count.
+        """
 
     def claim(self, claim: Claim) -> Grant | None:
         """Take the lease if its row is still what was seen, and append the grant to the journal; None if somebody

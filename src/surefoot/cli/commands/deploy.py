@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from surefoot.cli.lazy import command
-from surefoot.cli.params import DURATION, TEXT
+from surefoot.cli.params import DURATION, TEXT, TIME
 
 if TYPE_CHECKING:
     from surefoot.cli.following import Patience
+    from surefoot.cli.params import When
     from surefoot.core.deployment import Deployment
+    from surefoot.store.protocol import Store, Submission
 
 
 def following(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -33,6 +35,16 @@ def following(function: Callable[..., Any]) -> Callable[..., Any]:
             help="What SIGINT, SIGTERM and SIGHUP mean while it is followed.",
         ),
         click.option("--when-open", is_flag=True, help="Wait for a freeze or a window instead of being refused."),
+        click.option(
+            "--at",
+            "at",
+            metavar="TIME",
+            type=TIME,
+            help="Start then: 2026-01-31T22:00Z, 22:00 (the next one), or 90m from now.",
+        ),
+        click.option(
+            "--override-freeze", is_flag=True, help="Start in spite of a freeze or a closed window; needs --reason."
+        ),
     )
     for option in reversed(options):
         function = option(function)
@@ -43,6 +55,20 @@ def _patience(detach: bool, timeout: float | None, on_interrupt: str) -> Patienc
     from surefoot.cli.following import Patience
 
     return Patience(detach=detach, timeout=timeout, cancel_on_interrupt=on_interrupt == "cancel")
+
+
+def _wishes(store: Store, submission: Submission, when_open: bool, at: When | None, override: bool) -> Submission:
+    """Return the submission with when it is to start, and past which gates."""
+    from dataclasses import replace
+
+    from surefoot.core.errors import UsageError
+
+    if override and not submission.reason.strip():
+        raise UsageError(
+            "--override-freeze needs a reason, which the journal keeps", hint='add --reason "what can\'t wait"'
+        )
+    not_before = None if at is None else at.after(store.now())
+    return replace(submission, when_open=when_open, not_before=not_before, override=override)
 
 
 @command(
@@ -64,15 +90,19 @@ def deploy(
     timeout: float | None,
     on_interrupt: str,
     when_open: bool,
+    at: When | None,
+    override_freeze: bool,
 ) -> int:
     """Deploy a version and follow it to its end.
 
-    Where the config names no agents, it runs its own in this process.
+    Where the config names no agents, it runs its own in this process. What it may have to wait for (approvals, a
+    freeze, a window) is said while it waits.
 
     Exit codes: 0 succeeded, 3 refused, 4 failed and put back, 5 stranded, 6 cancelled, 8 timed out waiting.
     """
     from dataclasses import replace
 
+    from surefoot.api.gates import promoted
     from surefoot.api.requests import submit
     from surefoot.cli.app import App
     from surefoot.cli.following import see_through
@@ -80,13 +110,14 @@ def deploy(
 
     app = App.of(ctx)
     submission = app.submission(environment, version, reason=reason, key=key)
-    app.refuse_unsupported_gates(environment)
     files = app.files()
     for warning in files.warnings:
         app.console.warn(warning)
     with app.writing() as store, Interrupts() as interrupts:
+        submission = _wishes(store, submission, when_open, at, override_freeze)
+        submission = promoted(store, replace(submission, bundle=files.digest))
         store.put_bundle(files.digest, files.chunks())
-        deployment, new = submit(store, app.asked_from(store, replace(submission, bundle=files.digest)))
+        deployment, new = submit(store, app.asked_from(store, submission))
         app.accepted(deployment, new, key)
         return see_through(app, store, deployment, _patience(detach, timeout, on_interrupt), interrupts)
 
@@ -107,10 +138,13 @@ def rollback(
     timeout: float | None,
     on_interrupt: str,
     when_open: bool,
+    at: When | None,
+    override_freeze: bool,
 ) -> int:
     """Deploy an earlier version again.
 
-    With the steps and files which it was deployed with. Exit codes are those of deploy.
+    With the steps and files which it was deployed with. Exit codes are those of deploy. During a freeze, or outside of
+    the windows, add --override-freeze --reason TEXT.
     """
     from surefoot.api import requests
     from surefoot.cli.app import App
@@ -123,7 +157,8 @@ def rollback(
         app.know_environment(store, environment)
         submission = requests.rollback(store, environment, to, by=requested_by(), reason=reason, key=key)
         with Interrupts() as interrupts:
-            deployment, new = requests.submit(store, app.asked_from(store, app.told_as_now(submission)))
+            submission = _wishes(store, app.as_now(submission), when_open, at, override_freeze)
+            deployment, new = requests.submit(store, app.asked_from(store, submission))
             app.accepted(deployment, new, key)
             return see_through(app, store, deployment, _patience(detach, timeout, on_interrupt), interrupts)
 

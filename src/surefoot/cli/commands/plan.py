@@ -25,17 +25,22 @@ def plan(ctx: click.Context, environment: str, version: str) -> None:
 
     Steps, hosts, which agent and why, gates. Touches nothing.
     """
+    from surefoot.api import gates
     from surefoot.cli.app import App
     from surefoot.cli.inventory import hosts_of
 
     app = App.of(ctx)
     submission = app.submission(environment, version, reason="", key=None)
     frozen = submission.plan
-    unsupported = app.config.environment(environment).unsupported_gates
     hosts = hosts_of(app.config.folder, frozen.inventory) if frozen.inventory else ()
     with app.reading() as store:
-        shown = _shown(frozen, version, hosts, store.environment(environment), app.choice_of_agent(store))
-    shown["gates"] += [f"{gate}: not enforced by this version" for gate in unsupported]
+        row = store.environment(environment)
+        shown = _shown(frozen, version, hosts, row, app.choice_of_agent(store))
+        waits, refused = gates.foreseen(store, submission)
+    shown["gates"] = [wait.message for wait in waits]
+    if refused is not None:
+        shown["gates"] = list(dict.fromkeys((refused.message, *shown["gates"])))
+        shown["refused"] = {"code": str(refused.code), "message": refused.message, "hint": refused.hint}
     if app.json:
         app.console.document(shown)
     else:
@@ -70,7 +75,10 @@ def _shown(
         "health": [check.name or check.kind for check in plan.health],
         "agent": agent[0],
         "agent_reasons": list(agent[1]),
-        "gates": [f"locked by {environment.locked_by}"] if environment.locked_by else [],
+        "bake_seconds": plan.bake,
+        "rollback": None if plan.rollback is None else _work(plan.rollback),
+        "gates": [],
+        "refused": None,
         "running": environment.running,
         "queue": list(environment.queue),
     }
@@ -120,6 +128,13 @@ def _tell(app: App, shown: dict[str, Any]) -> None:
             for place, step in enumerate(shown["steps"], 1)
         ],
     )
-    if shown["gates"]:
-        say()
-        say(f"A deploy would be refused: {clean(shown['gates'][0])}")
+    say()
+    if shown["rollback"]:
+        say(clean(f"On a failure, everything is put back by: {shown['rollback']}"))
+    if shown["bake_seconds"]:
+        say(f"Health is watched for {duration(shown['bake_seconds'])} before it has succeeded.")
+    if shown["refused"]:
+        say(clean(f"A deploy would be refused: {shown['refused']['message']}"))
+        say(clean(f"hint: {shown['refused']['hint']}"))
+    elif shown["gates"]:
+        say(clean(f"A deploy would wait: {'; '.join(shown['gates'])}"))

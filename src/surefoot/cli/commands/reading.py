@@ -10,6 +10,9 @@ import click
 from surefoot.cli.lazy import command
 from surefoot.cli.params import TEXT
 
+#: Deployments of a queue of which `status` says what they wait for; `show` says it of each.
+WAITS_TOLD = 20
+
 if TYPE_CHECKING:
     from surefoot.cli.app import App
     from surefoot.core.deployment import Deployment, Summary
@@ -32,7 +35,7 @@ def status(ctx: click.Context, environment: str | None) -> None:
             app.console.print("Nothing was deployed yet.")
         else:
             app.console.table(
-                ("ENVIRONMENT", "VERSION", "PREVIOUS", "RUNNING", "QUEUE", "LOCKED BY"),
+                ("ENVIRONMENT", "VERSION", "PREVIOUS", "RUNNING", "QUEUE", "FROZEN", "LOCKED BY"),
                 [
                     (
                         row.name,
@@ -40,14 +43,40 @@ def status(ctx: click.Context, environment: str | None) -> None:
                         row.previous_version or "-",
                         row.running or "-",
                         len(row.queue) or "-",
+                        _frozen(row),
                         row.locked_by or "-",
                     )
                     for row in rows
                 ],
             )
             for row in rows:
+                _tell_waits(app, store, row)
                 if row.locked_by:
                     app.console.note(f"hint: {row.name} needs a person: surefoot show {row.locked_by}")
+
+
+def _frozen(row: EnvironmentRow) -> str:
+    from surefoot.core.wording import clock
+
+    if row.freeze is None:
+        return "-"
+    return "yes" if row.freeze.until is None else f"until {clock(row.freeze.until)}"
+
+
+def _tell_waits(app: App, store: Store, row: EnvironmentRow) -> None:
+    """Say why nothing may start, and what each of the queue waits for."""
+    from surefoot.api import gates, requests
+    from surefoot.cli.text import clean
+    from surefoot.core.gates import Gate
+    from surefoot.core.opening import frozen
+
+    if row.freeze is not None:
+        app.console.print(clean(frozen(row.name, row.freeze)))
+    now = store.now() if row.queue else 0.0
+    for deployment in row.queue[:WAITS_TOLD]:
+        waits = gates.waits_for(requests.load(store, deployment), row, now)
+        if said := "; ".join(wait.message for wait in waits if wait.gate is not Gate.FREEZE):
+            app.console.print(clean(f"{deployment} waits: {said}"))
 
 
 def _environments(app: App, store: Store, name: str | None) -> list[EnvironmentRow]:
@@ -65,12 +94,14 @@ def _environments(app: App, store: Store, name: str | None) -> list[EnvironmentR
 
 
 def _environment(row: EnvironmentRow) -> dict[str, Any]:
+    from surefoot.core import views
+
     return {
         "name": row.name,
         "current_version": row.current_version,
         "previous_version": row.previous_version,
         "locked_by": row.locked_by,
-        "frozen": None,
+        "frozen": views.freeze(row.freeze),
         "running": row.running,
         "queue": list(row.queue),
     }
@@ -109,6 +140,10 @@ def _tell(app: App, store: Store, state: Deployment) -> None:
         ("requested", f"{ago(state.requested_at, now)} by {state.requested_by or 'someone'}"),
         ("reason", state.reason or None),
         ("commit", state.commit),
+        ("waits for", "; ".join(wait.message for wait in app.waits(store, state)) or None),
+        *(("approved", f"by {given.by}" + (f": {given.reason}" if given.reason else "")) for given in state.approvals),
+        ("promoted", f"from {evidence.environment} ({evidence.deployment})" if (evidence := state.promoted) else None),
+        ("override", "starts in spite of freezes and windows" if state.override else None),
         ("started", ago(state.started_at, now) if state.started_at else None),
         (
             "took",

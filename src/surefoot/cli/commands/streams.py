@@ -16,14 +16,19 @@ if TYPE_CHECKING:
     from surefoot.cli.app import App
 
 
-@command("events", example="surefoot events production-3 --follow\nsurefoot events production-3 --output json")
+@command(
+    "events",
+    example="surefoot events production-3 --follow\nsurefoot events production-3 --output json\n"
+    "surefoot events production",
+)
 @click.argument("deployment", metavar="ID", type=TEXT)
 @click.option("--follow", is_flag=True, help="Go on until the deployment has ended.")
 @click.pass_context
 def events(ctx: click.Context, deployment: str, follow: bool) -> None:
     """Show a deployment's journal.
 
-    All that happened, in order; with --output json as JSON Lines.
+    All that happened, in order; with --output json as JSON Lines. With an environment's name instead of an ID: its own
+    journal, of freezes.
     """
     from surefoot.cli.app import App
     from surefoot.cli.text import clean
@@ -40,7 +45,27 @@ def events(ctx: click.Context, deployment: str, follow: bool) -> None:
             else:
                 app.console.print(f"{entry.seq:>4}  {clock(entry.at)}  {clean(sentence(entry))}")
 
-    _stream(app, deployment, follow, tell, log=False)
+    if not _environments_own(app, deployment):
+        _stream(app, deployment, follow, tell, log=False)
+
+
+def _environments_own(app: App, name: str) -> bool:
+    """Tell an environment's own journal, if that is what is asked for."""
+    from surefoot.cli.text import clean
+    from surefoot.cli.views.plain import clock
+    from surefoot.core import views
+    from surefoot.core.sentences import deed
+
+    with app.reading() as store:
+        entries = store.chronicle(name)
+        if not entries and name not in app.environment_names():
+            return False
+        for entry in entries:
+            if app.json:
+                app.console.line(views.deed(entry))
+            else:
+                app.console.print(f"{entry.seq:>4}  {clock(entry.at)}  {clean(deed(entry))}")
+    return True
 
 
 @command("logs", example="surefoot logs production-3 --follow")

@@ -69,6 +69,10 @@ class GitHubView:
                 self._annotate("warning", failure)
             case ev.HealthFailed(failure=failure) | ev.VersionsMixed(failure=failure):
                 self._annotate("warning", failure)
+            case ev.BakeFailed(failure=failure):
+                self._annotate("warning", failure)
+            case ev.Waiting(waits=waits):
+                self._console.note(f"::notice title=waiting::{escaped('; '.join(wait.message for wait in waits))}")
             case ev.Finished(reason=reason):
                 self._end_group()
                 if reason is not None:

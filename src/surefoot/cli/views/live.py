@@ -42,6 +42,12 @@ HOSTS_SHOWN = 8
 TAIL = 15
 _KEPT_ABOVE = (
     ev.Accepted,
+    ev.Waiting,
+    ev.ApprovalGiven,
+    ev.Rejected,
+    ev.Superseded,
+    ev.BakeStarted,
+    ev.BakeFailed,
     ev.LeaseGranted,
     ev.HandedOver,
     ev.PreflightFailed,
@@ -142,6 +148,7 @@ class LiveView:
         since = state.started_at or state.requested_at
         until = state.finished_at or state.last_at + (time.monotonic() - self._at)
         parts = [f"{state.previous_version or 'none'} → {state.version}", str(state.status).replace("_", " ")]
+        parts += [wait.message for wait in state.waits]
         if state.agent:
             parts.append(f"on {state.agent}")
         if state.takeovers:
@@ -177,7 +184,11 @@ def _style(event: ev.Event) -> str:
     match event:
         case ev.StepFailed() | ev.HealthFailed() | ev.FenceFailed() | ev.VersionsMixed() | ev.PreflightFailed():
             return "red"
+        case ev.BakeFailed() | ev.Rejected():
+            return "red"
         case ev.LeaseGranted(taken_from=str()) | ev.UndoStarted() | ev.StepInterrupted() | ev.HandedOver():
+            return "yellow"
+        case ev.Waiting():
             return "yellow"
         case ev.CancelRequested():
             return "magenta"

@@ -89,8 +89,7 @@ ORDER BY w.requested_at, w.id;
 SELECT MIN(CASE WHEN d.bar = 2 AND e.frozen_until > d.ready_at THEN e.frozen_until ELSE d.ready_at END) - surefoot_now()
 FROM deployments AS d
 JOIN environments AS e ON e.name = d.environment
-WHERE d.wants_agent = 1 AND d.status IN ('queued', 'waiting') AND (d.bar < 2 OR e.frozen_until < 1e18)
-    AND (d.bar = 0 OR e.locked_by IS NULL);
+WHERE d.wants_agent = 1 AND d.bar > 0 AND e.locked_by IS NULL AND (d.bar < 2 OR e.frozen_until < 1e18);
 
 -- name: set_freeze(name, frozen, frozen_until)!
 -- What an environment's own journal folds to.

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gates on the command line: who may, who is refused, what waits and what is said of it. No agent runs here."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+ROOT = Path(__file__).parents[2]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from surefoot.cli.main import cli  # noqa: E402
+from surefoot.cli.params import TIME  # noqa: E402
+from surefoot.core.errors import Code  # noqa: E402
+from surefoot.core.status import Status  # noqa: E402
+from surefoot.store import open_store  # noqa: E402
+from tests.store import journal as j  # noqa: E402
+
+CONFIG = """\
+project: shop
+agents: {a: {}}
+store: store.db
+groups: {sre: [ann, bob]}
+environments:
+  staging: {steps: [{name: go, run: 'true'}]}
+  prod:
+    steps: [{name: go, run: 'true'}]
+    approvals: {required: 2, from: [sre], expires: 1h}
+    promote_from: staging
+  anyone:
+    steps: [{name: go, run: 'true'}]
+    approvals: {from: [people]}
+  office:
+    steps: [{name: go, run: 'true'}]
+    windows: [{days: [WEEKDAY], from: "11:00", to: "11:01"}]
+    bake: 10m
+    health: [{command: {run: 'true'}}]
+    rollback: {run: ./back.sh}
+"""
+
+
+@pytest.fixture(autouse=True)
+def project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.chdir(tmp_path)
+    names = ("SUREFOOT_STORE", "SUREFOOT_CONFIG", "NO_COLOR", "GITHUB_ACTIONS", "GITHUB_ACTOR", "GITLAB_USER_LOGIN")
+    for name in (*names, "SUDO_USER"):
+        monkeypatch.delenv(name, raising=False)
+    in_three_days = ("thu", "fri", "sat", "sun", "mon", "tue", "wed")[time.gmtime().tm_wday]
+    (tmp_path / "surefoot.yml").write_text(CONFIG.replace("WEEKDAY", in_three_days))
+    return tmp_path
+
+
+def call(*args: str, by: str = "eve") -> Result:
+    return CliRunner(env={"USER": by}).invoke(cli, list(args))
+
+
+def document(*args: str, by: str = "eve") -> Any:
+    done = call(*args, "--output", "json", by=by)
+    assert done.exit_code == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def run(deployment: str, status: Status = Status.SUCCEEDED) -> None:
+    """Be the agent."""
+    store = open_store("store.db")
+    j.finish(store, deployment, j.claim(store, deployment), status)
+    store.close()
+
+
+def staged(version: str) -> None:
+    assert call("deploy", "staging", version, "--detach").exit_code == 0
+    run("staging-1")
+
+
+def test_a_version_that_has_not_succeeded_where_it_is_promoted_from_is_refused(project: Path) -> None:
+    refused = call("deploy", "prod", "1.0", "--detach")
+    assert refused.exit_code == 3 and "SF-NOT-PROMOTED" in refused.stderr
+    assert "surefoot deploy staging 1.0" in refused.stderr
+    planned = document("plan", "prod", "1.0")
+    assert planned["refused"]["code"] == "SF-NOT-PROMOTED"
+    staged("1.0")
+    assert document("plan", "prod", "1.0")["gates"] == ["2 approvals from sre needed"]
+    shown = document("deploy", "prod", "1.0", "--detach")
+    evidence = shown["promoted_from"]
+    assert (evidence["deployment"], evidence["version"]) == ("staging-1", "1.0")
+    assert evidence["bundle"] and evidence["finished_at"]
+    assert call("deploy", "prod", "2.0", "--detach").exit_code == 3
+
+
+def test_so_many_others_of_the_group_must_approve(project: Path) -> None:
+    staged("1.0")
+    shown = document("deploy", "prod", "1.0", "--detach")
+    assert (shown["status"], shown["queue_position"]) == ("waiting", 1)
+    assert [wait["gate"] for wait in shown["waiting_for"]] == ["approval"]
+    assert "prod-1 waits: 2 approvals from sre needed" in call("status", "prod").stdout
+    assert "waits for  2 approvals from sre needed" in call("show", "prod-1").stdout
+    for who in ("eve", "mallory"):
+        refused = call("approve", "prod-1", by=who)
+        assert refused.exit_code == 7 and f"error[{Code.APPROVAL_NOT_ALLOWED}]" in refused.stderr, who
+    approved = call("approve", "prod-1", "--reason", "looks good", by="ann")
+    assert approved.exit_code == 0 and "1 more needed" in approved.stdout
+    assert call("approve", "prod-1", by="ann").exit_code == 0, "twice does no harm"
+    assert document("show", "prod-1")["status"] == "waiting"
+    shown = document("approve", "prod-1", by="bob")
+    assert shown["status"] == "queued" and shown["waiting_for"] == []
+    given = shown["approvals"]["given"]
+    assert [(g["by"].partition("@")[0], g["reason"], g["groups"]) for g in given] == [
+        ("ann", "looks good", ["sre"]),
+        ("bob", "", ["sre"]),
+    ]
+    run("prod-1")
+    assert call("approve", "prod-1", by="cyn").exit_code == 7
+    assert call("reject", "prod-1", "--reason", "late", by="ann").exit_code == 7
+    types = [json.loads(line)["type"] for line in call("events", "prod-1", "--output", "json").stdout.splitlines()]
+    assert types[:4] == ["accepted", "waiting", "approval_given", "approval_given"]
+
+
+def test_a_rejected_deployment_has_failed_untouched(project: Path) -> None:
+    staged("1.0")
+    assert call("deploy", "prod", "1.0", "--detach").exit_code == 0
+    assert call("reject", "prod-1", by="ann").exit_code == 2, "it needs a reason"
+    assert call("reject", "prod-1", "--reason", "x", by="mallory").exit_code == 7
+    assert call("reject", "prod-1", "--reason", "not today", by="ann").exit_code == 0
+    assert call("reject", "prod-1", "--reason", "not today", by="ann").exit_code == 0, "twice does no harm"
+    shown = document("show", "prod-1")
+    assert (shown["status"], shown["reason"]["code"], shown["started_at"]) == ("failed", "SF-REJECTED", None)
+    assert "not today" in shown["reason"]["message"]
+    assert call("approve", "prod-1", by="bob").exit_code == 7
+    follower = call("deploy", "prod", "1.0", "--key", "same", "--detach")
+    assert follower.exit_code == 0
+    assert call("reject", "prod-2", "--reason", "no", by="ann").exit_code == 0
+    follower = call("deploy", "prod", "1.0", "--key", "same")
+    assert follower.exit_code == 3 and "error[SF-REJECTED]" in follower.stderr, "for whoever follows"
+    assert call("approve", "prod-9").exit_code == 7
+
+
+def test_of_a_group_that_the_config_does_not_list_anyone_but_the_requester_counts(project: Path) -> None:
+    assert call("deploy", "anyone", "1.0", "--detach").exit_code == 0
+    assert call("approve", "anyone-1", by="eve").exit_code == 7
+    approved = call("approve", "anyone-1", by="ann")
+    assert approved.exit_code == 0 and "lists no members of people" in approved.stderr
+
+
+def test_an_approval_warns_of_what_is_newer_and_there_already(project: Path) -> None:
+    assert call("deploy", "anyone", "1.0", "--detach").exit_code == 0
+    assert call("deploy", "anyone", "2.0", "--detach").exit_code == 0
+    assert call("approve", "anyone-2", by="ann").exit_code == 0
+    run("anyone-2")
+    approved = call("approve", "anyone-1", by="ann")
+    assert approved.exit_code == 0 and "anyone-2 (2.0) is newer and was deployed already" in approved.stderr
+
+
+def test_a_rollback_needs_no_approval_but_no_freeze_lets_it_through_without_a_word(project: Path) -> None:
+    for number, version in enumerate(("1.0", "2.0"), 1):
+        assert call("deploy", "anyone", version, "--detach").exit_code == 0
+        assert call("approve", f"anyone-{number}", by="ann").exit_code == 0
+        run(f"anyone-{number}")
+    assert call("freeze", "anyone", "--reason", "audit").exit_code == 0
+    assert call("rollback", "anyone", "--detach").exit_code == 3
+    assert call("rollback", "anyone", "--detach", "--override-freeze").exit_code == 2, "it needs a reason"
+    shown = document("rollback", "anyone", "--detach", "--override-freeze", "--reason", "the site is down")
+    assert (shown["version"], shown["status"], shown["override"]) == ("1.0", "queued", True)
+
+
+def test_a_freeze_refuses_or_lets_wait_and_is_told_everywhere(project: Path) -> None:
+    assert call("freeze", "staging").exit_code == 2, "it needs a reason"
+    assert call("freeze", "nowhere", "--reason", "x").exit_code == 7
+    assert call("freeze", "staging", "--reason", "x", "--until", "2001-01-01").exit_code == 2
+    frozen = document("freeze", "staging", "--reason", "Black Friday", by="ann")["frozen"]
+    assert frozen["by"].startswith("ann@") and frozen["reason"] == "Black Friday" and frozen["until"] is None
+    refused = call("deploy", "staging", "1.0", "--detach")
+    assert refused.exit_code == 3 and "error[SF-FROZEN]" in refused.stderr and "--when-open" in refused.stderr
+    planned = call("plan", "staging", "1.0")
+    assert planned.exit_code == 0 and "would be refused: staging is frozen by ann@" in planned.stdout
+    shown = document("deploy", "staging", "1.0", "--detach", "--when-open")
+    assert shown["status"] == "waiting" and shown["waiting_for"][0]["gate"] == "freeze"
+    rows = document("status")["environments"]
+    assert {row["name"]: bool(row["frozen"]) for row in rows} == {
+        "anyone": False,
+        "office": False,
+        "prod": False,
+        "staging": True,
+    }
+    assert "staging is frozen by ann@" in call("status").stdout
+    assert document("unfreeze", "staging")["frozen"] is None
+    assert "is not frozen" in call("unfreeze", "staging").stdout
+    run("staging-1")
+    entries = [json.loads(line) for line in call("events", "staging", "--output", "json").stdout.splitlines()]
+    assert [(entry["seq"], entry["type"]) for entry in entries] == [(1, "frozen"), (2, "unfrozen")]
+    assert "Black Friday" in call("events", "staging").stdout
+    assert call("events", "prod").exit_code == 0 and call("events", "nowhere").exit_code == 7
+
+
+def test_outside_of_its_windows_a_deployment_is_refused_waits_or_goes_by_an_override(project: Path) -> None:
+    refused = call("deploy", "office", "1.0", "--detach")
+    assert refused.exit_code == 3 and "error[SF-WINDOW-CLOSED]" in refused.stderr and "opens at" in refused.stderr
+    shown = document("deploy", "office", "1.0", "--detach", "--when-open")
+    assert shown["status"] == "waiting" and shown["waiting_for"][0]["gate"] == "window"
+    assert shown["waiting_for"][0]["until"].endswith(("T11:00:00.000Z",))
+    override = document("deploy", "office", "1.1", "--detach", "--override-freeze", "--reason", "it burns")
+    assert override["status"] == "queued"
+    assert call("cancel", "office-1").exit_code == 0
+    planned = call("plan", "office", "1.0").stdout
+    assert "watched for 10 min" in planned and "put back by: run ./back.sh" in planned
+
+
+def test_a_scheduled_deployment_waits_for_its_time(project: Path) -> None:
+    shown = document("deploy", "staging", "1.0", "--detach", "--at", "2h")
+    assert shown["status"] == "waiting" and shown["waiting_for"][0]["gate"] == "schedule"
+    assert shown["not_before"] == shown["waiting_for"][0]["until"]
+    wrong = call("deploy", "staging", "1.0", "--detach", "--at", "tomorrowish")
+    assert wrong.exit_code == 2 and "is no time" in wrong.stderr
+
+
+def test_times_are_read_as_people_write_them() -> None:
+    now = 1_770_000_000.0
+    assert TIME.convert("90m", None, None).after(now) == now + 5400
+    assert TIME.convert("2026-01-31T22:00Z", None, None).after(now) == 1_769_896_800.0
+    for text in ("00:00", "12:30", "23:59"):
+        at = TIME.convert(text, None, None).after(now)
+        assert now < at <= now + 25 * 3600
+        assert time.strftime("%H:%M", time.localtime(at)) == text
+
+
+def test_a_deployment_that_was_not_approved_in_time_has_failed_when_somebody_comes_too_late(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staged("1.0")
+    assert call("deploy", "prod", "1.0", "--detach").exit_code == 0
+    real = time.time
+    monkeypatch.setattr("surefoot.store.sqlite.time.time", lambda: real() + 3700)
+    late = call("approve", "prod-1", by="ann")
+    assert late.exit_code == 7 and "came within 1 h" in late.stderr
+    assert document("show", "prod-1")["reason"]["code"] == "SF-APPROVAL-EXPIRED"
