@@ -6,8 +6,8 @@
   paws360ctl expect VERSION   wait until that version runs and is well
   paws360ctl migrate VERSION  bring the database to that release's schema, a step at a time
   paws360ctl idle             wait until the services here have answered all that any nginx has sent them
-  paws360ctl drain HOST…      have the nginx here send these hosts, and no others, no more requests
-  paws360ctl restore          have it send requests to all hosts
+  paws360ctl drain HOST       have the nginx here send a host no more requests
+  paws360ctl restore HOST     have it send that host requests again
   paws360ctl reload           have it read its configuration anew, leaving out the hosts that are
   paws360ctl show             say which hosts it leaves out
 
@@ -151,15 +151,19 @@ def loaded(here: Here) -> list[str] | None:
     return body.split() if status == 200 else None
 
 
-def leave_out(here: Here, drained: list[str], *, reload: bool = False) -> None:
-    """Have nginx run with these hosts left out."""
-    if unknown := set(drained) - set(here["hosts"]):
-        sys.exit(f"there is no host {', '.join(sorted(unknown))}; there are: {', '.join(here['hosts'])}")
+def leave_out(here: Here, *, more: str = "", less: str = "", reload: bool = False) -> None:
+    """Have nginx run with one host more left out, or one less. The others stay as they are: each comes back when it is
+    well, and not before.
+    """
+    if unknown := {more, less} - {"", *here["hosts"]}:
+        sys.exit(f"there is no host {', '.join(unknown)}; there are: {', '.join(here['hosts'])}")
+    written = UPSTREAMS.read_text() if UPSTREAMS.exists() else ""
+    out = {more, *written.partition('default "')[2].partition('"')[0].split()} - {less}
+    drained = [name for name in here["hosts"] if name in out]
     text = configured(here, drained)
-    same = UPSTREAMS.exists() and UPSTREAMS.read_text() == text
-    if same and not reload and loaded(here) == drained:
+    if written == text and not reload and loaded(here) == drained:
         return
-    if not same:
+    if written != text:
         new = UPSTREAMS.with_suffix(".new")
         with new.open("w") as file:
             file.write(text)
@@ -172,12 +176,6 @@ def leave_out(here: Here, drained: list[str], *, reload: bool = False) -> None:
             sys.exit(f"nginx does not run with {UPSTREAMS}: journalctl -u paws360-nginx")
         time.sleep(PAUSE)
     print("changed")
-
-
-def left_out(here: Here) -> list[str]:
-    """Return who was left out last, of the hosts that there still are."""
-    written = UPSTREAMS.read_text() if UPSTREAMS.exists() else ""
-    return [name for name in written.partition('default "')[2].partition('"')[0].split() if name in here["hosts"]]
 
 
 def main(command: str = "", *names: str) -> None:
@@ -195,12 +193,12 @@ def main(command: str = "", *names: str) -> None:
                 migrate(here, version)
             case "idle", ():
                 idle(here)
-            case "drain", (_, *_):
-                leave_out(here, list(names))
-            case "restore", ():
-                leave_out(here, [])
+            case "drain", (host,):
+                leave_out(here, more=host)
+            case "restore", (host,):
+                leave_out(here, less=host)
             case "reload", ():
-                leave_out(here, left_out(here), reload=True)
+                leave_out(here, reload=True)
             case "show", ():
                 print(*(loaded(here) or []))
             case _:
