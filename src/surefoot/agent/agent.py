@@ -18,12 +18,12 @@ from surefoot.agent.access import StoreAccess
 from surefoot.agent.holding import Holding
 from surefoot.agent.machine import Vitals
 from surefoot.agent.performer import Performer
-from surefoot.agent.worker import Changes, Worker
+from surefoot.agent.worker import Changes, Way, Worker
 from surefoot.core import events as ev
 from surefoot.core import opening
 from surefoot.core.deployment import Deployment, fold
 from surefoot.core.errors import Code, ConflictError, LeaseLostError, NotAllowedError, NotFoundError, StoreError
-from surefoot.core.lease import AgentStatus, Candidate, Choice, LeaseSeen, LeaseTiming, Role, choose
+from surefoot.core.lease import AgentStatus, Candidate, Choice, LeaseSeen, LeaseTiming, Role, choose, gives_way
 from surefoot.store.protocol import AgentReport, AgentRow, Append, Claim, EnvironmentRow, LeaseRow, Store, Work
 
 #: Seconds that an agent leaves to each better one before it claims in its place.
@@ -85,6 +85,9 @@ class Agent:
         self._entered = entered
         self._changed = Changes()
         self._running: str | None = None
+        self._way = Way()
+        self._gave_way: set[str] = set()
+        self._fit = True
         self._seen: dict[str, LeaseSeen] = {}
         self._gone: dict[str, LeaseSeen] = {}
         self._free: dict[str, float] = {}
@@ -135,6 +138,7 @@ class Agent:
 
     def _report(self, *, stopping: bool = False) -> AgentReport:
         vitals = self._vitals()
+        self._fit = not vitals.degraded
         return AgentReport(
             name=self.settings.name,
             role=self.settings.role,
@@ -158,9 +162,28 @@ class Agent:
                 if not await self._vital_access(self._store.report, self._report()):
                     self._duplicate = f"another live agent is called {self.settings.name}"
                     self.stop.set()
+                await self._consider_giving_way()
             except (StoreError, NotAllowedError) as error:
                 self._failed(error)
             await asyncio.sleep(self.settings.timing.renew_every)
+
+    async def _consider_giving_way(self) -> None:
+        """Have what this agent works on handed over where another should go on with it; once for each deployment, so
+        that two agents never pass one back and forth.
+        """
+        running = self._running
+        if running is None or running in self._gave_way or self._way.given.is_set():
+            return
+        rows = await self._vital_access(self._store.agents, self._silent)
+        if (why := gives_way(self.settings.name, [_candidate(row) for row in rows])) is not None:
+            self._gave_way.add(running)
+            self._note(f"{running}: {why}", running)
+            self._way.give(why)
+
+    @property
+    def _silent(self) -> float:
+        """Seconds without a sign of life after which an agent counts as offline in the ranking."""
+        return SILENT_INTERVALS * self.settings.timing.renew_every
 
     async def _watch_store(self) -> None:
         while True:
@@ -203,8 +226,7 @@ class Agent:
         free = [item for item in work if self._claimable(item)]
         if not free:
             return None, ""
-        silent = SILENT_INTERVALS * self.settings.timing.renew_every
-        rows = await self._access(self._store.agents, silent)
+        rows = await self._access(self._store.agents, self._silent)
         unheld: Choice | None = None  # the same for all that nobody holds
         for place, item in enumerate(free):
             if item.lease.holder is not None:
@@ -245,8 +267,11 @@ class Agent:
         return new.at - gone.at >= GONE_FOR
 
     def _my_turn(self, item: Work, better: int) -> bool:
-        """Say whether all the better agents that could have claimed have had their moment."""
-        return self._clock() - self._free[item.environment] >= max(0, better) * GRACE
+        """Say whether all the better agents that could have claimed have had their moment; one whose machine is not
+        fit leaves them more of it.
+        """
+        grace = GRACE if self._fit else max(GRACE, self.settings.timing.ttl)
+        return self._clock() - self._free[item.environment] >= max(0, better) * grace
 
     def _forget_all_but(self, environments: set[str]) -> None:
         for book in (self._seen, self._gone, self._free):
@@ -327,6 +352,7 @@ class Agent:
     # -- working -------------------------------------------------------------------------------------
 
     async def _work(self, deployment: str, holding: Holding) -> None:
+        self._way = Way()
         self._running = deployment
         renewals = asyncio.create_task(holding.keep())
         worker = Worker(
@@ -338,6 +364,7 @@ class Agent:
             changed=self._changed,
             handover=self.stop,
             note=lambda text: self._note(text, deployment),
+            way=self._way,
         )
         try:
             await worker.work()
@@ -369,6 +396,12 @@ class Agent:
             async with asyncio.timeout(seconds):
                 await self.stop.wait()
         return self.stop.is_set()
+
+
+def _candidate(row: AgentRow) -> Candidate:
+    """Return an agent as it says that it is."""
+    report = row.report
+    return Candidate(report.name, report.role, row.status, report.preference, report.running, row.reason)
 
 
 def _candidates(me: str, rows: list[AgentRow], work: list[Work], item: Work) -> list[Candidate]:

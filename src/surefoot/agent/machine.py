@@ -3,13 +3,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Above these an agent calls itself degraded: what a deploy needs (unpacking, Ansible's forks) may fail.
-MEMORY_LIMIT = 95.0
-DISK_LIMIT = 95.0
+#: Seconds over which the CPU's use is averaged before it is judged: a deploy itself makes it busy for moments.
+CPU_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Percentages above which an agent calls itself degraded: what a deploy needs (unpacking, forks) may fail."""
+
+    cpu: float | None = None
+    memory: float = 95.0
+    disk: float = 95.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,19 +32,49 @@ class Vitals:
     degraded: str = ""
 
 
-def vitals_of(folder: Path) -> Callable[[], Vitals]:
-    """Return what measures this machine, with the disk that holds `folder`."""
+def exceeded(found: Iterable[tuple[str, float | None, float | None]]) -> list[str]:
+    """Say what of (name, value, limit) is above its limit."""
+    return [
+        f"{name} {value:.0f} % > {limit:.0f} %"
+        for name, value, limit in found
+        if value is not None and limit is not None and value > limit
+    ]
+
+
+class Average:
+    """A mean in which the past fades."""
+
+    def __init__(self, seconds: float) -> None:
+        """What was `seconds` ago counts for a third."""
+        self._seconds = seconds
+        self._mean: float | None = None
+        self._at = 0.0
+
+    def after(self, value: float, at: float) -> float:
+        """Return the mean once this value is in it."""
+        if self._mean is None:
+            self._mean = value
+        else:
+            self._mean += (1.0 - math.exp(-max(0.0, at - self._at) / self._seconds)) * (value - self._mean)
+        self._at = at
+        return self._mean
+
+
+def vitals_of(
+    folder: Path, limits: Limits | None = None, others: Callable[[], str] = lambda: ""
+) -> Callable[[], Vitals]:
+    """Return what measures this machine, with the disk that holds `folder`; `others` say what else makes it unfit."""
     import psutil
 
     psutil.cpu_percent()  # the first call only starts the measurement
+    limits = limits or Limits()
+    average = Average(CPU_SECONDS)
 
     def measure() -> Vitals:
-        memory, disk = psutil.virtual_memory().percent, psutil.disk_usage(str(folder)).percent
-        reasons = [
-            f"{name} {value:.0f} % > {limit:.0f} %"
-            for name, value, limit in (("memory", memory, MEMORY_LIMIT), ("disk", disk, DISK_LIMIT))
-            if value > limit
-        ]
-        return Vitals(psutil.cpu_percent(), memory, disk, ", ".join(reasons))
+        cpu, memory = psutil.cpu_percent(), psutil.virtual_memory().percent
+        disk = psutil.disk_usage(str(folder)).percent
+        busy = average.after(cpu, time.monotonic())
+        reasons = exceeded((("cpu", busy, limits.cpu), ("memory", memory, limits.memory), ("disk", disk, limits.disk)))
+        return Vitals(cpu, memory, disk, ", ".join(filter(None, (*reasons, others()))))
 
     return measure

@@ -10,14 +10,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from surefoot.agent.access import COURIERS, RENEWERS, WORKERS, ThreadAccess
 from surefoot.agent.agent import Agent, AgentSettings
 from surefoot.agent.courier import Courier
 from surefoot.agent.logs import LogSink
-from surefoot.agent.machine import vitals_of
+from surefoot.agent.machine import Limits, vitals_of
 from surefoot.agent.processes import ShimRunner
 from surefoot.agent.secrets import Secrets
 from surefoot.agent.world import World
@@ -40,6 +40,8 @@ class AgentOptions:
     state: Path = Path(".surefoot")
     once: bool = False  #: ends when there is no work left
     until: str | None = None  #: ends when this deployment wants no agent any more
+    limits: Limits = field(default_factory=Limits)
+    prometheus: str | None = None  #: asked how the runner is
     passing: bool = False  #: its name is never used again, so nothing remembers it when it has ended
 
 
@@ -98,6 +100,11 @@ async def _run(
         if deployment is not None:
             logs.add(deployment, LogLine(text, stream="agent", agent=options.name))
 
+    gate = None
+    if options.prometheus is not None:
+        from surefoot.agent.runner_gate import RunnerGate
+
+        gate = RunnerGate(options.prometheus, options.name, options.limits, log)
     world = World(
         store=store,
         access=access,
@@ -124,7 +131,7 @@ async def _run(
         vital_access=vital,
         performer=world,
         clock=boottime,
-        vitals=vitals_of(folder),
+        vitals=vitals_of(folder, options.limits, gate.reason if gate is not None else lambda: ""),
         note=note,
         entered=lambda fds: presence.__setitem__(slice(None), fds),
     )
@@ -132,6 +139,7 @@ async def _run(
     writer = asyncio.create_task(logs.run())
     rounds = asyncio.create_task(courier.run())
     stopper = asyncio.create_task(_stop_when(stop, agent))
+    beside_work = [writer, rounds, stopper, *([asyncio.create_task(gate.run())] if gate is not None else [])]
     if ready is not None:
         ready.set()
     try:
@@ -141,9 +149,9 @@ async def _run(
             await logs.last_words()
             await courier.finish(LAST_DELIVERIES)
     finally:
-        for task in (stopper, writer, rounds):
+        for task in beside_work:
             task.cancel()
-        await asyncio.gather(stopper, writer, rounds, return_exceptions=True)
+        await asyncio.gather(*beside_work, return_exceptions=True)
         await courier.close()
         await logs.last_words()
         shutil.rmtree(folder, ignore_errors=True)

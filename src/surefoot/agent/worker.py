@@ -32,7 +32,21 @@ LOOK_AGAIN = 1.0
 
 
 class HandOver(Exception):  # noqa: N818 - an instruction, not an error
-    """The agent is told to stop: end the step and give the lease back."""
+    """The agent is told to stop, or to give way: give the lease back, and say why."""
+
+
+class Way:
+    """Whether another agent is to go on with what this one works on, and why."""
+
+    def __init__(self) -> None:
+        """Nobody is, yet."""
+        self.given = asyncio.Event()
+        self.why = ""
+
+    def give(self, why: str) -> None:
+        """Have it handed over as soon as nothing of it is in flight."""
+        self.why = why
+        self.given.set()
 
 
 class Worker:
@@ -49,8 +63,9 @@ class Worker:
         changed: Changes,
         handover: asyncio.Event,
         note: Callable[[str], None],
+        way: Way | None = None,
     ) -> None:
-        """Work on `deployment` under `holding`; `handover` asks to give it back."""
+        """Work on `deployment` under `holding`; `handover` asks to give it back at once, `way` between two actions."""
         self._id = deployment
         self._holding = holding
         self._store = store
@@ -58,6 +73,7 @@ class Worker:
         self._performer = performer
         self._changed = changed
         self._handover = handover
+        self._way = way or Way()
         self._note = note
         self._state: Deployment | None = None
         self._read_at = 0.0
@@ -74,10 +90,13 @@ class Worker:
         try:
             while self._check_lease() and not isinstance(action := do.decide(self.state, self._now()), do.Rest):
                 await self._act(action)
-                if self._handover.is_set() and self.state.held and not self.state.status.terminal:
-                    raise HandOver  # noqa: TRY301 - one way out for all that notice it
-        except HandOver:
-            await self._fact(ev.HandedOver(cause="the agent stops"), release=True)
+                if self.state.held and not self.state.status.terminal:
+                    if self._handover.is_set():
+                        raise HandOver("the agent stops")  # noqa: TRY301 - one way out for all that notice it
+                    if self._way.given.is_set():
+                        raise HandOver(self._way.why)  # noqa: TRY301
+        except HandOver as why:
+            await self._fact(ev.HandedOver(cause=str(why)), release=True)
         else:
             await self._performer.forget(self._job())
 
@@ -90,7 +109,7 @@ class Worker:
                 await self._decision(event, release=isinstance(event, ev.Finished))
             case do.Wait(seconds):
                 self._note(f"next attempt in {seconds:.0f} s")
-                await self._watch(asyncio.sleep(seconds), until=lambda s: s.stops_for_cancel)
+                await self._watch(asyncio.sleep(seconds), until=lambda s: s.stops_for_cancel, waits=True)
             case do.Preflight():
                 await self._perform(perform.preflight(job))
             case do.RaiseFence():
@@ -102,7 +121,7 @@ class Worker:
             case do.RecordVersion(version):
                 await self._perform(perform.record(job, version))
             case do.Bake(seconds):
-                await self._perform(perform.bake(job, seconds))
+                await self._perform(perform.bake(job, seconds), waits=True)
             case do.Resolve(request):
                 answer = await self._watch(perform.resolve(job, request), until=lambda _: False)
                 if answer is not None:
@@ -120,16 +139,22 @@ class Worker:
         )
         await self._fact(outcome or ev.StepInterrupted(run.name, run.direction, action.attempt, "cancelled"))
 
-    async def _perform(self, action: Coroutine[Any, Any, E]) -> None:
+    async def _perform(self, action: Coroutine[Any, Any, E], *, waits: bool = False) -> None:
         """Do what is not a step; a cancel ends it, and then it has no outcome."""
-        outcome = await self._watch(action, until=lambda s: s.stops_for_cancel)
+        outcome = await self._watch(action, until=lambda s: s.stops_for_cancel, waits=waits)
         if outcome is not None:
             await self._fact(outcome)
 
-    async def _watch(self, action: Coroutine[Any, Any, E | None], *, until: Callable[[Deployment], bool]) -> E | None:
-        """Run `action`; end it (and return None) when the journal says so, or when the lease or the agent ends."""
+    async def _watch(
+        self, action: Coroutine[Any, Any, E | None], *, until: Callable[[Deployment], bool], waits: bool = False
+    ) -> E | None:
+        """Run `action`; end it (and return None) when the journal says so, or when the lease or the agent ends.
+
+        One that only `waits` may be left to another agent at any time.
+        """
         task = asyncio.create_task(action)
-        ends = [asyncio.create_task(event.wait()) for event in (self._holding.lost, self._handover)]
+        events = [self._holding.lost, self._handover, *([self._way.given] if waits else [])]
+        ends = [asyncio.create_task(event.wait()) for event in events]
         try:
             while True:
                 change = asyncio.create_task(self._changed.next(LOOK_AGAIN, self._id))
@@ -139,7 +164,9 @@ class Worker:
                     return task.result()
                 self._check_lease()
                 if self._handover.is_set():
-                    raise HandOver
+                    raise HandOver("the agent stops")
+                if waits and self._way.given.is_set():
+                    raise HandOver(self._way.why)
                 await self._refresh()
                 if until(self.state):
                     return None

@@ -15,8 +15,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from surefoot.checks.model import CheckFailed, Context, Kind, excerpt
 from surefoot.checks.usage import UsageOptions, judged, unreadable
-from surefoot.checks.values import Percent, Size, size
-from surefoot.config.fields import Text, filled, refuse
+from surefoot.checks.values import Size, size
+from surefoot.config.fields import Percent, Text, filled, refuse
 
 _LINE = re.compile(r"(\d+) +(\d+) +(-?\d+) +(?:\d+|-)%? +(/.*)")
 

@@ -18,8 +18,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from surefoot.checks.asking import Asking, Unreachable, asked, basic, json_of, quoted, read, url_shown
 from surefoot.checks.http import Url
 from surefoot.checks.model import CheckFailed, CheckWarned, Context, Kind, excerpt
-from surefoot.checks.values import Bounds, Percent, number_in, plain
-from surefoot.config.fields import Duration, SecretReference, Text, Truth, one_of, refuse
+from surefoot.checks.values import Bounds, number_in, plain
+from surefoot.config.fields import Duration, Percent, SecretReference, Text, Truth, one_of, refuse
 from surefoot.core.errors import Code
 
 _DOWN = "see that Prometheus runs and can be reached from the agent; with when_down: warn its absence is no failure"

@@ -9,8 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from surefoot.checks.model import CheckFailed, CheckOptions, CheckWarned, Context, Where, excerpt
-from surefoot.checks.values import Percent
-from surefoot.config.fields import Duration, one_of, refuse
+from surefoot.config.fields import Duration, Percent, one_of, refuse
 
 
 class UsageOptions(CheckOptions):

@@ -38,13 +38,6 @@ def _number(value: Any) -> float:
     return found
 
 
-def _percent(value: Any) -> float:
-    match = re.fullmatch(r"(\d{1,3}(?:\.\d{1,3})?) ?%", value, re.ASCII) if isinstance(value, str) else None
-    if match is None or not 0 < float(match[1]) <= 100:
-        raise refuse("must be a percentage up to 100%", hint="as in 90%")
-    return float(match[1])
-
-
 _SIZES = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
@@ -90,11 +83,6 @@ def size(count: float) -> str:
 
 Number = Annotated[
     float, BeforeValidator(_number), WithJsonSchema({"type": "number", "x-label": "number"}, mode="validation")
-]
-Percent = Annotated[
-    float,
-    BeforeValidator(_percent),
-    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)? ?%$", "examples": ["90%"], "x-label": "percentage"}),
 ]
 Size = Annotated[
     float,

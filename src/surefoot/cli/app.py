@@ -25,6 +25,7 @@ from surefoot.core.status import Status
 
 if TYPE_CHECKING:
     from surefoot.agent.bundle import Bundle
+    from surefoot.agent.machine import Limits
     from surefoot.config.loading import Peek
     from surefoot.config.models import Config
     from surefoot.core.deployment import Deployment
@@ -124,6 +125,18 @@ class App:
             return self.config.lease.ttl if self.config_path is not None else DEFAULT_TTL
         except ConfigError:
             return DEFAULT_TTL  # a rollback runs by an older config: a mistake in this one must not stand in its way
+
+    def gate_of_runners(self) -> tuple[Limits, str | None]:
+        """Return the limits of an agent's machine, and the Prometheus that knows it."""
+        from surefoot.agent.machine import Limits
+
+        try:
+            if self.config_path is None:
+                return Limits(), None
+            gate = self.config.runner_gate
+        except ConfigError:
+            return Limits(), None  # as with the lease
+        return Limits(gate.cpu_below, gate.memory_below, gate.disk_below), gate.prometheus
 
     @property
     def state_folder(self) -> Path:

@@ -222,6 +222,13 @@ def _address(value: Any) -> str:
     return str(text)
 
 
+def _percent(value: Any) -> float:
+    match = re.fullmatch(r"(\d{1,3}(?:\.\d{1,3})?) ?%", value, re.ASCII) if isinstance(value, str) else None
+    if match is None or not 0 < float(match[1]) <= 100:
+        raise refuse("must be a percentage up to 100%", hint="as in 90%")
+    return float(match[1])
+
+
 def _time_of_day(value: Any) -> int:
     if not isinstance(value, str):
         raise refuse(f"must be a time of day, not {_kind(value)}", hint='put it in quotes, as in "17:00"')
@@ -374,6 +381,11 @@ Repository = Annotated[str, BeforeValidator(_repository), _schema("`owner/name`"
 WebAddress = Annotated[str, BeforeValidator(_web_address), _schema("web address", type="string", pattern="^https?://")]
 #: An address whose secrets are `${NAME}`.
 Address = Annotated[str, BeforeValidator(_address), _schema("address", type="string")]
+Percent = Annotated[
+    float,
+    BeforeValidator(_percent),
+    _schema("percentage", type="string", pattern=r"^\d+(\.\d+)? ?%$", examples=["90%"]),
+]
 #: Minutes since the day began.
 TimeOfDay = Annotated[
     int,

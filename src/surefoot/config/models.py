@@ -25,6 +25,7 @@ from surefoot.config.fields import (
     InventoryPath,
     Name,
     Pause,
+    Percent,
     PlaybookPath,
     Reference,
     Repository,
@@ -74,6 +75,22 @@ class Agent(Section):
         default=Role.PRIMARY,
         description="`primary` is preferred, `secondary` takes over, "
         "`emergency` takes work only when no other is eligible.",
+    )
+
+
+class RunnerGate(Section):
+    """When an agent takes no work while another can, and hands over what it has."""
+
+    cpu_below: Percent | None = Field(
+        default=None, description="Its CPU, over half a minute, must be used less than this. Default: not looked at."
+    )
+    memory_below: Percent = Field(default=95.0, description="Its memory must be used less than this.")
+    disk_below: Percent = Field(default=95.0, description="The disk of its folder must be used less than this.")
+    prometheus: WebAddress | None = Field(
+        default=None,
+        description="A Prometheus that knows the runners, as in `http://prometheus:9090`: `runner_status` must be 1, "
+        "`runner_cpu_usage_percent` and `runner_memory_usage_percent` within the same limits. What it does not know it "
+        "does not decide, nor anything while it is down.",
     )
 
 
@@ -408,6 +425,9 @@ class Config(Section):
         default=None,
         description="Where deployments are recorded: `postgresql://…`, or the path of an SQLite file. "
         "Default: `.surefoot/surefoot.db` beside this file.",
+    )
+    runner_gate: RunnerGate = Field(
+        default_factory=RunnerGate, description="When an agent's machine is not fit to deploy from."
     )
     lease: Lease = Field(default_factory=Lease, description="How long a silent agent keeps its deployment.")
     groups: dict[Name, tuple[Text, ...]] = Field(

@@ -32,6 +32,7 @@ SCHEMA_FILE = Path(__file__).with_name("surefoot.schema.json")
 _SECTIONS = {
     "Config": "",
     "Agent": "agents.NAME",
+    "RunnerGate": "runner_gate",
     "Lease": "lease",
     "Environment": "environments.NAME",
     "Step": "environments.NAME.steps[]",

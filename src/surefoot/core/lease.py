@@ -151,6 +151,25 @@ def choose(me: str, agents: Sequence[Candidate], *, deployment: str | None = Non
     return Choice(rank=len(idle), reasons=tuple(_reasons(mine, agents)))
 
 
+def gives_way(me: str, agents: Sequence[Candidate]) -> str | None:
+    """Say why an agent should hand over what it works on, at the next point where nothing is in flight; None if it
+    should go on.
+
+    A drained agent gives way to any that is able and idle, one whose machine is not fit to a healthy idle one that is
+    no emergency agent. Whoever is alone goes on: a deployment that nobody works on ends never.
+    """
+    mine = next((agent for agent in agents if agent.name == me), None)
+    if mine is None or mine.status not in (AgentStatus.DRAINING, AgentStatus.DEGRADED):
+        return None
+    idle = [agent for agent in rank(agents) if agent.name != me and agent.running is None]
+    if mine.status is AgentStatus.DEGRADED:
+        idle = [a for a in idle if a.status is AgentStatus.ONLINE and a.role is not Role.EMERGENCY]
+    if not idle:
+        return None
+    why = "drained" if mine.status is AgentStatus.DRAINING else mine.reason or str(mine.status)
+    return f"{me} {why}; {idle[0].name} can take it"
+
+
 def _reasons(mine: Candidate, agents: Sequence[Candidate]) -> list[str]:
     """Say why each agent that the config prefers was not taken."""
     reasons = [f"{mine.name} chosen: {mine.role} {mine.status}"]

@@ -106,6 +106,7 @@ def run(ctx: click.Context, name: str, role: str | None, once: bool) -> None:
     from surefoot.cli.views.plain import clock
 
     app = App.of(ctx)
+    limits, prometheus = app.gate_of_runners()
     options = AgentOptions(
         name=name,
         role=_role(app, name, role),
@@ -113,6 +114,8 @@ def run(ctx: click.Context, name: str, role: str | None, once: bool) -> None:
         ttl=app.lease_ttl,
         state=app.state_folder,
         once=once,
+        limits=limits,
+        prometheus=prometheus,
         passing=once and name not in app.agent_names,
     )
 
@@ -174,7 +177,8 @@ agent.add_command(
         "drain",
         draining=True,
         example="surefoot agent drain production-runner-01",
-        doc="Have an agent take no more work.\n\nWhat it runs it finishes.",
+        doc="Have an agent take no more work.\n\n"
+        "What it runs goes to another agent after the step in flight; without another, it finishes it.",
     )
 )
 agent.add_command(
