@@ -14,6 +14,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import ValidationError
 
+from surefoot.agent.checking import healthy
 from surefoot.checks.model import CheckResult, CheckStatus, CommandResult, Context
 from surefoot.checks.policy import failed, until_healthy
 from surefoot.checks.registry import KINDS, run_all
@@ -602,11 +604,11 @@ def results(*statuses: CheckStatus) -> list[CheckResult]:
     return [CheckResult(f"c{n}", status, f"m{n}", f"h{n}", host=f"web-{n}") for n, status in enumerate(statuses)]
 
 
-def rounds(*planned: Sequence[CheckResult]) -> tuple[Callable[[], Awaitable[Sequence[CheckResult]]], list[float]]:
+def rounds(*planned: Sequence[CheckResult]) -> tuple[Callable[[float], Awaitable[Sequence[CheckResult]]], list[float]]:
     """Return rounds that come out as planned, the last one again and again; and when each began."""
     began: list[float] = []
 
-    async def once() -> Sequence[CheckResult]:
+    async def once(until: float) -> Sequence[CheckResult]:
         began.append(asyncio.get_running_loop().time())
         return planned[min(len(began), len(planned)) - 1]
 
@@ -652,7 +654,7 @@ async def test_rounds_that_passed_too_late_are_told_as_such() -> None:
 async def test_round_that_hangs_is_ended_with_the_time() -> None:
     ended = asyncio.Event()
 
-    async def once() -> Sequence[CheckResult]:
+    async def once(until: float) -> Sequence[CheckResult]:
         try:
             await asyncio.sleep(1000)
         finally:
@@ -688,3 +690,43 @@ def test_many_failures_are_counted_not_listed() -> None:
     assert failure is not None
     assert failure.message.endswith("; and 7 more")
     assert failed(results(PASS, CheckStatus.WARN)) is None
+
+
+# -- what is said --------------------------------------------------------------------------------------
+
+
+async def test_secret_that_an_excerpt_would_cut_in_two_is_taken_out_whole() -> None:
+    secret = "s3cret-" + "x" * 40
+    where = replace(context(), redact=lambda text: text.replace(secret, "***"))
+    for length in (150, 190, 790, 2000):
+        async with server(says("y " * (length // 2) + secret + " end", "500 Broken")) as port:
+            result = await look("http", where, url=f"http://127.0.0.1:{port}/")
+        assert "s3c" not in result.message
+        printed = f"printf '%s\\n' {secret} {'z' * (length % 195)}; exit 1"
+        result = await look("command", where, run=printed.replace("s3cret", "s3''cret"))
+        assert "xxx" not in result.message.partition("ended")[2]
+
+
+async def test_excerpt_is_one_line_and_bounded() -> None:
+    async with server(says("a\nb\tc\x1b[31m\x00 " + "d" * 10_000, "500 Broken")) as port:
+        result = await look("http", url=f"http://127.0.0.1:{port}/")
+    assert "a b c [31m ddd" in result.message
+    assert result.message.isprintable()
+    assert len(result.message) < 300
+
+
+async def test_checks_without_a_result_at_the_end_of_the_time_are_named() -> None:
+    async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(1000)
+
+    async with server(never) as hangs, server(says("")) as well:
+        checks = [
+            Check("http", {"url": f"http://127.0.0.1:{hangs}/", "timeout": "50s"}, name="the one that hangs"),
+            Check("http", {"url": f"http://127.0.0.1:{well}/"}),
+        ]
+        notes: list[str] = []
+        policy = HealthPolicy(within=2.0, interval=0.1, successes=1)
+        failure, count = await healthy(checks, policy, context(), notes.append)
+    assert failure is not None
+    assert failure.message.startswith("the one that hangs: no result within ")
+    assert (count, len(notes)) == (2, 2)

@@ -62,7 +62,7 @@ async def healthy(
     are.
     """
     teller = _Teller(note)
-    failure = await until_healthy(lambda: run_all(checks, context), policy, teller.told)
+    failure = await until_healthy(lambda end: run_all(checks, context, until=end), policy, teller.told)
     return failure, teller.count
 
 
@@ -74,7 +74,8 @@ async def still_healthy(
     note: Callable[[str], None],
 ) -> Failure | None:
     """Watch health for so long; return what failed, as soon as it did for good."""
-    return await stays_healthy(lambda: run_all(checks, context), policy, seconds, _Teller(note).told)
+    teller = _Teller(note)
+    return await stays_healthy(lambda end: run_all(checks, context, until=end), policy, seconds, teller.told)
 
 
 class _Teller:

@@ -285,6 +285,7 @@ class World:
             hosts=hosts,
             secrets=self._secrets.values(state.plan.secrets),
             named=self._secrets.values(named_secrets(checks)),
+            redact=self._secrets.redactor((*state.plan.hidden, *named_secrets(checks))).text,
             run=run,
             reach=reach,
             here=partial(self._hosts.here, job),

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from surefoot.checks.model import CheckFailed, excerpt, trouble
+from surefoot.checks.model import CheckFailed, excerpt, loaded, trouble
 
 if TYPE_CHECKING:
     import aiohttp
@@ -58,6 +58,7 @@ class Asking:
 @contextlib.asynccontextmanager
 async def asked(url: str, how: Asking) -> AsyncIterator[ClientResponse]:
     """Ask for a URL; what goes wrong, also while the answer is read, raises CheckFailed."""
+    await loaded("aiohttp")
     import aiohttp
 
     shown = how.shown

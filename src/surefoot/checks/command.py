@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
-from surefoot.checks.model import CheckFailed, CheckOptions, Context, Kind, Where, excerpt
+from surefoot.checks.model import CheckFailed, CheckOptions, Context, Kind, Where, ending, excerpt
 from surefoot.config.fields import Command as ShellCommand
 from surefoot.config.fields import Duration, one_of
 
@@ -46,5 +46,5 @@ class Command(Kind):
         if result.status == 0:
             return f"`{excerpt(command)}` ended with status 0"
         ended = "did not end by itself" if result.status is None else f"ended with status {result.status}"
-        said = f": {excerpt(result.output[-800:])}" if result.output.strip() else ""
+        said = f": {ending(result.output)}" if result.output.strip() else ""
         raise CheckFailed(f"`{excerpt(command)}` {ended}{said}")

@@ -21,7 +21,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from surefoot.checks.asking import Asking, asked, beginning, json_of, quoted, read, url_shown
 from surefoot.checks.expiry import expires
 from surefoot.checks.model import CheckFailed, CheckOptions, CheckWarned, Context, Kind, Where, excerpt
-from surefoot.checks.remote import fetch
+from surefoot.checks.remote import REACHED_WITHIN, fetch
 from surefoot.checks.values import ABSENT, check_comparisons, wrong
 from surefoot.config.fields import Duration, Pause, Text, Truth, filled, one_of, refuse, whole_number
 
@@ -102,6 +102,10 @@ class Http(Kind):
 
     name: ClassVar = "http"
     options: ClassVar = HttpOptions
+
+    def seconds(self, options: HttpOptions) -> float:
+        """The time-out is the answer's; a host has to be reached too."""
+        return options.timeout + (REACHED_WITHIN if options.on is Where.HOSTS else 0.0)
 
     async def probe(self, options: HttpOptions, context: Context) -> str:
         """Ask once."""

@@ -8,10 +8,14 @@ shown (`fill`).
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import os
 import re
 import ssl
+import sys
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -26,8 +30,8 @@ _PLACEHOLDER = re.compile(r"(?<!\$)\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 SET_SECRET = "set {name} where the agent is started, and start it again"  # noqa: S105 - words
 NO_HOSTS_HINT = "see that the inventory names some: surefoot plan"
-#: Characters of an answer that a result quotes.
-EXCERPT = 200
+#: Characters of an answer that a result quotes, and among which secrets are looked for before.
+EXCERPT, LONGEST_SAID = 200, 16 * 1024
 
 T = TypeVar("T")
 
@@ -91,6 +95,7 @@ class Context:
     here: Callable[[str, float], Awaitable[CommandResult]] = _nowhere
     folder: Callable[[], Awaitable[Path]] = _nowhere
     named: Mapping[str, str] = field(default_factory=dict, repr=False)  #: secrets that fill no text, by name
+    redact: Callable[[str], str] = str  #: takes secrets out of a text
     started: float | None = None  #: when the deployment began, in seconds since 1970; None before it did
 
     async def on_host(self, script: str, timeout: float) -> CommandResult:
@@ -242,15 +247,38 @@ class Kind:
         """Look once. It must not block the loop; CancelledError must end it."""
         raise NotImplementedError
 
+    def seconds(self, options: Any) -> float:
+        """Return after how long a probe with these options is given up."""
+        return float(getattr(options, "timeout", self.deadline))
+
     def secrets(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the secrets that these options name otherwise than by `${NAME}`."""
         return ()
 
 
+#: What takes secrets out of what a check says; set while it looks. Only here is what is said still whole: of a secret
+#: that was cut in two, nobody would know the pieces.
+REDACT: ContextVar[Callable[[str], str]] = ContextVar("REDACT", default=str)
+
+
 def excerpt(text: str) -> str:
     """Return the beginning of an answer on one line."""
+    text = REDACT.get()(text[:LONGEST_SAID])
     line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * EXCERPT]).split())
     return line[: EXCERPT - 1] + "…" if len(line) > EXCERPT else line
+
+
+def ending(text: str) -> str:
+    """Return the end of what a command has printed, on one line."""
+    text = REDACT.get()(text[-LONGEST_SAID:]).rstrip()
+    return excerpt(text[-EXCERPT:]) if len(text) > EXCERPT else excerpt(text)
+
+
+async def loaded(*modules: str) -> None:
+    """Import what takes long in a thread: whoever else waits on the loop, such as a lease's renewal, goes on."""
+    for module in modules:
+        if module not in sys.modules:
+            await asyncio.to_thread(importlib.import_module, module)
 
 
 def placeholders(options: Any) -> set[str]:

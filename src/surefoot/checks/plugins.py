@@ -93,6 +93,9 @@ class _Threaded(Kind):
         self.options = kind.options  # type: ignore[misc]
         self.deadline = kind.deadline  # type: ignore[misc]
 
+    def seconds(self, options: Any) -> float:
+        return self._kind.seconds(options)
+
     def secrets(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         return self._kind.secrets(options)
 

@@ -14,6 +14,8 @@ from surefoot.checks.model import CheckResult, CheckStatus
 from surefoot.core.errors import Code, Failure
 from surefoot.core.plan import HealthPolicy
 
+#: Seconds, at the end of a round's time, to say which checks had no result.
+LAST_WORDS = 0.2
 #: Failures that a message names; the rest are counted.
 NAMED = 3
 #: Rounds in a row that must fail until what was healthy counts as healthy no more: one is a hiccup.
@@ -21,22 +23,24 @@ BREACH = 3
 
 
 async def until_healthy(
-    once: Callable[[], Awaitable[Sequence[CheckResult]]],
+    once: Callable[[float], Awaitable[Sequence[CheckResult]]],
     policy: HealthPolicy,
     told: Callable[[Sequence[CheckResult]], None] = lambda _: None,
 ) -> Failure | None:
     """Run rounds of checks until `successes` in a row passed (None), or the time is over (what failed last).
 
-    `told` hears of each round. A round that is under way when the time is over is ended.
+    `told` hears of each round. `once` is told until when it has time, so that it can say which checks had no result; a
+    round that is still under way when the time is over is ended.
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + policy.within
     passed, last = 0, None
     while True:
         start = loop.time()
+        until = end - _last_words(end - start)
         try:
             async with asyncio.timeout_at(end):
-                results = await once()
+                results = await once(until)
         except TimeoutError:
             return _not_in_time(policy, passed, last, "the next round was still under way")
         told(results)
@@ -45,13 +49,13 @@ async def until_healthy(
         if passed >= policy.successes:
             return None
         again = max(start + policy.interval, loop.time())
-        if again >= end:
+        if again >= end or (failure is not None and loop.time() >= until):
             return _not_in_time(policy, passed, last, "there was no time for another")
         await asyncio.sleep(again - loop.time())
 
 
 async def stays_healthy(
-    once: Callable[[], Awaitable[Sequence[CheckResult]]],
+    once: Callable[[float], Awaitable[Sequence[CheckResult]]],
     policy: HealthPolicy,
     seconds: float,
     told: Callable[[Sequence[CheckResult]], None] = lambda _: None,
@@ -66,7 +70,7 @@ async def stays_healthy(
         start = loop.time()
         try:
             async with asyncio.timeout(policy.within):
-                results = await once()
+                results = await once(start + policy.within - _last_words(policy.within))
         except TimeoutError:
             return Failure(Code.HEALTH_FAILED, f"the health checks had no answer within {policy.within:g} s")
         told(results)
@@ -80,6 +84,10 @@ async def stays_healthy(
         if failure is None:
             again = min(again, end)
         await asyncio.sleep(max(0.0, again - loop.time()))
+
+
+def _last_words(seconds: float) -> float:
+    return min(LAST_WORDS, seconds / 10)
 
 
 def failed(results: Sequence[CheckResult], code: Code = Code.HEALTH_FAILED) -> Failure | None:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from surefoot.checks.asking import url_shown
-from surefoot.checks.model import CheckFailed, CheckOptions, Context, Kind, excerpt
+from surefoot.checks.model import CheckFailed, CheckOptions, Context, Kind, excerpt, loaded
 from surefoot.checks.values import Bounds, Number, number_in, plain, shown_value
 from surefoot.config.fields import Command, Duration, SecretReference, Text, refuse
 
@@ -58,6 +58,7 @@ class Postgres(Kind):
 
     async def probe(self, options: PostgresOptions, context: Context) -> str:
         """Connect, ask, compare."""
+        await loaded("psycopg")
         import psycopg
 
         shown = _shown(context.address(options.url))

@@ -27,6 +27,7 @@ from surefoot.checks.image import Image
 from surefoot.checks.memory import Memory
 from surefoot.checks.model import (
     NO_HOSTS_HINT,
+    REDACT,
     CheckFailed,
     CheckOptions,
     CheckResult,
@@ -35,6 +36,7 @@ from surefoot.checks.model import (
     Found,
     Kind,
     Outcome,
+    excerpt,
     placeholders,
 )
 from surefoot.checks.postgres import Postgres
@@ -97,6 +99,8 @@ ALL_KINDS: Mapping[str, type[CheckOptions]] = _All()
 
 #: Checks that run at the same time; the rest wait their turn.
 AT_ONCE = 200
+#: Seconds below which a check had no time at all.
+SHORTEST = 0.001
 #: Seconds that a check gets beside its own time-out.
 SPARE = 2.0
 _HOST_NAMES = {"host", "host_name"}
@@ -118,15 +122,16 @@ def named_secrets(checks: Sequence[Check]) -> tuple[str, ...]:
 
 
 async def run_all(
-    checks: Sequence[Check], context: Context, gate: asyncio.Semaphore | None = None
+    checks: Sequence[Check], context: Context, gate: asyncio.Semaphore | None = None, *, until: float | None = None
 ) -> list[CheckResult]:
     """Run checks side by side, those that are about hosts once for each; results come in the checks' order.
 
-    `gate` is for those who run more than these at the same time.
+    `gate` is for those who run more than these at the same time. What has no result at `until`, by the loop's clock, is
+    given up.
     """
     gate = gate or asyncio.Semaphore(AT_ONCE)
     runs = [(check, each) for check in checks for each in _contexts(check, context)]
-    return list(await asyncio.gather(*(_run(check, each, gate) for check, each in runs)))
+    return list(await asyncio.gather(*(_run(check, each, gate, until) for check, each in runs)))
 
 
 def _contexts(check: Check, context: Context) -> list[Context]:
@@ -136,31 +141,35 @@ def _contexts(check: Check, context: Context) -> list[Context]:
     return [replace(context, host=host) for host in context.hosts]
 
 
-async def _run(check: Check, context: Context, gate: asyncio.Semaphore) -> CheckResult:
+async def _run(check: Check, context: Context, gate: asyncio.Semaphore, until: float | None) -> CheckResult:
     async with gate:
         loop = asyncio.get_running_loop()
         start = loop.time()
+        redacted = REDACT.set(context.redact)
         status, hint = CheckStatus.FAIL, ""
         found: str | Found = ""
         try:
-            found, status = await _probe(check, context), CheckStatus.PASS
+            found, status = await _probe(check, context, until), CheckStatus.PASS
             message = found.message if isinstance(found, Found) else found
         except Outcome as outcome:
             message, hint, status = str(outcome), outcome.hint, outcome.status
         except TimeoutError:
-            message = f"no result within {loop.time() - start:.1f} s"
+            took = loop.time() - start
+            message = f"no result within {took:.1f} s" if took > SHORTEST else "there was no time left to look"
             hint = "see why what it looks at does not answer, or give the check a longer timeout"
         except ValidationError as error:
             wrong = error.errors(include_url=False, include_input=False, include_context=False)[0]
             message = f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}"
         except Exception as error:  # a check that breaks is a check that failed
-            message = f"{type(error).__name__}: {error}"
+            message = excerpt(f"{type(error).__name__}: {error}")
+        finally:
+            REDACT.reset(redacted)
         host = context.host.name if context.host else None
         pins = found.pins if isinstance(found, Found) else {}
         return CheckResult(check.name or check.kind, status, message, hint, loop.time() - start, host, pins)
 
 
-async def _probe(check: Check, context: Context) -> str | Found:
+async def _probe(check: Check, context: Context, until: float | None) -> str | Found:
     if (kind := kind_of(check.kind)) is None:
         raise CheckFailed(
             f"this agent knows no checks of kind {check.kind!r}",
@@ -169,7 +178,10 @@ async def _probe(check: Check, context: Context) -> str | Found:
     if context.host is None and (kind.options.needs_hosts(check.options) or placeholders(check.options) & _HOST_NAMES):
         raise CheckFailed("it is about hosts, and none are known", NO_HOSTS_HINT)
     options = kind.options.model_validate(check.options)
-    return await _within(getattr(options, "timeout", kind.deadline) + SPARE, kind.probe(options, context))
+    seconds = kind.seconds(options) + SPARE
+    if until is not None:
+        seconds = max(0.0, min(seconds, until - asyncio.get_running_loop().time()))
+    return await _within(seconds, kind.probe(options, context))
 
 
 async def _within(seconds: float, probe: Coroutine[Any, Any, T]) -> T:

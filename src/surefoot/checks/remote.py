@@ -17,6 +17,8 @@ from surefoot.checks.model import CheckFailed, Context, excerpt
 
 #: Bytes of a body that are read; a host's answer as a whole may not be much longer.
 LONGEST_BODY = 128 * 1024
+#: Seconds until a host has been reached and its Python has started.
+REACHED_WITHIN = 15.0
 #: Runs on hosts, with whatever Python 3 Ansible uses there; tells one line of JSON.
 _PROGRAM = """\
 import base64, json, signal, socket, ssl, sys, time, urllib.error, urllib.request
@@ -94,8 +96,10 @@ async def fetch(
         "limit": LONGEST_BODY,
     }
     argument = base64.b64encode(json.dumps(query).encode()).decode()
-    result = await context.on_host(f"{python_of(context)} -c {quote(_PROGRAM)} {argument}", timeout + 1)
+    result = await context.on_host(f"{python_of(context)} -c {quote(_PROGRAM)} {argument}", timeout + REACHED_WITHIN)
     line = next((line for line in result.output.splitlines() if line.startswith("surefoot-http:")), "")
+    if result.status == 255 and not result.output:
+        raise CheckFailed(f"{context.place} did not answer within {timeout + REACHED_WITHIN:g} s")
     try:
         told = json.loads(line.partition(":")[2])
     except ValueError:

@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from surefoot.checks.expiry import expires
-from surefoot.checks.model import SET_SECRET, CheckFailed, CheckOptions, CheckWarned, Context, Kind
+from surefoot.checks.model import SET_SECRET, CheckFailed, CheckOptions, CheckWarned, Context, Kind, loaded
 from surefoot.config.fields import Count, Duration, Pause, SecretName, Text, one_of, refuse
 
 #: Reads a pattern and a value, and says by its status whether they match. Some patterns take for ever, and hold
@@ -41,6 +41,10 @@ class Format(StrEnum):
     SSH_PRIVATE_KEY = "ssh-private-key"
     JWT = "jwt"
     PEM_CERTIFICATE = "pem-certificate"
+
+
+#: What reading a format takes.
+_NEEDS = {Format.JWT: ("jwt",), Format.PEM_CERTIFICATE: ("cryptography.x509",)}
 
 
 def _pattern(value: str) -> str:
@@ -81,6 +85,8 @@ class Secret(Kind):
     async def probe(self, options: SecretOptions, context: Context) -> str:
         """Look at the value."""
         name = options.name
+        if options.format in _NEEDS:
+            await loaded(*_NEEDS[options.format])
         value = context.value_of(name)
         if not value:
             raise CheckFailed(
