@@ -14,8 +14,8 @@ from surefoot.checks.model import CheckResult, CheckStatus
 from surefoot.core.errors import Code, Failure
 from surefoot.core.plan import HealthPolicy
 
-#: Seconds, at the end of a round's time, to say which checks had no result.
-LAST_WORDS = 0.2
+#: Seconds, at the end of a round's time, to end checks that have no result and to say which they were.
+LAST_WORDS = 1.0
 #: Failures that a message names; the rest are counted.
 NAMED = 3
 #: Rounds in a row that must fail until what was healthy counts as healthy no more: one is a hiccup.
