@@ -23,11 +23,14 @@ from msgspec import structs
 
 from surefoot.agent import agent as agents
 from surefoot.agent import holding, worker
+from surefoot.agent.redact import Redactor
+from surefoot.agent.secrets import Secrets
 from surefoot.core import decide as do
 from surefoot.core import deployment as states
 from surefoot.core import events as ev
 from surefoot.core import lease
 from surefoot.core.errors import LeaseLostError, StoreError
+from surefoot.core.lease import Role
 from surefoot.core.plan import Direction
 from surefoot.core.status import Status, StepStatus
 from surefoot.store import memory, rules
@@ -512,6 +515,34 @@ def health_is_not_asked_again_after_a_change() -> Any:
             yield
 
     return around()
+
+
+# -- agents, and what they say -----------------------------------------------------------------------
+
+
+@mutant
+def emergency_agent_waits_for_runners_that_are_gone() -> Any:
+    right = lease.choose
+
+    def choose(me: str, found: Any, *, deployment: str | None = None) -> Any:
+        choice = right(me, found, deployment=deployment)
+        emergency = any(agent.name == me and agent.role is Role.EMERGENCY for agent in found)
+        return replace(choice, eligible=False) if emergency and len(found) > 1 else choice
+
+    return patch.object(agents, "choose", choose)
+
+
+@mutant
+def secret_is_let_through() -> Any:
+    return patch.object(Secrets, "redactor", lambda *_: Redactor({}))
+
+
+@mutant
+def log_takes_lines_of_whoever_was_taken_over_from() -> Any:
+    right = memory.MemoryStore.append_log
+    return patch.object(
+        memory.MemoryStore, "append_log", lambda self, deployment, lines, _: right(self, deployment, lines)
+    )
 
 
 # -- running them ------------------------------------------------------------------------------------

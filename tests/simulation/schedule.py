@@ -34,6 +34,8 @@ from tests.simulation.script import Fault, Kind, Limb, Script, Version, draw
 from tests.simulation.world import SimAccess, SimPerformer, World
 
 TTL = 5.0
+#: When virtual time begins by the store's clock: long enough after 1970 for any jump back.
+EPOCH = 1_700_000_000.0
 #: Virtual seconds in which every schedule must have come to its end once all faults are over.
 PATIENCE = 900.0
 
@@ -63,7 +65,7 @@ class Schedule:
 
     def _make_store(self) -> Any:
         loop = self.loop
-        clock, monotonic = (lambda: loop.now + self.jumped), (lambda: loop.now)
+        clock, monotonic = (lambda: EPOCH + loop.now + self.jumped), (lambda: loop.now)
         if self.script.store == "memory":
             return MemoryStore(clock, monotonic)
         from tests.simulation.stores import SHARED_MEMORY, SimSqliteStore

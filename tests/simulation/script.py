@@ -6,7 +6,7 @@ it can be left out while the rest stays as it is (`shrink`).
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from surefoot.core.lease import Role
@@ -143,8 +143,16 @@ def draw(seed: int) -> Script:
         busy, pace = rng.choice([(0, 400.0), (20, 20.0), (20, 20.0)])
         steps = rng.choice([steps, (False,), (False, False)])
         impossible |= _impossible(rng, steps)
-        long = [kind for kind in LONG if kind not in impossible]
-        faults = (*_takeover(rng, long), *(fault for fault in faults[:1] if fault.kind not in impossible))
+        chosen = rng.random()
+        if chosen < 0.7:
+            long = [kind for kind in LONG if kind not in impossible]
+            faults = (*_takeover(rng, long), *(fault for fault in faults[:1] if fault.kind not in impossible))
+        else:
+            # Clocks as far apart as may be, and answers that come late: to the holder before it is cut off, or to the
+            # one that watches a holder which is cut off for a little less than its lease.
+            agents = [replace(agents[0], rate=1 - DRIFT), *(replace(agent, rate=1 + DRIFT) for agent in agents[1:])]
+            faults = tuple(_slow_holder(rng) if chosen < 0.85 else _slow_observer(rng))
+            look_every = 0.5
         versions = [Version(0.0)]
     elif story < 0.52 and Kind.OLD_DISK in possible:
         # An undo, and a host that forgets some of it.
@@ -190,11 +198,23 @@ def _fault(rng: random.Random, kinds: list[Kind]) -> Fault:
 def _takeover(rng: random.Random, kinds: list[Kind]) -> list[Fault]:
     at, seconds, host = rng.uniform(0.1, 3), rng.uniform(5, 14), rng.randrange(3)
     faults = [Fault(at, rng.choice(kinds), agent=0, host=0, seconds=seconds, steps=0)]
-    if rng.random() < 0.4:  # and answers that come late just before
-        faults.append(Fault(max(0.0, at - 3), Kind.SLOW, agent=0, host=0, seconds=rng.uniform(2, 6), steps=0))
     if rng.random() < 0.2:  # and a host that whoever takes over does not reach at first
         faults += [Fault(at, Kind.UNPLUG, agent, host, rng.uniform(1, 10), steps=0) for agent in (1, 2)]
     return faults
+
+
+def _slow_holder(rng: random.Random) -> list[Fault]:
+    at = rng.uniform(1, 4)
+    slow = Fault(at - 1, Kind.SLOW, agent=0, host=0, seconds=4.0, steps=0)
+    return [slow, Fault(at, Kind.CUT, agent=0, host=0, seconds=rng.uniform(5, 14), steps=0)]
+
+
+def _slow_observer(rng: random.Random) -> list[Fault]:
+    """Cut the holder off twice, with one sign of life between; whoever watches it may hear of that too late."""
+    at, seconds = rng.uniform(0.2, 3), rng.uniform(2.5, 4)
+    cuts = ((at, seconds), (at + seconds + rng.uniform(0.3, 1.3), 8.0))
+    slow = Fault(at + 2, Kind.SLOW, agent=2, host=0, seconds=rng.uniform(2.5, 4), steps=0)
+    return [slow, *(Fault(when, Kind.CUT, agent=0, host=0, seconds=long, steps=0) for when, long in cuts)]
 
 
 def _impossible(rng: random.Random, steps: tuple[bool, ...]) -> set[Kind]:
