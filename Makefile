@@ -89,6 +89,10 @@ mutants: venv ## Put protocol bugs into the simulation, one by one: each must be
 crash-points: venv ## Kill the real agent at every point of a deployment, on both databases; about an hour
 	@$(BIN)/python -m tests.crash.points $(ARGS)
 
+.PHONY: mutation
+mutation: venv ## Change the core by one thing at a time: something must notice; an hour; ARGS="--sample 50" for less
+	@$(BIN)/python -m tests.mutation.core $(ARGS)
+
 .PHONY: lint
 lint: venv ## Lint, and hold the format
 	@$(BIN)/ruff check .

@@ -103,6 +103,15 @@ class Stage:
         (project / "hosts.ini").write_text("".join(f"{host} {where}\n" for host in HOSTS))
         (project / "surefoot.yml").write_text(json.dumps(self._config(), indent=1))
 
+    @classmethod
+    def again(cls, folder: Path, store: str, *, playbooks: bool) -> Stage:
+        """Return the stage that is laid out in a folder already; lay it out if it is not."""
+        if not (folder / "project").exists():
+            return cls(folder, store, playbooks=playbooks)
+        stage = cls.__new__(cls)
+        stage.folder, stage.store, stage.playbooks, stage.broken = folder, store, playbooks, []
+        return stage
+
     def _config(self) -> dict[str, Any]:
         environment: dict[str, Any] = {
             "retry": {"attempts": 1, "delay": "100ms", "timeout": "60s"},

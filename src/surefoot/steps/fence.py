@@ -23,7 +23,9 @@ _REFUSAL = re.compile(r"surefoot-fence: (\w+): ([^\r\n]*)")
 _OWN = "on the host: sudo sh -c 'mkdir -p {folder} && chown -R {user} {folder}'; or set fence: {{path: …}}"
 #: Of each kind of refusal: its code, what to do, and where in its text the words are that this names.
 _KINDS = {
-    "stale": (Code.FENCE_STALE, "another agent has taken over; nothing is to be done", r""),
+    # Who was taken over from can't write this down: who reads it in a journal has a store that knows less than hosts.
+    "stale": (Code.FENCE_STALE, "another agent has taken over; if none has, the store is an older copy than this host"
+              " knows: while nothing deploys, on the host: rm -r {folder}", r", which (?P<folder>.*) has seen"),
     "held": (Code.FENCE_FAILED, "on the host, end them, then deploy again: ps -o pid,stat,wchan,args -p '{pids}'",
              r"ended: (?P<pids>.*)"),
     "disk": (Code.HOST_DISK_FULL, "free some space on the host: df -h {folder}", r"device for (?P<folder>.*)"),

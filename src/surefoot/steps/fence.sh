@@ -33,7 +33,7 @@ look() {
   case $is$raising in *[!0-9]*) refuse "damaged: $d/token or raising holds no number" 96 ;; esac
   least=$is
   [ "$raising" -le "$is" ] || least=$raising
-  [ "$token" -ge "$least" ] || refuse "stale: token $token is behind $least on $(uname -n)" 97
+  [ "$token" -ge "$least" ] || refuse "stale: token $token is behind $least on $(uname -n), which $d has seen" 97
 }
 # Writes a file whole and durably: a host that loses power must not forget whom it refuses.
 keep() { { echo "$2" > "$d/$1.new" && { sync "$d/$1.new" || sync; } && mv "$d/$1.new" "$d/$1" && { sync "$d" || sync; }; } 2>/dev/null || unwritable; }
