@@ -140,6 +140,21 @@ class Hosts:
         progress, failure = await self._looked(job)
         return tuple(progress.hosts.values()), failure
 
+    async def look(
+        self, job: Job, script: str, timeout: float
+    ) -> tuple[dict[str, Host], dict[str, Answer | Failure], Failure | None]:
+        """Run a script that changes nothing on all hosts, behind no fence; return them and what each answered, or why
+        it did not, or why not even their names are known.
+        """
+        async with self._looking:
+            progress, failure = await self._look(job, script, timeout)
+            self._seen = ((job.state.id, job.token), progress, failure)
+        answers: dict[str, Answer | Failure] = {}
+        for name in progress.hosts:
+            lost = _lost(job, progress, name)
+            answers[name] = progress.answers[name] if lost is None else lost
+        return dict(progress.hosts), answers, failure
+
     async def ask(self, job: Job, host: Host, script: str, timeout: float, *, looking: bool) -> CommandResult:
         """Run sh on one host for a check; CheckFailed if it can't be reached. `looking`: not behind the fence, which
         may not have been raised yet.

@@ -12,7 +12,8 @@ import asyncio
 import os
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -40,13 +41,34 @@ Outcome = ev.PreflightPassed | ev.PreflightFailed
 async def rehearse(
     submission: Submission, files: Bundle, *, agent: str, previous_version: str | None, note: Callable[[str], None]
 ) -> Outcome:
-    """Run the preflight checks of what is submitted; `note` is told each as the log would be.
+    """Run the preflight checks of what is submitted; `note` is told each as the log would be."""
+    async with stage(
+        submission,
+        files.digest,
+        files.chunks(),
+        agent=agent,
+        previous_version=previous_version,
+        environ=os.environ,
+        note=note,
+    ) as (world, job):
+        return await world.preflight(job)
 
-    It happens in a store of its own, in memory, where this process holds the lease.
-    """
+
+@asynccontextmanager
+async def stage(
+    submission: Submission,
+    digest: str,
+    chunks: Iterable[bytes],
+    *,
+    agent: str,
+    previous_version: str | None,
+    environ: Mapping[str, str],
+    note: Callable[[str], None],
+) -> AsyncIterator[tuple[World, Job]]:
+    """Have a world and a job for looking only, in a store of its own, in memory, where this process holds the lease."""
     store = MemoryStore()
-    store.put_bundle(files.digest, files.chunks())
-    deployment, _ = store.submit(replace(submission, bundle=files.digest))
+    store.put_bundle(digest, chunks)
+    deployment, _ = store.submit(replace(submission, bundle=digest))
     timing, incarnation, sent = LeaseTiming(), uuid.uuid4().hex, boottime()
     store.enter(agent, incarnation)
     (work,) = store.work()
@@ -60,7 +82,7 @@ async def rehearse(
     async def nothing(_: ev.FenceRaised) -> None:
         """Look without raising any fence."""
 
-    with tempfile.TemporaryDirectory(prefix="surefoot-preflight-") as folder:
+    with tempfile.TemporaryDirectory(prefix="surefoot-look-") as folder:
         world = World(
             store=store,
             access=_at_once,
@@ -69,12 +91,12 @@ async def rehearse(
             attempts=attempts_folder(),
             folder=Path(folder),
             identity=store.identity(),
-            environ=os.environ,
-            secrets=Secrets(os.environ),
+            environ=environ,
+            secrets=Secrets(environ),
         )
         renewals = asyncio.create_task(holding.keep())
         try:
-            return await world.preflight(Job(state, holding, note, nothing))
+            yield world, Job(state, holding, note, nothing)
         finally:
             renewals.cancel()
             await asyncio.gather(renewals, return_exceptions=True)

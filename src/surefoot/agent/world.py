@@ -36,6 +36,7 @@ from surefoot.core.decide import RunStep
 from surefoot.core.errors import Code, Failure, LeaseLostError, StoreError, SurefootError
 from surefoot.core.host import Host
 from surefoot.core.plan import Check, Command, Direction, Playbook
+from surefoot.steps.ansible import Answer
 from surefoot.store.protocol import LogLine, Store
 
 E = TypeVar("E", bound=ev.Event)
@@ -134,23 +135,34 @@ class World:
                 for name in self._secrets.redactor(plan.secrets).unprotected
             ]
             absent = [name for name in plan.secrets if name not in self._secrets.values(plan.secrets)]
-        waiting = {place: checking.waits_for(check, absent) for place, check in enumerate(plan.preflight)}
-        gate = asyncio.Semaphore(AT_ONCE)
-        found = await asyncio.gather(
-            *(
-                self._preflight_result(job, check, gate)
-                for place, check in enumerate(plan.preflight)
-                if not waiting[place]
-            )
-        )
-        rest = iter(found)
-        for result in waiting.values():
-            results += [result] if result is not None else next(rest)
-        return results
+        found = await self.looked(job, plan.preflight, absent)
+        return results + [result for each in found for result in each]
 
-    async def _preflight_result(self, job: Job, check: Check, gate: asyncio.Semaphore) -> list[CheckResult]:
+    async def looked(
+        self, job: Job, checks: Sequence[Check], absent: Sequence[str], version: str | None = None
+    ) -> list[list[CheckResult]]:
+        """Run checks side by side without touching anything, the fence neither; return how each came out. What needs
+        a secret that is absent is skipped.
+        """
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def one(check: Check) -> list[CheckResult]:
+            waiting = checking.waits_for(check, absent)
+            return [waiting] if waiting is not None else await self._looked(job, check, gate, version)
+
+        return list(await asyncio.gather(*map(one, checks)))
+
+    async def look(
+        self, job: Job, script: str, timeout: float
+    ) -> tuple[dict[str, Host], dict[str, Answer | Failure], Failure | None]:
+        """Run a script that changes nothing on all hosts; see `Hosts.look`."""
+        if job.state.plan.inventory is None:
+            return {}, {}, None
+        return await self._hosts.look(job, script, timeout)
+
+    async def _looked(self, job: Job, check: Check, gate: asyncio.Semaphore, version: str | None) -> list[CheckResult]:
         """Run one check; only those about hosts wait until these are known."""
-        context = await self._context(job, [check], looking=True)
+        context = await self._context(job, [check], version, looking=True)
         if isinstance(context, Failure):
             return [CheckResult(check.name or check.kind, CheckStatus.FAIL, context.message, context.hint)]
         return await run_all([check], context, gate)

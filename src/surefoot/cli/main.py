@@ -45,6 +45,8 @@ COMMANDS = {
     "report": "surefoot.cli.commands.report:report",
     "monitoring": "surefoot.cli.commands.monitoring:monitoring",
     "exporter": "surefoot.cli.commands.monitoring:exporter",
+    "doctor": "surefoot.cli.commands.doctor:doctor",
+    "explain": "surefoot.cli.commands.explain:explain",
     "drill": "surefoot.cli.commands.drill:drill",
     "demo": "surefoot.cli.commands.demo:demo",
     "completion": "surefoot.cli.commands.completion:completion",

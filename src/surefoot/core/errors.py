@@ -95,6 +95,7 @@ class Code(StrEnum):
     LISTEN = "SF-LISTEN"
     WEB_CONFIG = "SF-WEB-CONFIG"
     PUSH_FAILED = "SF-PUSH-FAILED"
+    CODE_UNKNOWN = "SF-CODE-UNKNOWN"
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""This machine: which agents run on it, how their services are, and what is in an agent's own environment.
+
+Guarantees: of a process's environment nothing is kept but the variables that are asked for. Processes of other users
+that can't be looked into are left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from surefoot.config.discovery import find_config
+from surefoot.core.errors import SurefootError
+from surefoot.doctor.facts import AgentProcess, Unit
+
+#: systemd units of agents, and of the CI's own runners.
+UNITS = ("surefoot*.service", "actions.runner.*.service", "gitlab-runner*.service", "act_runner*.service")
+#: Seconds that systemd has to answer.
+ASK = 3.0
+
+
+def agent_processes(config: Path | None, store: str) -> list[AgentProcess]:
+    """Return the processes of this machine that run an agent; `config` and `store` are those of this command."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline", "status"]):
+        words = process.info["cmdline"] or []
+        if (name := _agent(words)) is None:
+            continue
+        try:
+            environ, cwd = process.environ(), Path(process.cwd())
+        except (psutil.Error, OSError):
+            environ, cwd = None, None
+        here = None if environ is None or cwd is None else _same(words, environ, cwd, config, store)
+        frozen = process.info["status"] == psutil.STATUS_STOPPED
+        found.append(AgentProcess(process.info["pid"], name, frozen, here))
+    return sorted(found, key=lambda one: one.pid)
+
+
+def environment_of(pid: int, names: Sequence[str]) -> dict[str, str]:
+    """Return some variables of a process's environment; none if it can't be looked into."""
+    import psutil
+
+    try:
+        environ = psutil.Process(pid).environ()
+    except (psutil.Error, OSError):
+        return {}
+    return {name: environ[name] for name in names if environ.get(name)}
+
+
+def readable(pid: int) -> bool:
+    """Whether a process's environment can be looked into."""
+    return os.access(f"/proc/{pid}/environ", os.R_OK)
+
+
+def _agent(words: Sequence[str]) -> str | None:
+    """Return the name of the agent that a command line runs."""
+    if not any(Path(word).name == "surefoot" or word.endswith("surefoot/__main__.py") for word in words[:4]):
+        return None
+    plain, skip = [], False
+    for word in words:
+        if skip:
+            skip = False
+        elif word.startswith("-"):
+            skip = word in ("--config", "--store", "--output", "--role")
+        else:
+            plain.append(word)
+    for place in range(len(plain) - 2):
+        if plain[place : place + 2] == ["agent", "run"]:
+            return plain[place + 2]
+    return None
+
+
+def _same(words: Sequence[str], environ: dict[str, str], cwd: Path, config: Path | None, store: str) -> bool | None:
+    """Whether an agent works with the store of this command, as far as its command line and environment tell."""
+    named = _option(words, "--store") or environ.get("SUREFOOT_STORE")
+    if named is not None:
+        return _place(named, cwd) == _place(store, Path.cwd())
+    chosen = _option(words, "--config") or environ.get("SUREFOOT_CONFIG")
+    try:
+        its = (cwd / chosen).resolve() if chosen else find_config(None, {}, cwd)
+    except SurefootError:
+        return None
+    if config is not None and its.resolve() == config.resolve():
+        return True
+    own = its.parent.resolve() / ".surefoot" / "surefoot.db"
+    return None if "://" in store else _place(store, Path.cwd()) == str(own) or None
+
+
+def _option(words: Sequence[str], name: str) -> str | None:
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == name:
+            return following
+        if word.startswith(f"{name}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _place(store: str, cwd: Path) -> str:
+    """Return a store's URL such that equal places are equal."""
+    path = store.removeprefix("sqlite://")
+    return store if "://" in path else str((cwd / path).resolve())
+
+
+async def units() -> list[Unit]:
+    """Return the services of agents and CI runners on this machine. OSError if systemd can't be asked."""
+    process = await asyncio.create_subprocess_exec(
+        "systemctl", "list-units", "--all", "--plain", "--no-legend", "--no-pager", *UNITS,
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        said, wrong = await asyncio.wait_for(process.communicate(), ASK)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        raise OSError(wrong.decode(errors="replace").strip().splitlines()[0] if wrong.strip() else "it does not run")
+    rows = [line.split(None, 4) for line in said.decode(errors="replace").splitlines()]
+    return [Unit(row[0], row[2], row[3]) for row in rows if len(row) >= 4 and row[1] != "not-found"]
+
+
+def disk_percent(folder: Path) -> tuple[float, str]:
+    """Return how full the disk is that a folder is on, or will be, and which folder of it there is."""
+    import psutil
+
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return psutil.disk_usage(str(there)).percent, str(there)
