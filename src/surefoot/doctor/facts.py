@@ -56,6 +56,7 @@ class Unit:
     name: str
     active: str
     sub: str
+    agent: str = ""  #: the agent that it runs
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ def readable(pid: int) -> bool:
 def _agent(words: Sequence[str]) -> str | None:
     """Return the name of the agent that a command line runs."""
     if not any(Path(word).name == "surefoot" or word.endswith("surefoot/__main__.py") for word in words[:4]):
-        return None
+        return None  # `python -m surefoot` shows as one of the two
     plain, skip = [], False
     for word in words:
         if skip:
@@ -108,8 +108,23 @@ def _place(store: str, cwd: Path) -> str:
 
 async def units() -> list[Unit]:
     """Return the services of agents and CI runners on this machine. OSError if systemd can't be asked."""
+    listed = await _systemctl("list-units", "--all", "--plain", "--no-legend", *UNITS)
+    rows = [line.split(None, 4) for line in listed.splitlines()]
+    found = {row[0]: row for row in rows if len(row) >= 4 and row[1] != "not-found"}
+    if not found:
+        return []
+    shown = await _systemctl("show", "--property=Id,ExecStart", *found)
+    agents = {}
+    for block in shown.split("\n\n"):
+        told = dict(line.partition("=")[::2] for line in block.splitlines())
+        words = told.get("ExecStart", "").partition("argv[]=")[2].partition(" ;")[0].split()
+        agents[told.get("Id", "")] = _agent(words) or ""
+    return [Unit(name, row[2], row[3], agents.get(name, "")) for name, row in found.items()]
+
+
+async def _systemctl(*words: str) -> str:
     process = await asyncio.create_subprocess_exec(
-        "systemctl", "list-units", "--all", "--plain", "--no-legend", "--no-pager", *UNITS,
+        "systemctl", "--no-pager", *words,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -120,8 +135,7 @@ async def units() -> list[Unit]:
             await process.wait()
     if process.returncode != 0:
         raise OSError(wrong.decode(errors="replace").strip().splitlines()[0] if wrong.strip() else "it does not run")
-    rows = [line.split(None, 4) for line in said.decode(errors="replace").splitlines()]
-    return [Unit(row[0], row[2], row[3]) for row in rows if len(row) >= 4 and row[1] != "not-found"]
+    return said.decode(errors="replace")
 
 
 def disk_percent(folder: Path) -> tuple[float, str]:

@@ -33,7 +33,7 @@ def _processes(facts: Facts, name: str) -> list[AgentProcess]:
 
 def start_of(facts: Facts, name: str) -> str:
     """Return the command that starts an agent on its machine."""
-    unit = next((unit.name for unit in facts.units if name in unit.name), None)
+    unit = next((unit.name for unit in facts.units if unit.agent == name), None)
     return f"systemctl restart {unit}" if unit else f"surefoot agent run {name}"
 
 
@@ -165,6 +165,8 @@ def services(facts: Facts) -> Iterator[Finding]:
     for unit in facts.units:
         if unit.active in ("active", "activating", "reloading") and unit.sub != "auto-restart":
             continue
+        if unit.agent and any(row.report.name == unit.agent and row.status not in _ABLE for row in facts.agents):
+            continue  # told as the agent
         ours = unit.name.startswith("surefoot")
         yield Finding(
             "service-down",
