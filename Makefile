@@ -64,6 +64,12 @@ test: debian venv cache ## Run all tests, with branch coverage; ARGS="tests/unit
 	echo "branch coverage: $$($(BIN)/coverage report --format=total) %" || true; \
 	exit $$status
 
+.PHONY: chaos
+chaos: debian venv ## Deploy in the lab while everything fails at random (root); N=100 for so many rounds, SEED=7 to play again
+	@$(BIN)/python tests/chaos/lab.py --rounds $(N) $(if $(SEED),--seed $(SEED))
+N ?= 20
+SEED ?=
+
 .PHONY: ci-local
 ci-local: debian venv ## Play the four scenarios of PAWS360 in the lab (root); reports in build/drills; SCENARIOS="failover" for some
 	@tools/ci-local $(BIN)/surefoot build/drills $(SCENARIOS)

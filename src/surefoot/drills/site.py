@@ -175,14 +175,29 @@ class Site(AbstractContextManager["Site"]):
 
     def _provision(self) -> None:
         """Run the project's playbook that makes hosts ready, as somebody would from a runner."""
-        if self.project.provision is None:
-            return
-        extra = [word for key, value in self.project.variables.items() for word in ("-e", f"{key}={value}")]
+        if self.project.provision is not None:
+            self._by_hand(self.project.provision, self.project.variables)
+
+    def put_back_by_hand(self, version: str, previous: str) -> None:
+        """Run the ways back of all steps, newest first, as a person would who repairs what is stranded."""
+        variables = {
+            "surefoot_version": version,
+            "surefoot_previous_version": previous,
+            "surefoot_environment": self.project.environment,
+            "surefoot_direction": "undo",
+        }
+        for step in reversed(self.config()["environments"][self.project.environment]["steps"]):
+            if playbook := (step.get("undo") or {}).get("playbook"):
+                self._by_hand(playbook, variables | {"surefoot_step": step["name"]})
+
+    def _by_hand(self, playbook: str, variables: Mapping[str, str]) -> None:
+        """Run a playbook from the emergency runner, without Surefoot."""
+        extra = [word for key, value in variables.items() for word in ("-e", json.dumps({key: value}))]
         inventory = self.config()["environments"][self.project.environment]["inventory"]
         ansible = Path(sys.executable).with_name("ansible-playbook")
-        words = [str(ansible), "-i", inventory, *extra, self.project.provision]
-        script = f'cd {FOLDER} && exec env "$@"'
+        words = [str(ansible), "-i", inventory, *extra, playbook]
         env = [f"{key}={value}" for key, value in self._agent_environment().items() if "\n" not in value]
+        script = f'cd {FOLDER} && exec env "$@"'
         self[EMERGENCY].sh(script, *env, "ANSIBLE_PIPELINING=1", "ANSIBLE_FORKS=5", *words, timeout=LONG)
 
     def config(self) -> dict[str, Any]:
@@ -246,6 +261,7 @@ class Site(AbstractContextManager["Site"]):
 
     def cli(self, *words: str, env: Mapping[str, str] | None = None, store: str | None = None) -> Cli:
         """Start a command, as a CI job would."""
+        assert self.lab is not None
         self._outputs += 1
         output = self.folder / f"cli-{self._outputs:03d}-{words[0]}.log"
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("SUREFOOT_", "ANSIBLE_", "GITHUB_"))}
@@ -262,7 +278,7 @@ class Site(AbstractContextManager["Site"]):
         values = self.project.agent_variables | {"SUREFOOT_STORE": store or self.store, "COVERAGE_PROCESS_START": ""}
         with output.open("wb") as out:
             process = subprocess.Popen(
-                command,
+                self.lab.ground.leashed(*command),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

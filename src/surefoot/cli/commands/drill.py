@@ -86,6 +86,7 @@ def _play(
 
     from surefoot.cli.text import clean
     from surefoot.core.errors import Exit
+    from surefoot.demo.interrupts import Interrupts
     from surefoot.drills import report as reports
     from surefoot.drills.lab import LabError, missing
     from surefoot.drills.project import load
@@ -96,7 +97,8 @@ def _play(
         raise LabError("drills can't be played here: NOTHING was tested", hint=reason)
     place = keep.absolute() if keep is not None else Path(tempfile.mkdtemp(prefix="surefoot-drills-"))
     place.mkdir(parents=True, exist_ok=True)
-    results = play(chosen, project, place, lambda line: console.note(clean(line)), verbose=verbose)
+    with Interrupts():
+        results = play(chosen, project, place, lambda line: console.note(clean(line)), verbose=verbose)
     name = project.folder.name if project is not None else "the built-in project"
     for path, text in ((report, reports.markdown), (junit, reports.junit)):
         if path is not None:

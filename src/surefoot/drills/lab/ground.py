@@ -52,6 +52,7 @@ class Ground:
             self.clear()
             raise LabError("the ground for a lab can't be laid", hint="its guardian said why above")
         self.pid, self.number = int(said[0]), int(said[1])
+        (self.cgroup / "machine").mkdir()
 
     @property
     def subnet(self) -> str:
@@ -76,6 +77,11 @@ class Ground:
         """Return the command line that runs something in the lab's namespaces; processes in it end with the lab."""
         inside = ["--pid"] if pid else []
         return ["nsenter", "--target", str(self.pid), "--mount", "--net", *inside, "--", *command]
+
+    def leashed(self, *command: str) -> list[str]:
+        """Return the command line that runs something on the machine itself, and ends with the lab."""
+        procs = self.cgroup / "machine" / "cgroup.procs"
+        return ["sh", "-c", f'echo 0 >{procs}; exec "$@"', "leashed", *command]
 
     def run(self, *command: str, stdin: str = "") -> str:
         """Run something in the lab's namespaces, and return what it prints. LabError if it fails."""
@@ -114,10 +120,11 @@ def environ() -> dict[str, str]:
 
 
 def sweep(top: Path) -> None:
-    """Remove what labs have left whose guardians were killed: empty cgroups, empty folders."""
+    """Remove what labs have left whose guardians were killed: leashed processes, empty cgroups, empty folders."""
     for cgroup in top.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):
-            if "populated 0" in (cgroup / "cgroup.events").read_text():
+        with contextlib.suppress(OSError):  # another may sweep at the same time
+            if not (cgroup / "cgroup.procs").read_text().strip():  # where the guardian is as long as it lives
+                (cgroup / "cgroup.kill").write_text("1")
                 for below, _, _ in os.walk(cgroup, topdown=False):
                     Path(below).rmdir()
     for folder in FOLDERS.glob(f"{PREFIX}*"):
