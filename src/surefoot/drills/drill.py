@@ -119,7 +119,8 @@ class Stage:
     def exits(self, deploy: Cli, code: int) -> None:
         """The command must end with this code."""
         got = deploy.wait()
-        last = next((line for line in reversed(deploy.said().splitlines()) if line.strip()), "")
+        told = [line for line in deploy.said().splitlines() if f"{self.site.project.environment}-" in line]
+        last = told[-1].strip() if told else deploy.said()[-200:]
         self.check(f"exit {code}", got == code, f"surefoot ended with {got}: {last[:200]}")
 
     def all_run(self, version: str) -> None:

@@ -7,6 +7,7 @@ its end has failed; what processes said is kept for each drill that failed.
 
 from __future__ import annotations
 
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -32,7 +33,7 @@ def play(
             if site is None:
                 say("setting up the lab")
                 began = time.monotonic()
-                site = Site(project, folder / f"lab-{number:02d}")
+                site = Site(project, Path(tempfile.mkdtemp(prefix=f"lab-{number:02d}-", dir=folder)))
                 say(f"the lab is up after {time.monotonic() - began:.1f} s")
             result = _play_one(drill, site, folder, say, verbose=verbose)
             results.append(result)

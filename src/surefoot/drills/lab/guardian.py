@@ -7,8 +7,8 @@ lab's number: of its link and subnet. The lab's end, its SIGKILL too, closes the
 process of the lab and removes its link, cgroups and folder.
 
 If the guardian itself is killed, the kernel ends the ground, and with it all processes, mounts and interfaces of the
-lab; empty cgroups, an empty folder, and what a lab had started on the machine itself are left, which the next lab sweeps
-away.
+lab; empty cgroups, an empty folder, and what a lab had started on the machine itself are left, which the next lab
+sweeps away.
 """
 
 import contextlib
