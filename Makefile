@@ -23,6 +23,7 @@ export SUREFOOT_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/surefoot
 DEBIAN := openssh-server:/usr/sbin/sshd openssh-client:/usr/bin/ssh sudo:/usr/bin/sudo util-linux:/usr/bin/setpriv \
           git:/usr/bin/git procps:/usr/bin/ps faketime:/usr/bin/faketime npm:/usr/bin/npm \
           prometheus:/usr/bin/promtool prometheus-alertmanager:/usr/bin/amtool \
+          prometheus-pushgateway:/usr/bin/prometheus-pushgateway \
           systemd:/lib/systemd/systemd dbus:/usr/bin/dbus-daemon iproute2:/sbin/ip nftables:/usr/sbin/nft \
           nginx-light:/usr/sbin/nginx redis-server:/usr/bin/redis-server postgresql:/usr/bin/pg_createcluster \
           prometheus:/usr/bin/prometheus docker-registry:/usr/bin/docker-registry

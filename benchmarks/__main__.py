@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import cancel, checks, claim, playbook, startup, takeover_freeze, takeover_kill, throughput
+from benchmarks import cancel, checks, claim, playbook, scrape, startup, takeover_freeze, takeover_kill, throughput
 from benchmarks.report import run
 
 ROWS = {
@@ -20,6 +20,7 @@ ROWS = {
     "startup": (startup.WHAT, startup.measure),
     "claim": (claim.WHAT, claim.measure),
     "checks": (checks.WHAT, checks.measure),
+    "scrape": (scrape.WHAT, scrape.measure),
     "throughput": (throughput.WHAT, throughput.measure),
 }
 

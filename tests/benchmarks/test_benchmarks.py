@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cancel, checks, claim, report, startup, takeover_freeze, takeover_kill, throughput
+from benchmarks import cancel, checks, claim, report, scrape, startup, takeover_freeze, takeover_kill, throughput
 from benchmarks.__main__ import ROWS
 from benchmarks.report import Figure
 
@@ -76,6 +76,11 @@ def test_rounds_of_checks_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_claims_are_measured_with_a_history(store: str) -> None:
     short, long = claim.measure_on(store, 2, 2000)
     assert len(short) == len(long) == 2
+
+
+def test_scrapes_are_measured_with_a_history() -> None:
+    scrapes, start = scrape.measure_on("sqlite", 2, 500)
+    assert len(scrapes) == 2 and 0 < min(scrapes) < start
 
 
 def test_throughput_is_measured_and_overlaps_are_seen() -> None:

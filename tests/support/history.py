@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Sequence
 
 import psycopg
 
@@ -18,7 +20,27 @@ _SERIES = {
 }
 
 
-def add_history(url: str, count: int, first: int = 2) -> None:
+_PLAIN = ('{"type":"handed_over","cause":"history"}',) * 3
+#: What a deployment of one step leaves of itself, but its plan.
+_MEASURED = (
+    '{"type":"handed_over","cause":"history"}',
+    '{"type":"lease_granted","agent":"a","token":1,"reasons":["a chosen: primary online"]}',
+    '{"type":"preflight_passed"}',
+    '{"type":"fence_raised","hosts":["web-1","web-2"]}',
+    '{"type":"step_started","step":"only","direction":"forward","attempt":1}',
+    '{"type":"step_succeeded","step":"only","direction":"forward","attempt":1}',
+    '{"type":"health_passed","direction":"forward","checks":3}',
+    '{"type":"versions_recorded","direction":"forward","version":"1.0","hosts":["web-1","web-2"]}',
+    '{"type":"finished","status":"succeeded"}',
+)
+
+
+def add_measured_history(url: str, count: int) -> None:
+    """Add `count` deployments like `add_history`, with journals that there is something to measure in."""
+    add_history(url, count, entries=_MEASURED)
+
+
+def add_history(url: str, count: int, first: int = 2, entries: Sequence[str] = _PLAIN) -> None:
     """Add `count` ended deployments to environment `prod`, which must have fewer than `first` deployments."""
     database = "postgres" if url.startswith("postgresql") else "sqlite"
     series = _SERIES[database].format(first=first, last=first + count - 1)
@@ -33,10 +55,11 @@ def add_history(url: str, count: int, first: int = 2) -> None:
         SELECT 'prod-' || n, 'prod', n, 'once:' || n, n || '.0.0', 'succeeded', 0, 1, 3, 1.0, 2.0, {summary} FROM s""",
         f"UPDATE environments SET next_number = {first + count} WHERE name = 'prod'",
     ]
-    for seq in (1, 2, 3):
+    for seq, entry in enumerate(entries, start=1):
+        kind = json.loads(entry)["type"]
         statements.append(
             f"""{series} INSERT INTO events (deployment, seq, at, type, data, event_id, place)
-            SELECT 'prod-' || n, {seq}, 1.0, 'handed_over', '{{"type":"handed_over","cause":"history"}}',
+            SELECT 'prod-' || n, {seq}, 1.0, '{kind}', '{entry}',
                 'h' || n || '-{seq}', 0
             FROM s"""
         )

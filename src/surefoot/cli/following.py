@@ -24,7 +24,7 @@ from surefoot.cli.app import SILENT
 from surefoot.cli.own_agent import OwnAgent, start_in_background
 from surefoot.cli.text import clean
 from surefoot.cli.views.base import View, view_for
-from surefoot.core.errors import Exit, NotFoundError, StoreError, WaitTimeoutError
+from surefoot.core.errors import Exit, NotFoundError, StoreError, SurefootError, WaitTimeoutError
 from surefoot.core.events import Delivered, DeliveryFailed
 from surefoot.core.lease import AgentStatus
 from surefoot.core.sentences import sentence
@@ -220,7 +220,19 @@ def conclude(app: App, store: Store, state: Deployment) -> int:
             app.console.note(f"  {clean(line)}")
     with contextlib.suppress(StoreError, OSError):
         _tell_aftermath(app, store, state)
+    if gateway := os.environ.get("SUREFOOT_PUSHGATEWAY"):
+        _push_metrics(app, store, gateway, state.plan.project)
     return EXITS[state.status]
+
+
+def _push_metrics(app: App, store: Store, gateway: str, project: str) -> None:
+    """Push the metrics of all deployments; what comes of it changes nothing of the outcome."""
+    from surefoot.monitoring.push import push
+
+    try:
+        push(gateway, store, project)
+    except SurefootError as error:
+        app.console.warn(error.message, error.hint)
 
 
 def warn_if_alone(app: App, store: Store) -> None:

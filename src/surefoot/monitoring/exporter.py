@@ -27,7 +27,7 @@ from prometheus_client.core import Metric
 from surefoot import __version__
 from surefoot.core.errors import Code, ConfigError, UsageError
 from surefoot.monitoring import families, webconfig
-from surefoot.monitoring.exposition import Text, answer, render
+from surefoot.monitoring.exposition import answer
 from surefoot.monitoring.following import Following
 from surefoot.monitoring.ledger import Labels
 from surefoot.monitoring.runner import Service, Watch
@@ -92,6 +92,7 @@ class Exporter:
         """Take its parts; nothing runs yet. ConfigError if the web config is wrong."""
         self._listen = listen
         self._runner = runner
+        self._info = _info(runner.service)
         self._watch = watch
         self._following = following
         self._web_config = web_config
@@ -193,12 +194,9 @@ class Exporter:
         return web.Response(text=_PAGE.format(version=__version__), content_type="text/html")
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        body, kind = answer(self.text(), request.headers.get("Accept", ""))
+        now = [*self._collect(), *self._following.collect()]
+        body, kind = answer(now, self._following.text, request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": kind})
-
-    def text(self) -> Text:
-        """Return all metrics as of now."""
-        return render([*self._collect(), *self._following.collect()]) + self._following.text
 
     def _collect(self) -> Iterator[Metric]:
         found, me = self._watch.found, self._runner.labels
@@ -213,7 +211,7 @@ class Exporter:
                 "runner_last_heartbeat_timestamp_seconds": self._heartbeat(),
             }.items()
         }
-        samples["runner_info"] = [((*me, *_info(self._runner.service)), 1.0)]
+        samples["runner_info"] = [((*me, *self._info), 1.0)]
         if (skew := self._following.skew) is not None and self._following.up:
             samples["surefoot_clock_skew_seconds"] = [(me, skew.seconds)]
             samples["surefoot_store_round_trip_seconds"] = [(me, skew.round_trip)]

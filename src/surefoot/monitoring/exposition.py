@@ -26,26 +26,35 @@ class Text:
         return Text(self.plain + other.plain, self.open + other.open)
 
 
-class _Collected:
+class Collected:
     """What prometheus-client takes for a registry."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
+        """Take families as they are."""
         self._families = list(families)
 
     def collect(self) -> Iterator[Metric]:
+        """Return them."""
         return iter(self._families)
 
 
 def render(families: Iterable[Metric]) -> Text:
     """Return families as text."""
-    collected = _Collected(families)
-    plain = generate_latest(collected)
-    opened: bytes = openmetrics.generate_latest(collected)  # type: ignore[no-untyped-call]
-    return Text(plain, opened.removesuffix(_EOF))
+    collected = list(families)
+    return Text(_plain(collected), _open(collected))
 
 
-def answer(text: Text, accept: str) -> tuple[bytes, str]:
-    """Return body and content type for a scraper's Accept header."""
+def answer(now: Iterable[Metric], before: Text, accept: str) -> tuple[bytes, str]:
+    """Return body and content type for a scraper's Accept header: families as of now, and what was rendered before."""
     if "application/openmetrics-text" in accept:
-        return text.open + _EOF, OPENMETRICS
-    return text.plain, PLAIN
+        return _open(now) + before.open + _EOF, OPENMETRICS
+    return _plain(now) + before.plain, PLAIN
+
+
+def _plain(families: Iterable[Metric]) -> bytes:
+    return generate_latest(Collected(families))
+
+
+def _open(families: Iterable[Metric]) -> bytes:
+    text: bytes = openmetrics.generate_latest(Collected(families))  # type: ignore[no-untyped-call]
+    return text.removesuffix(_EOF)

@@ -19,6 +19,7 @@ from prometheus_client.core import Metric
 from surefoot.core.errors import StoreError
 from surefoot.monitoring import families
 from surefoot.monitoring.exposition import Text, render
+from surefoot.monitoring.ledger import Ledger
 from surefoot.monitoring.reader import Now, Reader
 from surefoot.store.protocol import Store
 
@@ -56,6 +57,8 @@ class Following:
         self._every = every
         self._reader = Reader(self._known)
         self._identity: str | None = None
+        self._counted: tuple[Ledger, int] | None = None
+        self._ledger_text = Text()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="metrics-store", daemon=True)
         self._answered = 0.0
@@ -121,7 +124,11 @@ class Following:
             if self._stop.is_set():
                 return
         self._alive()
-        self.text = render([*families.of_ledger(self._reader.ledger), *families.of_now(now, self._known)])
+        ledger = self._reader.ledger
+        if self._counted != (ledger, ledger.entries):
+            self._ledger_text = render(families.of_ledger(ledger))
+            self._counted = (ledger, ledger.entries)
+        self.text = self._ledger_text + render(families.of_now(now, self._known))
         self.now, self.read_at = now, time.time()
         if self._trouble:
             self._note("the store can be read again")

@@ -106,6 +106,7 @@ class Ledger:
         }
         #: By environment and outcome: version, deployment, end.
         self.newest: dict[tuple[str, str], tuple[str, str, float]] = {}
+        self.entries = 0  #: how many were counted: as long as it is the same, so are all figures
         self._histogram("surefoot_takeover_duration_seconds", ())
 
     def know(self, environment: str, steps: Iterable[str] = ()) -> None:
@@ -130,6 +131,7 @@ class Ledger:
         for entry in entries:
             if entry.seq > progress.seq:
                 progress.seq = entry.seq
+                self.entries += 1
                 self._apply(progress, entry)
 
     def _apply(self, p: Progress, entry: ev.Entry) -> None:

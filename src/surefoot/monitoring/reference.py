@@ -41,6 +41,12 @@ It has node_exporter's default port. Where both run: `--listen :9101`, and `--po
 - In OpenMetrics, buckets carry the last deployment's id as an exemplar (Prometheus: `--enable-feature=exemplar-storage`).
 - SIGTERM ends it. It needs no rights but to read the store.
 
+### Without an exporter
+
+Where `deploy` runs its own agent in a CI job, nothing is there to be scraped. With `SUREFOOT_PUSHGATEWAY=http://pushgateway:9091` in its
+environment, `deploy` and `rollback` push the metrics of all deployments in the store when they have followed one to its end (job `surefoot`, grouped
+by `project`). A gateway that is away is warned of, and changes nothing. It reads the whole history each time: where that is long, run an exporter.
+
 ### TLS and basic auth
 
 `--web-config FILE`, in the format that Prometheus's exporters share. Paths in it are relative to it; a change counts without a restart.

@@ -101,11 +101,17 @@ def _hosts_name(hostname: str, agents: tuple[str, ...]) -> str:
 
 
 def _open(app: App) -> Store | None:
+    from surefoot.core.errors import Code, StoreError
     from surefoot.store import open_store
 
     if app.never_written:
         return None
-    return open_store(app.store_url, read_only=True)
+    try:
+        return open_store(app.store_url, read_only=True)
+    except StoreError as error:
+        if error.code is not Code.STORE_READ_ONLY:
+            raise
+        return open_store(app.store_url)  # its schema has to be made or upgraded first, as every command does
 
 
 def _patterns(patterns: tuple[str, ...]) -> None:
