@@ -68,6 +68,8 @@ class Shim:
         self.stdout, self.stderr = out[0], err[0]
         pass_fds = settings.setdefault("pass_fds", [])
         presence_fds = settings.setdefault("presence_fds", [])
+        settings.setdefault("stdin", [])
+        settings.setdefault("tidy", [])
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-S", shim.__file__, str(theirs.fileno())],
             stdin=subprocess.DEVNULL,

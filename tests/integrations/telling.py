@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import ParamSpec, TypeVar
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, ParamSpec, TypeVar
 
 from msgspec import structs
 
 from surefoot.agent.courier import Courier
-from surefoot.agent.secrets import Secrets
+from surefoot.agent.secrets import Reach, Secrets
 from surefoot.core import events as ev
 from surefoot.core.deployment import Deployment
 from surefoot.core.errors import Code, Failure
@@ -87,10 +88,20 @@ async def directly(call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -
     return await asyncio.to_thread(call, *args, **kwargs)
 
 
+@asynccontextmanager
+async def by_environment(agent: str) -> AsyncIterator[Reach]:
+    """The way to secrets that are all in the environment."""
+
+    async def none(*_: object) -> Any:
+        raise AssertionError("nothing has to be run")
+
+    yield Reach(agent, none, none)
+
+
 def courier(store: Store, environ: Mapping[str, str], agent: str = "a", notes: list[str] | None = None) -> Courier:
     return Courier(
         store, directly, agent=agent, identity="store-1", secrets=Secrets(environ),
-        note=(notes if notes is not None else []).append, first_pause=0.05,
+        note=(notes if notes is not None else []).append, reach=lambda state: by_environment(agent), first_pause=0.05,
     )  # fmt: skip
 
 

@@ -10,11 +10,13 @@ from urllib.parse import quote
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surefoot.agent.redact import Redactor, _forms
+from surefoot.agent.redact import _CONTROL, Redactor, _forms
 
 #: Few letters, so that values overlap, repeat and begin like each other.
 narrow = st.text(alphabet="ab", min_size=4, max_size=12)
-wide = st.text(alphabet=st.characters(codec="utf-8", exclude_characters="*"), min_size=4, max_size=40)
+#: Colours are seen through, which the obvious way does not: those have tests of their own.
+wide = st.text(alphabet=st.characters(codec="utf-8", exclude_characters="*\x1b"), min_size=4, max_size=40)
+noises = st.binary(max_size=20).map(lambda noise: noise.replace(b"\x1b", b""))
 values = st.lists(st.one_of(narrow, wide), min_size=1, max_size=4)
 
 
@@ -48,7 +50,7 @@ def streams(draw: st.DrawFn) -> tuple[list[str], bytes, list[int]]:
         lambda s: quote(s).encode(),
         lambda s: s.encode().hex().encode(),
     ]
-    noise = st.one_of(st.text(alphabet="ab ", max_size=10).map(str.encode), st.binary(max_size=20))
+    noise = st.one_of(st.text(alphabet="ab ", max_size=10).map(str.encode), noises)
     parts = draw(
         st.lists(
             st.one_of(noise, st.builds(lambda s, way: way(s), st.sampled_from(secrets), st.sampled_from(ways))),
@@ -71,7 +73,7 @@ def test_however_it_is_cut_a_stream_comes_out_as_the_obvious_redactor_has_it(
     for cut in [*cuts, len(data)]:
         out += redactor.feed(data[place:cut])
         place = cut
-        assert len(redactor._held) < max(1, redactor._longest)
+        assert len(redactor._held) < max(1, redactor._known.longest)
     out += redactor.flush()
     assert out == obvious(data, secrets)
 
@@ -93,3 +95,39 @@ def test_base64_around_a_secret_tells_at_most_its_edges(secret: str, before: byt
 def test_text_and_stream_agree(secrets: list[str], text: str) -> None:
     redactor = Redactor({str(number): secret for number, secret in enumerate(secrets)})
     assert redactor.text(text).encode() == redactor.feed(text.encode()) + redactor.flush()
+
+
+colours = st.sampled_from([b"\x1b[0m", b"\x1b[1;31m", b"\x1b[K", b"\x1b[38;5;196m", b"\x1b[m"])
+
+
+@settings(max_examples=300, deadline=None)
+@given(streams(), st.lists(st.tuples(st.integers(min_value=0, max_value=400), colours), max_size=6))
+def test_colours_hide_no_secret_wherever_they_stand_and_however_it_is_cut(
+    stream: tuple[list[str], bytes, list[int]], painted: list[tuple[int, bytes]]
+) -> None:
+    """What is left, without its colours, is what would be left of a stream without any."""
+    secrets, data, cuts = stream
+    coloured = data
+    for wanted, colour in sorted(painted, reverse=True):
+        place = min(wanted, len(data))
+        coloured = coloured[:place] + colour + coloured[place:]
+    redactor = Redactor({str(number): secret for number, secret in enumerate(secrets)})
+    out, place = b"", 0
+    for cut in [*cuts, len(coloured)]:
+        out += redactor.feed(coloured[place:cut])
+        place = cut
+    out += redactor.flush()
+    assert _CONTROL.sub(b"", out) == obvious(data, secrets)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.text(alphabet="ABCÄ1<", min_size=4, max_size=40), st.text(alphabet="xyz ", max_size=30),
+    st.integers(min_value=4), st.integers(min_value=4),
+)  # fmt: skip
+def test_of_a_secret_that_was_cut_off_at_an_ellipsis_nothing_is_left(
+    secret: str, around: str, first: int, last: int
+) -> None:
+    first, last = 4 + first % (len(secret) - 3), 4 + last % (len(secret) - 3)
+    quoted = Redactor({"S": secret}).quoted(f"{around}{secret[:first]}… and …{secret[-last:]}{around}")
+    assert quoted == f"{around}***… and …***{around}"

@@ -16,11 +16,13 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from surefoot.config.fields import Duration
+from surefoot.config.freeze import freeze
 from surefoot.config.loading import load, peek
 from surefoot.config.models import Config
 from surefoot.config.problems import ConfigProblems, Problem
 from surefoot.core.errors import Code, ConfigError, Exit, NotFoundError
 from surefoot.core.lease import Role
+from surefoot.core.plan import SecretSource, Ssh, VaultFile
 
 
 class Options(BaseModel):
@@ -166,6 +168,35 @@ def test_commands_are_left_to_the_shell(write: Write) -> None:
     config = load(write(COMPLETE), kinds=KINDS, environ={"DB_HOST": "x", "HOME": "/root"})
     assert config.environment("staging").steps[0].run == "echo ${HOME} $SUREFOOT_VERSION"
     assert config.environment("production").health[1].options == {"run": 'test -n "${HOME}"'}
+
+
+def test_secrets_from_everywhere_are_read_as_sources_and_nothing_in_them_is_replaced(write: Write) -> None:
+    text = (
+        environment(STEP + "ssh: {private_key: '${KEY}', user: '${LOGIN}'}")
+        + """\
+secrets:
+  - PLAIN
+  - {name: ALIAS, env: OTHER}
+  - {name: FILE, file: /etc/surefoot/file}
+  - {name: SHELL, command: "pass show $USER | head -1", timeout: 3s}
+  - {name: ARGV, command: [vault, read, x]}
+  - name: VAULT
+    ansible_vault: {file: /x.yml, key: a.b, password: "${OPENS}"}
+"""
+    )
+    config = load(write(text), kinds=None, environ={"KEY": "key", "OPENS": "word", "LOGIN": "root", "USER": "me"})
+    plan = freeze(config, "e")
+    assert plan.secrets == ("PLAIN", "ALIAS", "FILE", "SHELL", "ARGV", "VAULT")
+    assert plan.sources == (
+        SecretSource("ALIAS", env="OTHER"),
+        SecretSource("FILE", file="/etc/surefoot/file"),
+        SecretSource("SHELL", command=("/bin/sh", "-c", "pass show $USER | head -1"), timeout=3.0),
+        SecretSource("ARGV", command=("vault", "read", "x")),
+        SecretSource("VAULT", vault=VaultFile("/x.yml", "a.b", password="OPENS")),
+    )
+    assert plan.ssh == Ssh("${KEY}", "${LOGIN}")
+    assert plan.needed == (*plan.secrets, "KEY", "LOGIN")
+    assert plan.hidden == (*plan.secrets, "KEY", "OPENS"), "a user's name is no secret unless it is listed"
 
 
 def test_a_secret_is_never_expanded_even_if_it_is_defined(write: Write) -> None:
@@ -913,12 +944,92 @@ BAD: dict[str, tuple[str, Code, int | None, str, str, str]] = {
         "environment variable",
         "",
     ),
-    "secret from elsewhere": (
-        environment(STEP) + "secrets: [{name: A, file: /x}]\n",
+    "secret from nowhere known": (
+        environment(STEP) + "secrets: [{name: A, vault: /x}]\n",
+        Code.CONFIG_KEY,
+        5,
+        "secrets[0].vault",
+        "vault",
+        "",
+    ),
+    "secret from two places": (
+        environment(STEP) + "secrets: [{name: A, file: /x, command: y}]\n",
+        Code.CONFIG_KEY,
+        5,
+        "secrets[0]",
+        "has both file and command",
+        "keep one",
+    ),
+    "secret in a file of the project": (
+        environment(STEP) + "secrets: [{name: A, file: x/y}]\n",
+        Code.CONFIG_VALUE,
+        5,
+        "secrets[0].file",
+        "is not an absolute path on the agents",
+        "everybody's copy",
+    ),
+    "secret in another's arguments": (
+        environment(STEP) + "secrets: [{name: A, command: [get, '${B}']}, B]\n",
+        Code.CONFIG_VALUE,
+        5,
+        "secrets[0].command",
+        "can't be a secret",
+        "from its environment",
+    ),
+    "secret by an empty command": (
+        environment(STEP) + "secrets: [{name: A, command: []}]\n",
+        Code.CONFIG_VALUE,
+        5,
+        "secrets[0].command",
+        "must be a shell command, or a list",
+        "as in [vault",
+    ),
+    "vault without a password": (
+        environment(STEP) + "secrets: [{name: A, ansible_vault: {file: /x}}]\n",
+        Code.CONFIG_KEY,
+        5,
+        "secrets[0].ansible_vault",
+        "needs password or password_file",
+        "VAULT_PASSWORD",
+    ),
+    "password of a vault in the clear": (
+        environment(STEP) + "secrets: [{name: A, ansible_vault: {file: /x, password: geheim}}]\n",
+        Code.CONFIG_VALUE,
+        5,
+        "secrets[0].ansible_vault.password",
+        "not hold the value itself",
+        "",
+    ),
+    "vault that holds its own password": (
+        environment(STEP) + "secrets: [{name: A, ansible_vault: {file: /x, password: '${A}'}}]\n",
         Code.CONFIG_VALUE,
         5,
         "secrets[0]",
-        "not supported yet",
+        "opens its own vault",
+        "another",
+    ),
+    "secret twice, once with a source": (
+        environment(STEP) + "secrets: [A, {name: A, file: /x}]\n",
+        Code.CONFIG_VALUE,
+        5,
+        "secrets[1]",
+        "listed twice",
+        "keep one",
+    ),
+    "private key in the clear": (
+        environment(STEP + "ssh: {private_key: id_rsa}"),
+        Code.CONFIG_VALUE,
+        5,
+        "environments.e.ssh.private_key",
+        "not hold the value itself",
+        "",
+    ),
+    "user that is none": (
+        environment(STEP + "ssh: {user: 'a b'}"),
+        Code.CONFIG_VALUE,
+        5,
+        "environments.e.ssh.user",
+        "is no user's name",
         "",
     ),
     "secret twice": (environment(STEP) + "secrets: [A, A]\n", Code.CONFIG_VALUE, 5, "secrets[1]", "listed twice", ""),
@@ -1195,7 +1306,12 @@ def test_a_peek_finds_the_store_of_a_config_that_is_otherwise_wrong(write: Write
         environments: {e: {steps: wrong, nonsense: "${NOWHERE}"}}
     """)
     found = peek(path, environ={"WHERE": "here"})
-    assert (found.project, found.store, found.secrets, found.environments) == ("p", "state/here.db", ("WHO",), ("e",))
+    assert (found.project, found.store, found.secret_names, found.environments) == (
+        "p",
+        "state/here.db",
+        ("WHO",),
+        ("e",),
+    )
     assert found.folder == path.parent
     with pytest.raises(ConfigProblems, match="WHERE"):
         peek(path, environ={})

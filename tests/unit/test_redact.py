@@ -172,7 +172,7 @@ def test_stream_of_nothing_but_beginnings_is_not_held_for_ever() -> None:
     redactor = Redactor({"S": "aaaa"})
     for _ in range(100):
         redactor.feed(b"a" * 1000)
-        assert len(redactor._held) <= redactor._longest - 1
+        assert len(redactor._held) <= redactor._known.longest - 1
     assert redactor.feed(b"b") + redactor.flush() == b"b"
 
 

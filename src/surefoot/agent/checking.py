@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from surefoot.agent.redact import SHORTEST
 from surefoot.checks.model import CheckResult, CheckStatus, Context
 from surefoot.checks.policy import failed, stays_healthy, until_healthy
 from surefoot.checks.registry import run_all
@@ -20,11 +21,24 @@ _REFERENCE = re.compile(r"(?<!\$)\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
 FIX = "repair what it looks at, or correct the check in surefoot.yml"
 
 
-def secrets_result(names: Sequence[str], missing: Failure | None) -> CheckResult:
-    """Return how the secrets that steps need came out."""
-    if missing is not None:
-        return CheckResult("secrets", CheckStatus.FAIL, missing.message, missing.hint)
-    return CheckResult("secrets", CheckStatus.PASS, f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} set")
+def secrets_results(
+    names: Sequence[str], failures: Sequence[Failure], unprotected: Sequence[str], in_files: Sequence[str]
+) -> list[CheckResult]:
+    """Return how the secrets that steps need came out: `unprotected` are too short, and `in_files` says which of them
+    are in the project's files.
+    """
+    if failures:
+        return [CheckResult("secrets", CheckStatus.FAIL, failure.message, failure.hint) for failure in failures]
+    warned = [
+        *((f"the secret {name} is shorter than {SHORTEST} characters: output may show it", "use a longer one")
+          for name in unprotected),
+        *((said, "take it out of the files and of git's history, and renew it") for said in in_files),
+    ]  # fmt: skip
+    passed = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} set"
+    return [
+        CheckResult("secrets", CheckStatus.PASS, passed),
+        *(CheckResult("secrets", CheckStatus.WARN, message, hint) for message, hint in warned),
+    ]
 
 
 def waits_for(check: Check, missing: Sequence[str]) -> CheckResult | None:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 
 from surefoot.agent.access import StoreAccess
 from surefoot.agent.redact import Redactor
-from surefoot.agent.secrets import Secrets
+from surefoot.agent.secrets import Reach, Secrets
 from surefoot.config.expansion import fill_secrets
 from surefoot.core import events as ev
 from surefoot.core.deployment import Deployment, fold
@@ -59,15 +60,19 @@ class Courier:
         identity: str,
         secrets: Secrets,
         note: Callable[[str], None],
+        reach: Callable[[Deployment], AbstractAsyncContextManager[Reach]],
         first_pause: float = FIRST_PAUSE,
     ) -> None:
-        """`identity` is the store's; `note` says what happens, for the agent's own output."""
+        """`identity` is the store's; `note` says what happens, for the agent's own output; `reach` is how secrets of a
+        deployment are reached, which need not be under way any more.
+        """
         self._store = store
         self._access = access
         self._agent = agent
         self._identity = identity
         self._secrets = secrets
         self._note = note
+        self._reach = reach
         self._first_pause = first_pause
         self._under_way: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._failed = ""
@@ -131,26 +136,31 @@ class Courier:
         state = fold(entries)
         target = target_named(state, delivery.target)
         assert target is not None, "the outbox is a fold of the journal"
-        missing = [name for name in secrets_of(target) if name not in self._secrets.values((name,))]
-        if missing and -delivery.due_in < patience:
+        async with self._reach(state) as reach:
+            reading = await self._secrets.read(state.plan, secrets_of(target), reach)
+        if reading.failures and -delivery.due_in < patience:
             return
         if not await self._access(self._store.take_delivery, delivery, HOLD):
             return
         redactor = self._secrets.redactor(state.plan.hidden)
         try:
-            if missing:
-                raise _secret_missing(missing, self._agent)
-            told = await self._tell(target, delivery, entries, redactor)
+            if reading.failures:
+                raise _not_opened(reading.failures[0])
+            told = await self._tell(target, delivery, entries, redactor, reading.values)
         except NotDelivered as error:
             await self._not_told(delivery, entries, error, redactor)
         else:
             await self._told(delivery, state, told)
 
     async def _tell(
-        self, target: Target, delivery: Delivery, entries: tuple[ev.Entry, ...], redactor: Redactor
+        self,
+        target: Target,
+        delivery: Delivery,
+        entries: tuple[ev.Entry, ...],
+        redactor: Redactor,
+        values: Mapping[str, str],
     ) -> Told:
         state = fold(entries)
-        values = self._secrets.values(secrets_of(target))
         parcel = Parcel(
             story=Story(
                 entries=entries,
@@ -162,7 +172,9 @@ class Courier:
             tried=delivery.tries > 0,
             reveal=lambda text: fill_secrets(text, values),
         )
-        return await deliver(target, parcel)
+        told = await deliver(target, parcel)
+        # A service may give back what it was sent.
+        return Told(redactor.quoted(told.what), redactor.quoted(told.where), told.reference)
 
     async def _last_lines(self, deployment: str) -> list[LogLine]:
         end = await self._access(self._store.log_end, deployment)
@@ -185,7 +197,7 @@ class Courier:
         self, delivery: Delivery, entries: tuple[ev.Entry, ...], error: NotDelivered, redactor: Redactor
     ) -> None:
         tries = delivery.tries + 1
-        message = redactor.text(error.message)
+        message = redactor.quoted(error.message)
         age = await self._access(self._store.now) - entries[delivery.of - 1].at
         first = self._first_pause * (REFUSED_FACTOR if error.code is not Code.DELIVERY_FAILED else 1)
         pause = max(error.after, min(LAST_PAUSE, first * 2 ** min(delivery.tries, 20)))
@@ -202,7 +214,7 @@ class Courier:
             event = ev.DeliveryFailed(
                 target=delivery.target,
                 of=delivery.of,
-                failure=Failure(error.code, message, hint=redactor.text(error.hint), agent=self._agent),
+                failure=Failure(error.code, message, hint=redactor.quoted(error.hint), agent=self._agent),
                 tries=tries,
                 given_up=given_up,
                 by=self._agent,
@@ -223,12 +235,8 @@ class Courier:
         self._note(f"{state.id}: what was told could not be written down; it comes again")
 
 
-def _secret_missing(names: list[str], agent: str) -> NotDelivered:
-    return NotDelivered(
-        f"{', '.join(names)} not set in the environment of agent {agent}",
-        code=Code.SECRET_MISSING,
-        hint=f"set {names[0]} where the agent is started, and start it again",
-    )
+def _not_opened(failure: Failure) -> NotDelivered:
+    return NotDelivered(failure.message, code=failure.code, hint=failure.hint)
 
 
 def _line(line: LogLine) -> str:

@@ -15,7 +15,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -24,6 +23,8 @@ import msgspec
 
 from surefoot.agent.attempt import Ran
 from surefoot.agent.performer import Job
+from surefoot.agent.redact import ELLIPSIS
+from surefoot.agent.secrets import LONGEST_OUTPUT, Captured
 from surefoot.checks.model import CheckFailed, CommandResult
 from surefoot.core import events as ev
 from surefoot.core.decide import RunStep
@@ -40,29 +41,12 @@ if TYPE_CHECKING:
 #: Seconds for reading or writing a state file on all hosts, or for raising the fence alone.
 HOSTS_TIMEOUT = 60.0
 RAISING = "raising the fence"
+#: Characters of what ssh or a host's shell said that are quoted: the last ones.
+LONGEST_WORDS = 300
 #: Seconds for a first look at all hosts, before anything on them is touched: what does not answer is not waited for.
 LOOK_TIMEOUT = 20.0
-#: Bytes of an answer that are read; a state file is much smaller.
-LONGEST_ANSWER = 256 * 1024
 #: sh that runs "$1" as we are, else as root where that needs no password.
 AS_ROOT_IF_NEEDED = 'sh -c "$1" || { [ "$(id -u)" != 0 ] && sudo -n sh -c "$1"; }'
-
-
-@dataclass
-class _Captured:
-    """Takes what a command prints."""
-
-    parts: dict[str, bytearray] = field(default_factory=lambda: {"stdout": bytearray(), "stderr": bytearray()})
-
-    def feed(self, stream: str, data: bytes) -> None:
-        part = self.parts[stream]
-        part += data[: LONGEST_ANSWER - len(part)]
-
-    def close(self) -> None:
-        """Nothing is held back."""
-
-    def text(self, stream: str) -> str:
-        return self.parts[stream].decode("utf-8", "replace")
 
 
 class Hosts:
@@ -201,7 +185,7 @@ class Hosts:
         """Run a script on all hosts, or one; return what they told, or why not even their names are known."""
         from surefoot.agent.world import environment, why_failed
 
-        said = _Captured()
+        said = Captured()
         env = environment(job)
         progress, ran = await self._ansible(job, env, said, timeout, on_hosts=script, fenced=False, only=only)
         if progress.hosts:
@@ -264,7 +248,7 @@ class Hosts:
         if set(versions.values()) == {version}:
             return None, versions
         broken = next(name for name, found in versions.items() if found != version)
-        said = " ".join(answers[broken].stderr.split())[-300:]
+        said = _end(answers[broken].stderr)
         if said:
             hint = (
                 f"on the host: ls -ld {quote(str(Path(path).parent))}; it must be writable, or sudo free of passwords"
@@ -303,7 +287,7 @@ class Hosts:
         return await self._on_channel(job, channel, self._fence(job).guard(script), HOSTS_TIMEOUT)
 
     async def _on_channel(self, job: Job, channel: Channel, command: str, timeout: float) -> Answer:
-        captured = _Captured()
+        captured = Captured()
         argv = (*channel.argv, command) if channel.argv else ("/bin/sh", "-c", command)
         ran = await self._world.process(job, argv, env={}, output=captured, timeout=timeout)
         code = 255 if ran.timed_out or ran.ended.exit_code is None else ran.ended.exit_code
@@ -384,6 +368,7 @@ class Hosts:
                 output=_AfterPrelude(output) if playbook and raises else output,
                 timeout=limit,
                 pass_fds=(tell,),
+                tidy=(str(control),),
             )
         finally:
             reader.close()
@@ -403,7 +388,7 @@ class _AfterPrelude:
             self._held += data
             before, mark, data = bytes(self._held).partition(BEGIN)
             if not mark:
-                if len(before) < LONGEST_ANSWER:
+                if len(before) < LONGEST_OUTPUT:
                     return
                 data = before
             self._held = None
@@ -458,7 +443,7 @@ def _inventory(job: Job) -> str:
 
 def _unreached(job: Job, host: str, said: str) -> Failure:
     code, hint = unreached(host, _inventory(job), said)
-    return Failure(code, f"{host}: {' '.join(said.split())[-300:]}", hint=hint, host=host)
+    return Failure(code, f"{host}: {_end(said)}", hint=hint, host=host)
 
 
 def _lost(job: Job, progress: Progress, name: str) -> Failure | None:
@@ -487,7 +472,7 @@ def _version_in(text: str) -> str | None:
     try:
         version = json.loads(text)["current_version"]
     except (ValueError, KeyError, TypeError):
-        return f"unreadable: {text[:40]!r}"
+        return f"unreadable: {text if len(text) <= 40 else text[:39] + ELLIPSIS!r}"
     return None if version is None else str(version)
 
 
@@ -533,6 +518,12 @@ def _remove(path: str) -> str:
 
 def _as_root_if_needed(script: str) -> str:
     return f"sh -c {quote(AS_ROOT_IF_NEEDED)} surefoot {quote(script)}"
+
+
+def _end(text: str) -> str:
+    """Return the end of what was said, on one line; what was cut off is marked, so that half a secret is known."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_WORDS else ELLIPSIS + line[1 - LONGEST_WORDS :]
 
 
 def _mixed(versions: Mapping[str, str | None], wanted: str | None, path: str) -> Failure:

@@ -49,6 +49,8 @@ class Spawn:
     token: int
     leaves_processes: bool = False
     pass_fds: tuple[int, ...] = ()  #: closed here once the command has them
+    stdin: int | None = None  #: what it reads from instead of nothing; closed here, too
+    tidy: tuple[str, ...] = ()  #: folders of its own that go with it, whoever dies
 
 
 class EndReason(StrEnum):
@@ -153,7 +155,8 @@ class _Attempt:
         self._forced: EndReason | None = None
         self._tasks: set[asyncio.Future[Any]] = set()
         with contextlib.ExitStack() as given, contextlib.ExitStack() as kept:
-            for fd in spawn.pass_fds:
+            stdin = () if spawn.stdin is None else (spawn.stdin,)
+            for fd in (*spawn.pass_fds, *stdin):
                 given.callback(os.close, fd)
             environ = {**spawn.env, leftovers.MARKER: self._marker}
             command = {
@@ -170,7 +173,7 @@ class _Attempt:
                 stdin=_program(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), shims_out, shims_err, *spawn.pass_fds, *presence),
+                pass_fds=(theirs.fileno(), shims_out, shims_err, *spawn.pass_fds, *stdin, *presence),
                 start_new_session=True,
                 cwd="/",
             )
@@ -188,6 +191,8 @@ class _Attempt:
                 "stdout": shims_out,
                 "stderr": shims_err,
                 "pass_fds": list(spawn.pass_fds),
+                "stdin": list(stdin),
+                "tidy": list(spawn.tidy),
                 "presence_fds": list(presence),
                 "leaves_processes": spawn.leaves_processes,
                 "cgroup": cgroup,
@@ -358,6 +363,15 @@ def _pipe(given: contextlib.ExitStack, kept: contextlib.ExitStack) -> tuple[int,
     kept.callback(os.close, ours)
     given.callback(os.close, theirs)
     return ours, theirs
+
+
+def in_memory(data: bytes) -> int:
+    """Return a file in memory that holds data, for a command's stdin."""
+    fd = os.memfd_create("surefoot-stdin")
+    with open(fd, "wb", closefd=False) as file:
+        file.write(data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
 
 
 @functools.cache

@@ -11,14 +11,17 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from surefoot.agent import sshagent
 from surefoot.agent.access import COURIERS, RENEWERS, WORKERS, ThreadAccess
 from surefoot.agent.agent import Agent, AgentSettings
 from surefoot.agent.courier import Courier
 from surefoot.agent.logs import LogSink
 from surefoot.agent.machine import Limits, vitals_of
 from surefoot.agent.processes import ShimRunner
+from surefoot.agent.reaching import reaching
 from surefoot.agent.secrets import Secrets
 from surefoot.agent.world import World
 from surefoot.core.lease import LeaseTiming, Role
@@ -105,11 +108,13 @@ async def _run(
         from surefoot.agent.runner_gate import RunnerGate
 
         gate = RunnerGate(options.prometheus, options.name, options.limits, log)
+    runner = ShimRunner(attempts_folder(), presence_fds=lambda: tuple(presence))
+    await asyncio.to_thread(sshagent.sweep, attempts_folder().parent)
     world = World(
         store=store,
         access=access,
         logs=logs,
-        runner=ShimRunner(attempts_folder(), presence_fds=lambda: tuple(presence)),
+        runner=runner,
         attempts=attempts_folder(),
         folder=folder,
         identity=identity,
@@ -135,7 +140,11 @@ async def _run(
         note=note,
         entered=lambda fds: presence.__setitem__(slice(None), fds),
     )
-    courier = Courier(store, beside, agent=options.name, identity=identity, secrets=secrets, note=log)
+    reach = partial(
+        reaching, agent=options.name, store=store, access=beside, runner=runner, clock=boottime, identity=identity,
+        parent=folder,
+    )  # fmt: skip
+    courier = Courier(store, beside, agent=options.name, identity=identity, secrets=secrets, note=log, reach=reach)
     writer = asyncio.create_task(logs.run())
     rounds = asyncio.create_task(courier.run())
     stopper = asyncio.create_task(_stop_when(stop, agent))

@@ -187,7 +187,8 @@ class Switch:
             finally:
                 os._exit(127)
         self.main = pid
-        for fd in (tell, self.config["stdout"], self.config["stderr"], *self.config["pass_fds"]):
+        stdin = self.config["stdin"]
+        for fd in (tell, self.config["stdout"], self.config["stderr"], *self.config["pass_fds"], *stdin):
             os.close(fd)
 
     def become_command(self) -> None:
@@ -200,7 +201,7 @@ class Switch:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != self.pid:
             os._exit(127)
-        os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+        os.dup2(config["stdin"][0] if config["stdin"] else os.open("/dev/null", os.O_RDONLY), 0)
         os.dup2(config["stdout"], 1)
         os.dup2(config["stderr"], 2)
         for fd in config["pass_fds"]:
@@ -351,8 +352,21 @@ class Switch:
         """Nothing of this attempt is left that should not be."""
         if self.cgroup:
             remove_cgroup(self.cgroup)
+        for folder in self.config["tidy"]:
+            remove_folder(folder)
         for path in (self.config["record"], f"{self.config['record']}.new"):
             attempt(os.unlink, path)
+
+
+def remove_folder(path: str) -> None:
+    """Remove a folder of sockets and small files, as far as it can be."""
+    try:
+        names = os.listdir(path)
+    except OSError:
+        return
+    for name in names:
+        attempt(os.unlink, f"{path}/{name}")
+    attempt(os.rmdir, path)
 
 
 def children(pid: int) -> list[int]:
@@ -472,7 +486,7 @@ def main() -> None:
     control = int(sys.argv[1])
     config, messages, rest = read_config(control)
     os.set_blocking(control, False)
-    for fd in (control, config["stdout"], config["stderr"], *config["presence_fds"]):
+    for fd in (control, config["stdout"], config["stderr"], *config["stdin"], *config["presence_fds"]):
         os.set_inheritable(fd, False)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     switch = Switch(control, config)

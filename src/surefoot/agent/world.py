@@ -18,24 +18,26 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from surefoot.agent import checking, leftovers
+from surefoot.agent import checking, leftovers, sshagent
 from surefoot.agent.access import StoreAccess
 from surefoot.agent.attempt import Ran, run_attempt
 from surefoot.agent.bundle import unpack
 from surefoot.agent.hosts import Hosts
 from surefoot.agent.logs import LogSink, StepOutput
 from surefoot.agent.performer import Job
-from surefoot.agent.processes import EndReason, ProcessRunner, Spawn
-from surefoot.agent.redact import SHORTEST
-from surefoot.agent.secrets import Secrets
-from surefoot.checks.model import CheckResult, CheckStatus, CommandResult, Context, placeholders
+from surefoot.agent.processes import EndReason, ProcessRunner, Spawn, in_memory
+from surefoot.agent.secrets import Captured, Printed, Reach, Secrets, in_project, too_short
+from surefoot.checks.model import CheckFailed, CheckResult, CheckStatus, CommandResult, Context, placeholders
 from surefoot.checks.policy import failed
 from surefoot.checks.registry import AT_ONCE, about_hosts, named_secrets, run_all
+from surefoot.checks.secret import no_longer_good, ssh_key
+from surefoot.config.expansion import fill_secrets
 from surefoot.core import events as ev
 from surefoot.core.decide import RunStep
 from surefoot.core.errors import Code, Failure, LeaseLostError, StoreError, SurefootError
 from surefoot.core.host import Host
-from surefoot.core.plan import Check, Command, Direction, Playbook
+from surefoot.core.plan import Check, Command, Direction, Plan, Playbook
+from surefoot.core.targets import references
 from surefoot.steps.ansible import Answer
 from surefoot.store.protocol import LogLine, Store
 
@@ -52,7 +54,6 @@ class Output(Protocol):
         """No more will come."""
 
 
-TOO_SHORT = f"is shorter than {SHORTEST} characters: output may show it"
 #: Lines of a failed step's output that its failure carries.
 EVIDENCE = 10
 
@@ -87,11 +88,13 @@ class World:
         self._secrets = secrets
         self._ready: tuple[str, int] | None = None
         self._preparing = asyncio.Lock()
+        self._values: Mapping[str, str] = {}  # of secrets, as steps get them now
+        self._good: dict[str, str] = {}  # and as each was read last
         self._hosts = Hosts(self, identity)
 
     def _clean(self, job: Job, event: E) -> E:
         """Return an event that quotes no secret; what failed may have printed one."""
-        text = self._secrets.redactor(job.state.plan.hidden).text
+        text = self._secrets.redactor(job.state.plan.hidden).quoted
         clean: dict[str, Any] = {}
         failure: Failure | None = getattr(event, "failure", None)
         if failure is not None:
@@ -103,39 +106,106 @@ class World:
                 msgspec.structs.replace(check, message=text(check.message), hint=text(check.hint))
                 for check in event.checks
             )
+        if isinstance(event, ev.VersionsMixed):
+            clean["versions"] = {name: said and text(said) for name, said in event.versions.items()}
         if isinstance(event, ev.PreflightPassed):
             clean["warnings"] = tuple(map(text, event.warnings))
         return msgspec.structs.replace(event, **clean) if clean else event
 
     def _noter(self, job: Job) -> Callable[[str], None]:
         """Return what says something in the deployment's log, without secrets."""
-        redactor = self._secrets.redactor(job.state.plan.hidden)
-        return lambda text: job.note(redactor.text(text))
+        return lambda text: job.note(self._secrets.redactor(job.state.plan.hidden).quoted(text))
+
+    # -- secrets -------------------------------------------------------------------------------------
+
+    async def read_secrets(self, job: Job, checks: Sequence[Check] = (), *, anew: bool = True) -> tuple[Failure, ...]:
+        """Read all secrets again; return what is wrong with them.
+
+        Unless it must be `anew`, what can't be read now is what it was when it was read last: on the way back, a vault
+        that is down must not keep anything from being put back.
+        """
+        plan = job.state.plan
+        names = (*plan.needed, *named_secrets(checks))
+        reading = await self._secrets.read(plan, names, self._reach(job))
+        failures = reading.failures
+        old = {} if anew else {name: self._good[name] for name in names if name in self._good}
+        if failures and not anew and set(plan.needed) <= old.keys() | reading.values.keys():
+            for failure in failures:
+                self._noter(job)(f"{failure.message}; going on with the value that was read before")
+            failures = ()
+        self._values = {**old, **reading.values}
+        self._good |= reading.values
+        # A check says itself what is wrong with the one that it names.
+        listed = [failure for failure in failures if set(plan.needed) - self._values.keys()]
+        return tuple(listed) or await self._ssh_trouble(job)
+
+    def lacks(self, names: Sequence[str]) -> list[str]:
+        """Return which of these secrets were not there when all were read."""
+        return [name for name in names if name not in self._values]
+
+    async def _ssh_trouble(self, job: Job) -> tuple[Failure, ...]:
+        """Return why no ssh-agent can be given the key, if so."""
+        ssh = job.state.plan.ssh
+        if ssh is None or not ssh.private_key:
+            return ()
+        if shutil.which("ssh-agent", path=self.environ.get("PATH")) is None:
+            hint = "where the agent runs: apt-get install openssh-client"
+            return (Failure(Code.SSH_AGENT, f"{job.agent} has no ssh-agent", hint=hint, agent=job.agent),)
+        (name,) = references(ssh.private_key)
+        try:
+            await asyncio.to_thread(ssh_key, name, self._values[name])
+        except CheckFailed as problem:
+            return (Failure(Code.SECRET_INVALID, str(problem), hint=problem.hint, agent=job.agent),)
+        return ()
+
+    def _reach(self, job: Job) -> Reach:
+        async def run(argv: Sequence[str], stdin: bytes, environ: Mapping[str, str], timeout: float) -> Printed:
+            captured = Captured()
+            ran = await self.process(
+                job, tuple(argv), env=environ, output=captured, timeout=timeout, stdin=stdin, ssh=False
+            )
+            status = None if ran.timed_out else ran.ended.exit_code
+            stderr = captured.text("stderr") or ran.ended.error
+            return Printed(-1 if status is None and not ran.timed_out else status, captured.bytes("stdout"), stderr)
+
+        return Reach(job.agent, run, lambda: self.prepare(job))
+
+    def _no_longer_good(self, job: Job) -> Failure | None:
+        """Return which secret has expired since the preflight."""
+        plan = job.state.plan
+        needed = {name: value for name, value in self._values.items() if name in plan.needed}
+        failure = no_longer_good(plan.preflight, needed)
+        return None if failure is None else msgspec.structs.replace(failure, agent=job.agent)
+
+    def _diagnosed(self, job: Job, failure: Failure) -> Failure:
+        """Return a failure with what is behind it, if that is a secret which has expired."""
+        expired = self._no_longer_good(job)
+        if expired is None or failure.code == expired.code:
+            return failure
+        message = f"{expired.message}; {failure.message}"
+        return msgspec.structs.replace(failure, code=expired.code, message=message, hint=expired.hint)
 
     # -- the performer's methods ---------------------------------------------------------------------
 
     async def preflight(self, job: Job) -> ev.PreflightPassed | ev.PreflightFailed:
         """See Performer."""
-        missing = self._secrets.missing(job.state.plan.secrets, job.agent)
-        results = await self.preflight_results(job)
+        failures = await self.read_secrets(job, job.state.plan.preflight)
+        results = await self._preflight_results(job, failures)
         note = self._noter(job)
         for result in results:
             note(f"preflight {checking.line(result)}")
-        return self._clean(job, checking.preflight_outcome(results, missing))
+        return self._clean(job, checking.preflight_outcome(results, next(iter(failures), None)))
 
-    async def preflight_results(self, job: Job) -> list[CheckResult]:
+    async def _preflight_results(self, job: Job, failures: Sequence[Failure]) -> list[CheckResult]:
         """Run the preflight checks side by side; return how each came out, still with what they may quote."""
         plan = job.state.plan
         results: list[CheckResult] = []
-        absent: list[str] = []
-        if plan.secrets:
-            results.append(checking.secrets_result(plan.secrets, self._secrets.missing(plan.secrets, job.agent)))
-            results += [
-                CheckResult("secrets", CheckStatus.WARN, f"the secret {name} {TOO_SHORT}", "use a longer one")
-                for name in self._secrets.redactor(plan.secrets).unprotected
-            ]
-            absent = [name for name in plan.secrets if name not in self._secrets.values(plan.secrets)]
-        found = await self.looked(job, plan.preflight, absent)
+        needed = {name: value for name, value in self._values.items() if name in plan.needed}
+        if plan.needed:
+            folder = await self.prepare(job) if plan.secrets and not failures else None
+            in_files = [] if folder is None else await asyncio.to_thread(in_project, folder, needed)
+            results += checking.secrets_results(plan.needed, failures, too_short(needed), in_files)
+        found = await self.looked(job, plan.preflight, [name for name in plan.needed if name not in needed])
         return results + [result for each in found for result in each]
 
     async def looked(
@@ -169,13 +239,19 @@ class World:
 
     async def raise_fence(self, job: Job) -> ev.FenceRaised | ev.FenceFailed:
         """See Performer."""
+        if failures := await self.read_secrets(job, anew=False):
+            return self._clean(job, ev.FenceFailed(failures[0]))
         return self._clean(job, await self._tried(job, self._hosts.raise_fence(job), ev.FenceFailed))
 
     async def step(self, job: Job, action: RunStep) -> ev.StepSucceeded | ev.StepFailed | ev.FenceFailed:
         """See Performer."""
         state, run = job.state, action.run
-        if (failure := self._secrets.missing(state.plan.secrets, job.agent)) is not None:
-            return ev.FenceFailed(msgspec.structs.replace(failure, step=run.name))
+        forward = run.direction is Direction.FORWARD
+        failures = await self.read_secrets(job, anew=forward)
+        expired = self._no_longer_good(job) if forward and not failures else None
+        if failure := next(iter(failures), expired):
+            failure = msgspec.structs.replace(failure, step=run.name)
+            return self._clean(job, ev.StepFailed(run.name, run.direction, action.attempt, failure))
         performed: Awaitable[ev.StepSucceeded | ev.StepFailed | ev.FenceFailed]
         match state.work(run):
             case Command(run=command):
@@ -183,7 +259,10 @@ class World:
             case Playbook(playbook=playbook):
                 performed = self._hosts.playbook(job, action, playbook)
         failed = partial(ev.StepFailed, run.name, run.direction, action.attempt)
-        return self._clean(job, await self._tried(job, performed, failed))
+        event = await self._tried(job, performed, failed)
+        if isinstance(event, ev.StepFailed):
+            event = msgspec.structs.replace(event, failure=self._diagnosed(job, event.failure))
+        return self._clean(job, event)
 
     async def _tried(self, job: Job, action: Awaitable[E], failed: Callable[[Failure], E]) -> E:
         """Return what came of an action; a machine on which nothing can be done (its disk is full) is a failure too."""
@@ -208,10 +287,12 @@ class World:
         failure, count = await self._healthy(job, version)
         if failure is None:
             return ev.HealthPassed(direction, count)
-        return self._clean(job, ev.HealthFailed(direction, failure))
+        return self._clean(job, ev.HealthFailed(direction, self._diagnosed(job, failure)))
 
     async def _healthy(self, job: Job, version: str | None) -> tuple[Failure | None, int]:
         plan = job.state.plan
+        if failures := await self.read_secrets(job, plan.health, anew=False):
+            return failures[0], 0
         context = await self._context(job, plan.health, version)
         if isinstance(context, Failure):
             return context, 0
@@ -220,6 +301,8 @@ class World:
     async def bake(self, job: Job, seconds: float) -> ev.BakePassed | ev.BakeFailed:
         """See Performer."""
         plan = job.state.plan
+        if failures := await self.read_secrets(job, plan.health, anew=False):
+            return self._clean(job, ev.BakeFailed(failures[0]))
         context = await self._context(job, plan.health, job.state.version)
         if isinstance(context, Failure):
             return self._clean(job, ev.BakeFailed(context))
@@ -230,12 +313,19 @@ class World:
     async def record(self, job: Job, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed:
         """See Performer."""
         failed = partial(ev.VersionsMixed, job.state.direction)
+        probe = job.state.plan.version_probe
+        if failures := await self.read_secrets(job, [probe] if probe is not None else (), anew=False):
+            return self._clean(job, failed(failures[0]))
         return self._clean(job, await self._tried(job, self._hosts.record(job, version), failed))
 
     async def resolve(self, job: Job, request: ev.ResolveRequested) -> ev.Resolved | ev.ResolveRefused:
         """See Performer."""
+        plan = job.state.plan
+        checks = (*plan.health, *([plan.version_probe] if plan.version_probe is not None else ()))
+        if failures := await self.read_secrets(job, checks, anew=False):
+            return self._clean(job, ev.ResolveRefused(failures[0]))
         version, failure = await self._hosts.one_version(job, request.version)
-        if failure is None and job.state.plan.health and version is not None:
+        if failure is None and plan.health and version is not None:
             failure, _ = await self._healthy(job, version)
         return ev.Resolved(version) if failure is None else self._clean(job, ev.ResolveRefused(failure))
 
@@ -260,6 +350,7 @@ class World:
         """See Performer."""
         await asyncio.to_thread(shutil.rmtree, self._folder / "work", ignore_errors=True)
         self._ready = None
+        self._values, self._good = {}, {}
 
     async def _context(
         self, job: Job, checks: Sequence[Check], version: str | None = None, *, looking: bool = False
@@ -295,8 +386,8 @@ class World:
         return Context(
             values=values,
             hosts=hosts,
-            secrets=self._secrets.values(state.plan.secrets),
-            named=self._secrets.values(named_secrets(checks)),
+            secrets={name: value for name, value in self._values.items() if name in state.plan.secrets},
+            named={name: self._values[name] for name in named_secrets(checks) if name in self._values},
             redact=self._secrets.redactor((*state.plan.hidden, *named_secrets(checks))).text,
             run=run,
             reach=reach,
@@ -335,21 +426,41 @@ class World:
         timeout: float | asyncio.Timeout | None,
         leaves_processes: bool = False,
         pass_fds: tuple[int, ...] = (),
+        stdin: bytes | None = None,
+        ssh: bool = True,
+        tidy: tuple[str, ...] = (),
     ) -> Ran:
-        """Run a command in the deployment's folder, under the lease, with the agent's environment and `env`."""
-        spawn = Spawn(
-            argv,
-            cwd=await self.prepare(job),
-            env={**self.environ, **env},
-            scope=self._scope(job),
-            token=job.token,
-            leaves_processes=leaves_processes,
-            pass_fds=pass_fds,
-        )
-        try:
-            return await run_attempt(self._runner, job.holding, spawn, output.feed, timeout)
-        finally:
-            output.close()
+        """Run a command in the deployment's folder, under the lease, with the agent's environment, secrets and `env`.
+
+        With `ssh`, and where the plan names a key, it runs beside an ssh-agent of its own.
+        """
+        plan = job.state.plan
+        cwd = await self.prepare(job)
+        given = {name: value for name, value in self._values.items() if name in plan.secrets}
+        if plan.ssh is not None and ssh:
+            user = fill_secrets(plan.ssh.user, self._values)
+            given |= {"ANSIBLE_REMOTE_USER": user} if user else {}
+        with sshagent.beside(argv, self._private_key(plan) if ssh else "", self._attempts.parent) as prepared:
+            data = stdin if prepared.stdin is None else prepared.stdin
+            spawn = Spawn(
+                prepared.argv,
+                cwd=cwd,
+                env={**self.environ, **given, **env},
+                scope=self._scope(job),
+                token=job.token,
+                leaves_processes=leaves_processes,
+                pass_fds=pass_fds,
+                stdin=None if data is None else in_memory(data),
+                tidy=(*tidy, *prepared.tidy),
+            )
+            try:
+                return await run_attempt(self._runner, job.holding, spawn, output.feed, timeout)
+            finally:
+                output.close()
+
+    def _private_key(self, plan: Plan) -> str:
+        names = references(plan.ssh.private_key) if plan.ssh is not None else ()
+        return next((self._values[name] for name in names if name in self._values), "")
 
     def output(self, job: Job, action: RunStep | None = None) -> StepOutput:
         """Return what turns an attempt's output into lines of the deployment's log."""

@@ -13,7 +13,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
@@ -22,6 +22,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from surefoot.checks.expiry import expires
 from surefoot.checks.model import SET_SECRET, CheckFailed, CheckOptions, CheckWarned, Context, Kind, loaded
 from surefoot.config.fields import Count, Duration, Pause, SecretName, Text, one_of, refuse
+from surefoot.core.errors import Code, Failure
+from surefoot.core.plan import Check
 
 #: Reads a pattern and a value, and says by its status whether they match. Some patterns take for ever, and hold
 #: Python's lock meanwhile: hence a process of its own, which ends by itself should nobody be left to end it.
@@ -90,7 +92,7 @@ class Secret(Kind):
         value = context.value_of(name)
         if not value:
             raise CheckFailed(
-                f"{name} is not set in the environment of {context.values.get('agent', 'the agent')}",
+                f"{name} is not known to {context.values.get('agent', 'the agent')}",
                 SET_SECRET.format(name=name),
             )
         if not value.strip():
@@ -102,15 +104,40 @@ class Secret(Kind):
             )
         if options.pattern is not None and not await _matches(options.pattern, value):
             raise CheckFailed(f"{name} does not match {options.pattern}", f"see that {name} holds the right secret")
-        match options.format:
-            case Format.SSH_PRIVATE_KEY:
-                return f"{name} is {await asyncio.to_thread(_ssh_key, name, value)}"
-            case Format.JWT:
-                return _judged(name, "token", _token(name, value), options.warn_before)
-            case Format.PEM_CERTIFICATE:
-                return _judged(name, "certificate", _certificate(name, value), options.warn_before)
-            case None:
-                return _plain(name, value)
+        return await asyncio.to_thread(_judge, options.format, name, value, options.warn_before)
+
+
+class Expired(CheckFailed):
+    """It was good once."""
+
+
+def _judge(kind: Format | None, name: str, value: str, warn_before: float) -> str:
+    """Return what a value is found to be; CheckFailed if it is not what it should be."""
+    match kind:
+        case Format.SSH_PRIVATE_KEY:
+            return f"{name} is {ssh_key(name, value)}"
+        case Format.JWT:
+            return _judged(name, "token", _token(name, value), warn_before)
+        case Format.PEM_CERTIFICATE:
+            return _judged(name, "certificate", _certificate(name, value), warn_before)
+        case None:
+            return _plain(name, value)
+
+
+def no_longer_good(checks: Sequence[Check], values: Mapping[str, str]) -> Failure | None:
+    """Return which of these values is not (or no longer) what its preflight check asks for; of a pattern nothing."""
+    for check in checks:
+        if check.kind != Secret.name or not (value := values.get(str(check.options.get("name", "")))):
+            continue
+        options = SecretOptions.model_validate(check.options)
+        if options.format is None:
+            continue
+        try:
+            _judge(options.format, options.name, value, 0.0)
+        except CheckFailed as problem:
+            code = Code.SECRET_EXPIRED if isinstance(problem, Expired) else Code.SECRET_INVALID
+            return Failure(code, str(problem), hint=problem.hint)
+    return None
 
 
 def _plain(name: str, value: str) -> str:
@@ -140,7 +167,7 @@ async def _matches(pattern: str, value: str) -> bool:
 # -- keys ------------------------------------------------------------------------------------------------
 
 
-def _ssh_key(name: str, value: str) -> str:
+def ssh_key(name: str, value: str) -> str:
     """Return what kind of private key it is; CheckFailed if it is none that ssh can use by itself."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
@@ -201,7 +228,7 @@ def _judged(name: str, what: str, end: float | None, warn_before: float) -> str:
     said = f"{name} is a {what} that {expires(end)}"
     left = end - time.time()
     if left <= 0:
-        raise CheckFailed(said, f"renew it, and set {name} where the agent is started")
+        raise Expired(said, f"renew it, and set {name} where the agent is started")
     if left <= warn_before:
         raise CheckWarned(said, f"renew it in time, and set {name} where the agent is started")
     return said

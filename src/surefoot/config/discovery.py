@@ -33,7 +33,7 @@ class HasStore(Protocol):
         """Return what `store:` says."""
 
     @property
-    def secrets(self) -> tuple[str, ...]:
+    def secret_names(self) -> tuple[str, ...]:
         """Return the names of secrets."""
 
 
@@ -69,14 +69,16 @@ def store_url(config: HasStore | None, given: str | None, environ: Mapping[str, 
         )
     if config.store is None:
         return str(config.folder / ".surefoot" / "surefoot.db")
-    missing = [name for name in config.secrets if f"${{{name}}}" in config.store and not environ.get(name)]
+    missing = [name for name in config.secret_names if f"${{{name}}}" in config.store and not environ.get(name)]
     if missing:
         raise ConfigError(
             f"store: ${{{missing[0]}}} is not set",
             code=Code.CONFIG_VARIABLE,
             hint=f"set {missing[0]} in the environment, or give --store URL",
         )
-    return _store(fill_secrets(config.store, {n: environ[n] for n in config.secrets if n in environ}), config.folder)
+    return _store(
+        fill_secrets(config.store, {n: environ[n] for n in config.secret_names if n in environ}), config.folder
+    )
 
 
 def _store(url: str, base: Path) -> str:

@@ -27,6 +27,7 @@ from surefoot.core.gates import MINUTES_OF_A_DAY
 from surefoot.core.windows import DAYS
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
+_REFERENCE = re.compile(r"(?<!\$)\$\{[A-Za-z_][A-Za-z0-9_]*\}", re.ASCII)
 _ONE_REFERENCE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}", re.ASCII)
 _NO_HOSTS_HERE = re.compile(r"\s*([#;].*|\[[^\]]*\]\s*([#;].*)?|---\s*)?", re.ASCII)
 
@@ -141,11 +142,6 @@ def _step_name(value: Any) -> str:
 
 
 def _secret_name(value: Any) -> str:
-    if isinstance(value, dict):
-        raise refuse(
-            "must be a name; secrets from elsewhere than the agent's environment are not supported yet",
-            hint="list the name of an environment variable of the agent",
-        )
     name = text_only(value)
     if not NAME.fullmatch(name):
         raise refuse(f"{shown(name)} can't be the name of an environment variable", hint="as in SSH_PRIVATE_KEY")
@@ -163,6 +159,43 @@ def _host_path(value: Any) -> str:
     text = text_only(value)
     if not text.startswith("/") or not text.isprintable() or ".." in PurePosixPath(text).parts:
         raise refuse(f"{shown(text)} is not an absolute path on the hosts", hint="as in /var/lib/app-state.json")
+    return str(text)
+
+
+def _agent_path(value: Any) -> str:
+    text = text_only(value)
+    if not text.startswith("/") or not text.isprintable() or ".." in PurePosixPath(text).parts:
+        hint = "as in /etc/surefoot/db-password; a file of the project would be in everybody's copy of it"
+        raise refuse(f"{shown(text)} is not an absolute path on the agents", hint=hint)
+    return str(text)
+
+
+def _vault_path(value: Any, info: ValidationInfo) -> str:
+    text = text_only(value)
+    return _agent_path(text) if text.startswith("/") else _project_path(text, info, "file")
+
+
+def _program(value: Any) -> str | tuple[str, ...]:
+    """Take a shell command, or a program with its arguments."""
+    if isinstance(value, str):
+        return _command(value)
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(word, str) for word in value):
+        raise refuse(
+            "must be a shell command, or a list of a program and its arguments",
+            hint="as in [vault, kv, get, -field=password, secret/shop]",
+        )
+    if any(_REFERENCE.search(word) for word in value):
+        raise refuse(
+            "an argument can't be a secret: everybody on the machine could read it",
+            hint="let the program take it from its environment",
+        )
+    return tuple(value)
+
+
+def _login(value: Any) -> str:
+    text = text_only(value)
+    if not _ONE_REFERENCE.fullmatch(text) and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.@\\-]*\$?", text, re.ASCII):
+        raise refuse(f"{shown(text)} is no user's name", hint='as in deploy, or "${PRODUCTION_SSH_USER}"')
     return str(text)
 
 
@@ -394,4 +427,17 @@ TimeOfDay = Annotated[
 ]
 TimeZone = Annotated[str, BeforeValidator(_time_zone), _schema("time zone", type="string", examples=["Europe/Zurich"])]
 Day = Annotated[str, BeforeValidator(_day), _schema("day", type="string", enum=list(DAYS))]
+AgentPath = Annotated[str, BeforeValidator(_agent_path), _schema("absolute path", type="string", pattern="^/")]
+VaultPath = Annotated[
+    str, BeforeValidator(_vault_path), _schema("path in the project, or absolute on the agent", type="string")
+]
+Login = Annotated[str, BeforeValidator(_login), _schema("name, or `${NAME}`", type="string", minLength=1)]
+Program = Annotated[
+    str | tuple[str, ...],
+    BeforeValidator(_program),
+    _schema(
+        "shell command, or list of a program and its arguments",
+        oneOf=[{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
+    ),
+]
 HostPath = Annotated[str, BeforeValidator(_host_path), _schema("absolute path", type="string", pattern="^/")]

@@ -38,7 +38,9 @@ def freeze(config: models.Config, environment: str, environ: Mapping[str, str] |
         state_file=env.state_file,
         on_cancel=env.on_cancel,
         takeover_limit=env.takeover_limit,
-        secrets=config.secrets,
+        secrets=config.secret_names,
+        sources=tuple(source for secret in config.secrets if (source := _source(secret)) is not None),
+        ssh=plan.Ssh(env.ssh.private_key or "", env.ssh.user or "") if env.ssh else None,
         fence_path=env.fence.path if env.fence else None,
         targets=targets(config, os.environ if environ is None else environ),
         gates=gates(config, environment),
@@ -67,6 +69,28 @@ def gates(config: models.Config, environment: str) -> core.Gates:
         promote_from=core.PromoteFrom(promote.environment, promote.within, promote.after) if promote else None,
         latest=env.queue is models.Queue.LATEST,
     )
+
+
+def _source(secret: models.Secret) -> plan.SecretSource | None:
+    """Return where a secret is read; None where that is the agent's environment, under its own name."""
+    command = ("/bin/sh", "-c", secret.command) if isinstance(secret.command, str) else secret.command or ()
+    vault = secret.ansible_vault
+    source = plan.SecretSource(
+        name=secret.name,
+        env=secret.env or "",
+        file=secret.file or "",
+        command=command,
+        vault=plan.VaultFile(
+            file=vault.file,
+            key=vault.key or "",
+            password=(vault.password or "").removeprefix("${").removesuffix("}"),
+            password_file=vault.password_file or "",
+        )
+        if vault is not None
+        else None,
+        timeout=secret.timeout,
+    )
+    return source if source.env or source.file or source.command or source.vault else None
 
 
 def _step(step: models.Step, inherited: plan.Retry) -> plan.Step:

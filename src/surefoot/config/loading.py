@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from surefoot.config import document as doc
 from surefoot.config.expansion import NAME, expand
@@ -46,7 +46,7 @@ class Peek:
     path: Path
     project: str | None
     store: str | None
-    secrets: tuple[str, ...]
+    secret_names: tuple[str, ...]
     environments: tuple[str, ...]
 
     @property
@@ -251,14 +251,18 @@ class _Loading:
 
 
 def _is_left_alone(place: Place) -> bool:
-    """Whether `$` is the shell's here: in the commands of steps and checks."""
-    return place[:1] == ("environments",) and place[-1] == "run"
+    """Whether `$` is the shell's here: in the commands of steps, checks and secrets."""
+    return (place[:1] == ("environments",) and place[-1] == "run") or (
+        place[:1] == ("secrets",) and place[-1] == "command"
+    )
 
 
 def _is_secret(place: Place) -> bool:
     """Whether variables here are the agent's to fill in, each of them a secret: in what opens a service elsewhere."""
     match place:
         case ("github" | "incidents", *_, "token" | "id" | "private_key") | ("notify", *_, "url" | "webhook"):
+            return True
+        case ("environments", _, "ssh", _) | ("secrets", _, "ansible_vault", "password"):
             return True
         case _:
             return _in_check(place) and place[-1] in SECRET_OPTIONS and len(place) == _depth_of_options(place)
@@ -286,9 +290,14 @@ def _in_check(place: Place) -> bool:
 def _secrets(document: doc.Document) -> tuple[str, ...]:
     """Return the names of secrets, as far as they are names."""
     node = document.node(("secrets",))
-    items = node.items if isinstance(node, doc.Sequence) else []
+    entries = node.items if isinstance(node, doc.Sequence) else []
+    items = [entry.entries["name"][1] if _is_named(entry) else entry for entry in entries]
     names = [item.value for item in items if isinstance(item, doc.Scalar) and isinstance(item.value, str)]
     return tuple(name for name in names if NAME.fullmatch(name))
+
+
+def _is_named(entry: doc.Node) -> TypeGuard[doc.Mapping]:
+    return isinstance(entry, doc.Mapping) and "name" in entry.entries
 
 
 def _absolute(path: Path) -> Path:

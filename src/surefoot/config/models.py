@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 from surefoot.config.durations import format_duration
 from surefoot.config.fields import (
     Address,
+    AgentPath,
     Command,
     Count,
     Day,
@@ -23,10 +24,12 @@ from surefoot.config.fields import (
     EnvironmentName,
     HostPath,
     InventoryPath,
+    Login,
     Name,
     Pause,
     Percent,
     PlaybookPath,
+    Program,
     Reference,
     Repository,
     SecretName,
@@ -37,6 +40,7 @@ from surefoot.config.fields import (
     TimeOfDay,
     TimeZone,
     Truth,
+    VaultPath,
     WebAddress,
     filled,
     one_of,
@@ -284,6 +288,76 @@ class Fence(Section):
     path: HostPath = Field(description="A folder on each host that survives a reboot.")
 
 
+class Ssh(Section):
+    """How hosts are reached, where secrets say so. Each attempt gets an ssh-agent of its own, which ends with it."""
+
+    private_key: SecretReference | None = Field(
+        default=None,
+        description="The private key, as `${NAME}` of a secret. It gets into an `ssh-agent`, never into a file, and "
+        "must need no passphrase.",
+    )
+    user: Login | None = Field(
+        default=None,
+        description="Whom to log in as, where the inventory and the plays name nobody. Not kept out of output, unless "
+        "it is listed under `secrets`.",
+    )
+
+
+class AnsibleVault(Section):
+    """A value that ansible-vault has encrypted."""
+
+    file: VaultPath = Field(description="A file encrypted as a whole, or YAML with `!vault` values in it.")
+    key: Text | None = Field(
+        default=None, description="Where in the file it stands, as in `smtp.password`. Left out: the whole file."
+    )
+    password: SecretReference | None = Field(
+        default=None, description="The vault's password, as `${NAME}` of another secret."
+    )
+    password_file: AgentPath | None = Field(
+        default=None, description="A file on the agent that holds it, closed to others like `file`."
+    )
+
+    @model_validator(mode="after")
+    def _opened(self) -> Self:
+        if (self.password is None) == (self.password_file is None):
+            hint = 'as in password: "${VAULT_PASSWORD}"'
+            raise refuse("needs password or password_file", hint=hint, code=Code.CONFIG_KEY)
+        return self
+
+
+class Secret(Section):
+    """A secret, and where agents read it. A name alone is one in the agent's environment."""
+
+    name: SecretName = Field(description="Its name: steps get it as an environment variable of that name.")
+    env: SecretName | None = Field(default=None, description="Another name that it has in the agent's environment.")
+    file: AgentPath | None = Field(
+        default=None,
+        description="A file on the agent, which must belong to the agent's user or root, and be closed to all others. "
+        "Line ends at its end are no part of the value.",
+    )
+    command: Program | None = Field(
+        default=None,
+        description="A command on the agent that prints it, such as a vault's; run in the copy of the project. "
+        "Variables in it are the shell's.",
+    )
+    ansible_vault: AnsibleVault | None = Field(default=None, description="A value in a file of ansible-vault's.")
+    timeout: Duration = Field(default=10.0, description="After which reading it is given up.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, entry: Any) -> Any:
+        return entry if isinstance(entry, dict) else {"name": entry}
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [key for key in ("env", "file", "command", "ansible_vault") if getattr(self, key) is not None]
+        if len(given) > 1:
+            raise refuse(f"has both {given[0]} and {given[1]}", hint="keep one of them", code=Code.CONFIG_KEY)
+        if self.ansible_vault is not None and self.ansible_vault.password == f"${{{self.name}}}":
+            raise refuse("can't be what opens its own vault", hint="name another secret")
+        return self
+
+
 class GitHubApp(Section):
     """A GitHub App, which opens the repository instead of a token."""
 
@@ -371,6 +445,7 @@ class Environment(Section):
         description="Ansible's inventory of its hosts. "
         "Without it there are no hosts, and no step or check may need one.",
     )
+    ssh: Ssh | None = Field(default=None, description="How hosts are reached, where secrets say so.")
     steps: Annotated[tuple[Step, ...], BeforeValidator(filled)] = Field(description="What a deployment does, in order.")
     retry: Retry = Field(default_factory=Retry, description="Of each step; a step may have its own.")
     preflight: tuple[Check, ...] = Field(default=(), description="Checks that must pass before anything is touched.")
@@ -434,9 +509,10 @@ class Config(Section):
         default={},
         description="Who belongs to which group: people as `NAME`, or `NAME@MACHINE` for one machine's user alone.",
     )
-    secrets: tuple[SecretName, ...] = Field(
+    secrets: tuple[Secret, ...] = Field(
         default=(),
-        description="Names in the agent's environment. Steps get the values; no output, log or journal ever does.",
+        description="Names in the agent's environment, or where else agents read them. Steps get the values; no "
+        "output, log or journal ever does. See [Secrets](secrets.md).",
     )
     github: GitHub | None = Field(default=None, description="The GitHub repository that is told of every deployment.")
     incidents: Incidents | None = Field(default=None, description="What is made of a deployment that went wrong.")
@@ -462,6 +538,20 @@ class Config(Section):
     def folder(self) -> Path:
         """Return the project's root: playbooks, inventories and commands are relative to it."""
         return self._path.parent
+
+    @property
+    def secret_names(self) -> tuple[str, ...]:
+        """Return the names of all secrets."""
+        return tuple(secret.name for secret in self.secrets)
+
+    @property
+    def secrets_elsewhere(self) -> tuple[str, ...]:
+        """Return the names of those that are read elsewhere than in the environment under that name."""
+        return tuple(
+            secret.name
+            for secret in self.secrets
+            if any(source is not None for source in (secret.env, secret.file, secret.command, secret.ansible_vault))
+        )
 
     def environment(self, name: str) -> Environment:
         """Return an environment by its name."""

@@ -44,6 +44,9 @@ _SECTIONS = {
     "Approvals": "environments.NAME.approvals",
     "Window": "environments.NAME.windows[]",
     "PromoteFrom": "environments.NAME.promote_from",
+    "Secret": "secrets[]",
+    "AnsibleVault": "secrets[].ansible_vault",
+    "Ssh": "environments.NAME.ssh",
     "GitHub": "github",
     "GitHubApp": "github.app",
     "Incidents": "incidents",
@@ -164,6 +167,8 @@ def _schema(kinds: Kinds) -> Schema:
     definitions: Schema = schema["$defs"]
     for name in ("Step", "Undo"):
         definitions[name]["oneOf"] = [{"required": ["run"]}, {"required": ["playbook"]}]
+    in_environment = {"type": "string", "pattern": f"^{NAME.pattern}$", "x-label": "name of an environment variable"}
+    schema["properties"]["secrets"]["items"] = {"anyOf": [in_environment, {"$ref": "#/$defs/Secret"}]}
     check: Schema = {"type": "object", "properties": {"name": {"type": "string"}}}
     for kind, model in sorted(kinds.items()):
         options = model.model_json_schema()

@@ -38,7 +38,7 @@ def check_semantics(
     """Report whatever is wrong across sections."""
     if data.get("agents") == {}:
         report(("agents",), "is empty", hint="name an agent, or leave agents out: then deploy runs its own")
-    _unique(data.get("secrets"), ("secrets",), "secret", report)
+    _unique([_secret_name(entry) for entry in _list(data.get("secrets"))], ("secrets",), "secret", report)
     environments = _mapping(data.get("environments"))
     for name, environment in environments.items():
         if isinstance(environment, dict):
@@ -166,6 +166,14 @@ def _unique(names: Any, place: Place, what: str, report: Report) -> None:
             report((*place, index), f"the {what} {name!r} is listed twice", hint="keep one of them")
         elif isinstance(name, str):
             seen.add(name)
+
+
+def _secret_name(entry: Any) -> Any:
+    return entry.get("name") if isinstance(entry, dict) else entry
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -271,6 +271,48 @@ ADVICE: dict[Code, Advice] = {
         ("set it where the agent is started, and start it again", _DOCTOR),
         "secrets-expired",
     ),
+    Code.SECRET_UNREADABLE: Advice(
+        "The file that holds a secret is not there, or can't be read by the agent.",
+        ("it is on another machine only", "the agent runs as another user", "a mount that is missing"),
+        ("on the agent's machine, as the agent's user: `ls -lL FILE`", _AGAIN),
+        "secrets-expired",
+    ),
+    Code.SECRET_EXPOSED: Advice(
+        "The file that holds a secret can be read or written by others, or belongs to somebody else.",
+        ("it was written with the usual mode", "it was copied by another user"),
+        ("on the agent's machine: `chmod 600 FILE`, `chown USER FILE`", "renew the secret if others may have read it"),
+        "secrets-expired",
+    ),
+    Code.SECRET_COMMAND: Advice(
+        "The command that prints a secret failed, took too long, or printed nothing.",
+        ("a login at the vault that has expired", "the vault is down", "its program is not installed on that agent"),
+        ("run it where the agent runs, as the agent's user", "log in to the vault anew", _AGAIN),
+        "secrets-expired",
+    ),
+    Code.SECRET_VAULT: Advice(
+        "A file of ansible-vault's could not be opened, or does not hold the secret.",
+        ("another password than it was encrypted with", "another key in the file", "a file that is not encrypted"),
+        ("see what it holds: `ansible-vault view FILE`", "give the agent the right password"),
+        "secrets-expired",
+    ),
+    Code.SECRET_INVALID: Advice(
+        "A secret is there, but is not what it must be: no private key that can be read, too long, with a zero byte.",
+        ("it was stored without its line breaks", "it is cut off", "a key that needs a passphrase"),
+        ("store it anew, whole", "take the passphrase off a copy: `ssh-keygen -p -N '' -f FILE`"),
+        "secrets-expired",
+    ),
+    Code.SECRET_EXPIRED: Advice(
+        "A token or certificate was good when the deployment began, and no longer is.",
+        ("a short-lived one and a long deployment", "a rotation that did not reach the agent"),
+        ("renew it where agents read it: the next attempt reads it anew", _AGAIN),
+        "secrets-expired",
+    ),
+    Code.SSH_AGENT: Advice(
+        "The agent's machine has no `ssh-agent`, which is to hold the private key.",
+        ("OpenSSH's client is not installed",),
+        ("where the agent runs: `apt-get install openssh-client`",),
+        "network-unreachable",
+    ),
     Code.HOST_UNREACHABLE: Advice(
         "A host can't be reached by SSH from the agent.",
         ("it is down or being rebooted", "network, firewall or DNS", "sshd does not run, or on another port"),

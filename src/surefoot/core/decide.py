@@ -124,7 +124,7 @@ def _forward(s: Deployment, now: float) -> Action:
         return _give_up(s, _too_often(s))
     if s.cause is not None:  # a preflight check failed
         return Write(ev.Finished(Status.FAILED, s.cause))
-    if (s.plan.preflight or s.plan.secrets) and not s.preflight_passed:
+    if (s.plan.preflight or s.plan.needed) and not s.preflight_passed:
         return Preflight()
     for run in s.runs(Direction.FORWARD):
         if run.status is not StepStatus.SUCCEEDED:

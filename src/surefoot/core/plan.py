@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from surefoot.core.gates import Gates
-from surefoot.core.targets import Target, secrets_of
+from surefoot.core.targets import Target, references, secrets_of
 
 #: Options of checks whose value is `${NAME}` of a secret and nothing else, whether the config lists it or not.
 SECRET_OPTIONS = ("password", "token")
@@ -93,6 +93,33 @@ class HealthPolicy(msgspec.Struct, frozen=True):
     successes: int = 2
 
 
+class VaultFile(msgspec.Struct, frozen=True):
+    """A file that ansible-vault has encrypted, or one with encrypted values in it."""
+
+    file: str  #: relative to the bundle, or absolute on the agent
+    key: str = ""  #: names joined by dots; empty for the whole file
+    password: str = ""  #: the name of the secret that opens it
+    password_file: str = ""
+
+
+class SecretSource(msgspec.Struct, frozen=True):
+    """Where an agent reads a secret, if not in its environment under the secret's name. One of these is set."""
+
+    name: str
+    env: str = ""  #: another name in the agent's environment
+    file: str = ""
+    command: tuple[str, ...] = ()
+    vault: VaultFile | None = None
+    timeout: float = 10.0
+
+
+class Ssh(msgspec.Struct, frozen=True):
+    """How hosts are reached, where that is a secret's to say: `${NAME}` stands for a secret."""
+
+    private_key: str = ""
+    user: str = ""
+
+
 class Plan(msgspec.Struct, frozen=True):
     """All that a deployment needs to know of its environment's config."""
 
@@ -109,6 +136,8 @@ class Plan(msgspec.Struct, frozen=True):
     on_cancel: OnCancel = OnCancel.ROLLBACK
     takeover_limit: int = 5
     secrets: tuple[str, ...] = ()
+    sources: tuple[SecretSource, ...] = ()  #: of those secrets that are not simply in the agent's environment
+    ssh: Ssh | None = None
     fence_path: str | None = None
     targets: tuple[Target, ...] = ()  #: who is told of what happens
     gates: Gates = Gates()  #: what has to be open before it may start
@@ -129,11 +158,25 @@ class Plan(msgspec.Struct, frozen=True):
 
     @property
     def hidden(self) -> tuple[str, ...]:
-        """The names of all secrets whose values no output may show: those of steps, of targets, and of checks."""
+        """The names of all secrets whose values no output may show: those of steps, ssh, vaults, targets and
+        checks. A user's name is none, unless it is listed.
+        """
         of_targets = (name for target in self.targets for name in secrets_of(target))
+        key = references(self.ssh.private_key) if self.ssh is not None else ()
+        passwords = (source.vault.password for source in self.sources if source.vault and source.vault.password)
         checks = (*self.preflight, *self.health, *([self.version_probe] if self.version_probe else ()))
         of_checks = (name for check in checks for name in check.secrets)
-        return tuple(dict.fromkeys((*self.secrets, *of_targets, *of_checks)))
+        return tuple(dict.fromkeys((*self.secrets, *key, *passwords, *of_targets, *of_checks)))
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The names of the secrets without which no step can run."""
+        ssh = references(f"{self.ssh.private_key} {self.ssh.user}") if self.ssh is not None else ()
+        return tuple(dict.fromkeys((*self.secrets, *ssh)))
+
+    def source(self, name: str) -> SecretSource:
+        """Return where a secret is read: in the environment, if nothing else is said."""
+        return next((source for source in self.sources if source.name == name), SecretSource(name, env=name))
 
     @property
     def records(self) -> bool:

@@ -100,9 +100,14 @@ Target = GitHubIssue | GitHubStatus | Webhook | Message
 _REFERENCE = re.compile(r"(?<!\$)\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
 
 
+def references(text: str) -> tuple[str, ...]:
+    """Return the names of the secrets that a text speaks of as `${NAME}`."""
+    return tuple(dict.fromkeys(_REFERENCE.findall(text)))
+
+
 def secrets_of(target: Target) -> tuple[str, ...]:
     """Return the names of the secrets that a target's address or access needs."""
-    return tuple(dict.fromkeys(_REFERENCE.findall(msgspec.json.encode(target).decode())))
+    return references(msgspec.json.encode(target).decode())
 
 
 def wants(target: Target, moment: Moment, ended: Moment | None) -> bool:

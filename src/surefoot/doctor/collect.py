@@ -326,7 +326,8 @@ class _Looking:
             left = self.end - asyncio.get_running_loop().time()
             identity = self.read.identity if self.read is not None else "unknown"
             script = look.script(plan.fence_path or "", fence_name(identity, plan.project, row.name), plan.state_file)
-            absent = [name for name in (*plan.secrets, *named_secrets(plan.preflight)) if not self.environ.get(name)]
+            await world.read_secrets(job, (*plan.preflight, *plan.health))
+            absent = world.lacks((*plan.needed, *named_secrets(plan.preflight)))
 
             async def one(check: Check, *, health: bool) -> list[Checked]:
                 ((*results,),) = await world.looked(job, [check], absent, row.current_version if health else None)
@@ -392,7 +393,7 @@ def _names(question: Question) -> tuple[str, ...]:
         return ()
     plans = [plan for e in _of_config(config) if (plan := _plan(config, e)) is not None]
     of_checks = (name for plan in plans for name in named_secrets(plan.preflight))
-    return tuple(dict.fromkeys((*config.secrets, *of_checks, *(name for plan in plans for name in plan.hidden))))
+    return tuple(dict.fromkeys((*config.secret_names, *of_checks, *(name for plan in plans for name in plan.hidden))))
 
 
 def _own(question: Question, processes: Sequence[AgentProcess]) -> AgentProcess | None:
@@ -413,8 +414,13 @@ def _secrets(
     question: Question, processes: Sequence[AgentProcess], environ: Mapping[str, str], unchecked: list[Unchecked]
 ) -> SecretFacts:
     names, agent = _names(question), _own(question, processes)
-    wanted = question.config.secrets if question.config is not None else ()
-    missing = tuple(name for name in names if not environ.get(name) and (name in wanted or _checked(question, name)))
+    wanted = question.config.secret_names if question.config is not None else ()
+    elsewhere = question.config.secrets_elsewhere if question.config is not None else ()
+    missing = tuple(
+        name
+        for name in names
+        if name not in elsewhere and not environ.get(name) and (name in wanted or _checked(question, name))
+    )
     where = f"the environment of agent {agent.name} (process {agent.pid})" if agent else "this command's environment"
     certain = agent is not None or question.config is None or not question.config.agents
     if missing and not certain:

@@ -123,8 +123,13 @@ def _said(answer: Answer) -> str:
     for error in found.get("errorMessages") or ():
         said.append(str(error))
     text = "; ".join(part for part in said if part)
-    return f": {text[:200]}" if text else ""
+    return f": {_short(text)}" if text else ""
 
 
 def _trouble(error: Exception) -> str:
-    return " ".join(str(getattr(error, "strerror", None) or error).split())[:200] or type(error).__name__
+    return _short(" ".join(str(getattr(error, "strerror", None) or error).split())) or type(error).__name__
+
+
+def _short(text: str) -> str:
+    """Return its beginning; an ellipsis marks what was cut off, so that half a secret is known for one."""
+    return text if len(text) <= 200 else text[:199] + "…"

@@ -98,7 +98,7 @@ class Secrets:
             for check in environment.preflight
             if check.kind == "secret" and "name" in check.options
         }
-        self._names = tuple(dict.fromkeys((*(config.secrets if config else ()), *names, *self._checks)))
+        self._names = tuple(dict.fromkeys((*(config.secret_names if config else ()), *names, *self._checks)))
 
     @property
     def any(self) -> bool:

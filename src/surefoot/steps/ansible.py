@@ -209,7 +209,7 @@ class Progress:
         more = f" (and on {', '.join(sorted(others))})" if others else ""
         return Failure(
             code,
-            f"{first['task']} on {host}{more}: {' '.join(message.split())[:600]}",
+            f"{first['task']} on {host}{more}: {_short(message)}",
             hint=hint,
             agent=agent,
             host=host,
@@ -260,6 +260,12 @@ def unreached(host: str, inventory: str, *texts: str) -> tuple[Code, str]:
     """Return why a host can't be reached, and what to do."""
     said = explain(*texts, host=host, inventory=inventory)
     return said or (Code.HOST_UNREACHABLE, _PING.format(host=host, inventory=inventory))
+
+
+def _short(message: str) -> str:
+    """Return the beginning of a message on one line; an ellipsis marks what was cut off."""
+    line = " ".join(message.split())
+    return line if len(line) <= 600 else line[:599] + "…"
 
 
 def _scanned(known: str) -> str:
