@@ -282,6 +282,7 @@ class GitHubStandIn:
 def github_stand_in(**given: Any) -> Iterator[GitHubStandIn]:
     """Serve a stand-in on a free port of 127.0.0.1, in a thread."""
     stand_in = GitHubStandIn(**given)
+    github_description()  # takes seconds on a busy machine, for which no client waits
     loop = asyncio.new_event_loop()
     up = threading.Event()
     down = asyncio.Event()
