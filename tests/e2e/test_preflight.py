@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import socketserver
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ environments:
     preflight:
       - secret: {name: TOKEN, min_length: 8}
         name: the token
-      - command: {run: 'test -e surefoot.yml && test "$SUREFOOT_VERSION" = "{version}" && echo "$TOKEN"'}
+      - command: {run: 'test -e surefoot.yml && test "$SUREFOOT_VERSION {project}" = "{version} shop" && echo "$TOKEN"'}
       - {name: maybe, command: {run: "! test -e ROOT/broken", timeout: 2s}}
     steps:
       - {name: touch, run: touch ROOT/touched}
@@ -99,6 +101,43 @@ def test_hanging_check_fails_by_its_deadline_and_its_processes_are_gone(project:
     assert checks(done)["maybe"]["status"] == "fail"
     assert checks(done)["the token"]["status"] == "pass"
     assert subprocess.run(["pgrep", "-f", "sleep 731[01]"], capture_output=True).stdout == b""
+
+
+class Echo(socketserver.StreamRequestHandler):
+    """Says in an error what it was told, as no server should; `tell` is what it says before."""
+
+    tell = b"-ERR you said "
+
+    def handle(self) -> None:
+        data = self.request.recv(4096)
+        self.wfile.write(self.tell + b" ".join(data.split()) + b"\r\n")
+
+
+@pytest.mark.parametrize("length", [0, 150])
+def test_password_that_a_server_repeats_is_in_nothing_that_is_told(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    """Its name is listed nowhere; nor does it matter where an excerpt of the answer ends."""
+    monkeypatch.setattr(Echo, "tell", b"-ERR " + b"x" * length)
+    password = "pass-0123456789-0123456789-0123456789-word"
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        options = f'url: "redis://127.0.0.1:{server.server_address[1]}", password: "${{CACHE_PASSWORD}}"'
+        text = project.config.read_text()
+        project.config.write_text(text.replace("    steps:\n", f"      - redis: {{{options}}}\n    steps:\n"))
+        env = {"TOKEN": SECRET, "CACHE_PASSWORD": password, "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md")}
+        env["GITHUB_ACTIONS"] = "true"
+        done = project.run("deploy", "prod", "2.0", **env)
+        server.shutdown()
+    assert done.returncode == 3, done.stderr
+    assert "redis: redis://127.0.0.1:" in done.stderr
+    told = [done.stdout, done.stderr, (tmp_path / "summary.md").read_text()]
+    told += [project.run(*words, "--output", "json").stdout for words in (("events", "prod-1"), ("logs", "prod-1"))]
+    told += [project.run("show", "prod-1").stdout]
+    for text in told:
+        assert "pass-0123" not in text
+    store = b"".join(path.read_bytes() for path in (project.folder / ".surefoot").rglob("*") if path.is_file())
+    assert b"pass-0123" not in store
 
 
 def test_deployment_whose_preflight_fails_touches_nothing(project: Project, tmp_path: Path) -> None:

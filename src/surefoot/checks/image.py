@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from surefoot.checks.asking import Asking
+from surefoot.checks.asking import Asking, Unreachable
 from surefoot.checks.model import CheckFailed, CheckOptions, Context, Found, Kind
 from surefoot.checks.oci import Manifest, Reference, Registry
 from surefoot.checks.registry_access import Login, known_to_docker
@@ -21,6 +21,7 @@ from surefoot.config.fields import Duration, SecretReference, Text, Truth, fille
 
 #: What variables that hold pinned images begin with.
 PREFIX = "SUREFOOT_IMAGE_"
+_DOWN = "see that the registry runs, and can be reached from the agent"
 
 
 def _platform(value: str) -> str:
@@ -97,7 +98,9 @@ class Image(Kind):
                 if wanted:
                     _fits(image, wanted, await registry.platforms(manifest))
         except TimeoutError:
-            raise CheckFailed(f"{image.registry} did not answer within {options.timeout:g} s") from None
+            raise CheckFailed(f"{image.registry} did not answer within {options.timeout:g} s", _DOWN) from None
+        except Unreachable as error:
+            raise CheckFailed(str(error), error.hint or _DOWN) from error
         pinned = image.pinned(manifest.digest)
         name = options.as_ or image.repository.rpartition("/")[2]
         variable = PREFIX + re.sub(r"[^A-Z0-9]", "_", name.upper())

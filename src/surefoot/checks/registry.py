@@ -47,6 +47,7 @@ from surefoot.checks.secret import Secret
 from surefoot.checks.systemd import Systemd
 from surefoot.checks.tcp import Tcp
 from surefoot.checks.url import Url
+from surefoot.checks.window import TimeWindow
 from surefoot.core.plan import Check
 
 _OURS: tuple[Kind, ...] = (
@@ -66,6 +67,7 @@ _OURS: tuple[Kind, ...] = (
     Secret(),
     Systemd(),
     Tcp(),
+    TimeWindow(),
     Url(),
 )
 _KINDS: dict[str, Kind] = {kind.name: kind for kind in _OURS}
