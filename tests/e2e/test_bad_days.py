@@ -8,12 +8,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_cli_deploy import DEADLINE, Project
+from tests.e2e.test_cli_deploy import DEADLINE, Project, eventually
 
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
@@ -150,3 +150,26 @@ def _resident(pid: int) -> int:
     except (OSError, IndexError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_an_agent_whose_folder_is_gone_for_a_while_says_so_and_works_when_it_is_back(project: Project) -> None:
+    text = project.config.read_text()
+    project.config.write_text("agents: {runner: {role: primary}}\nlease: {ttl: 1s}\n" + text)
+    store, config = f"{project.folder.parent}/elsewhere.db", str(project.config)
+    agent = project.start("agent", "run", "runner", "--store", store, "--config", config)
+
+    def agent_is(status: str) -> Callable[[], bool]:
+        def holds() -> bool:
+            rows = json.loads(project.run("agents", "--store", store, "--output", "json", "--config", config).stdout)
+            return any(row["status"] == status for row in rows["agents"])
+
+        return holds
+
+    eventually(agent_is("online"))
+    state, away = project.folder / ".surefoot", project.folder.parent / "away"
+    state.rename(away)
+    eventually(agent_is("degraded"))
+    away.rename(state)
+    eventually(agent_is("online"))
+    assert project.run("deploy", "prod", "1.0", "--store", store).returncode == 0
+    assert agent.poll() is None

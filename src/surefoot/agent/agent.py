@@ -165,6 +165,9 @@ class Agent:
                 await self._consider_giving_way()
             except (StoreError, NotAllowedError) as error:
                 self._failed(error)
+            except Exception as error:
+                # Whatever it is, an agent that fell silent would live on, keep its name, and take no work for ever.
+                self._note(f"no sign of life: {type(error).__name__}: {error}", self._running)
             await asyncio.sleep(self.settings.timing.renew_every)
 
     async def _consider_giving_way(self) -> None:

@@ -71,10 +71,13 @@ def vitals_of(
     average = Average(CPU_SECONDS)
 
     def measure() -> Vitals:
-        cpu, memory = psutil.cpu_percent(), psutil.virtual_memory().percent
-        disk = psutil.disk_usage(str(folder)).percent
+        cpu, memory, disk, gone = psutil.cpu_percent(), psutil.virtual_memory().percent, 0.0, ""
+        try:
+            disk = psutil.disk_usage(str(folder)).percent
+        except OSError as error:  # removed, or on a disk that went away: it may come back
+            gone = f"{folder} can't be used: {error.strerror}"
         busy = average.after(cpu, time.monotonic())
         reasons = exceeded((("cpu", busy, limits.cpu), ("memory", memory, limits.memory), ("disk", disk, limits.disk)))
-        return Vitals(cpu, memory, disk, ", ".join(filter(None, (*reasons, others()))))
+        return Vitals(cpu, memory, disk, ", ".join(filter(None, (gone, *reasons, others()))))
 
     return measure
