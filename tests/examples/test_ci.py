@@ -19,6 +19,7 @@ from tests.support.github import GitHubStandIn, github_stand_in
 
 ROOT = Path(__file__).parents[2]
 WORKFLOW = ROOT / "examples" / "paws360" / ".github" / "workflows" / "ci.yml"
+APPROVE = WORKFLOW.with_name("approve.yml")
 ACTION = ROOT / "action.yml"
 GITLAB = ROOT / "examples" / "gitlab" / ".gitlab-ci.yml"
 BIN = Path(sys.executable).parent
@@ -38,7 +39,8 @@ def tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("schema", "path"), [("github-workflows", WORKFLOW), ("github-actions", ACTION), ("gitlab-ci", GITLAB)]
+    ("schema", "path"),
+    [("github-workflows", WORKFLOW), ("github-workflows", APPROVE), ("github-actions", ACTION), ("gitlab-ci", GITLAB)],
 )
 def test_it_is_valid_by_its_vendors_schema(schema: str, path: Path) -> None:
     checked = tool("check-jsonschema", "--builtin-schema", f"vendor.{schema}", path)
@@ -52,7 +54,7 @@ def test_the_schema_knows_what_queue_may_be(tmp_path: Path) -> None:
 
 
 def test_zizmor_finds_nothing() -> None:
-    audited = tool("zizmor", "--offline", "--persona=pedantic", "--no-progress", WORKFLOW, ACTION)
+    audited = tool("zizmor", "--offline", "--persona=pedantic", "--no-progress", WORKFLOW, APPROVE, ACTION)
     assert audited.returncode == 0, audited.stdout
 
 
@@ -138,6 +140,25 @@ def test_production_is_submitted_and_followed_as_one_deployment(runner: Runner, 
     summary = runner.summary.read_text()
     assert ("✅ production: paws360 1.0 was deployed" if code == 0 else "SF-STEP-FAILED") in summary
     assert "Runs on" in summary and "chosen" in summary
+
+
+def test_an_sre_approves_by_a_workflow_of_its_own(runner: Runner) -> None:
+    config = CONFIG.replace("staging: &all\n", "staging:\n    approvals: {required: 1, from: [sre]}\n", 1)
+    config = config.replace("    steps:", "    <<: &all\n      steps:", 1).replace("    retry:", "      retry:", 1)
+    (runner.folder / "surefoot.yml").write_text("groups: {sre: [cyn]}\n" + config)
+    assert runner.run("surefoot deploy staging 1.0 --detach").returncode == 0
+    (step,) = (step for step in yaml.safe_load(APPROVE.read_text())["jobs"]["approve"]["steps"] if "run" in step)
+    env = {"DEPLOYMENT": "staging-1", "REASON": "tried it; $(exit 1)"}
+    refused = runner.run(step["run"], **env)
+    assert refused.returncode == 7, refused.stdout + refused.stderr
+    approved = runner.run(step["run"], **env, GITHUB_ACTOR="cyn")
+    assert approved.returncode == 0, approved.stderr
+    events = runner.run("surefoot events staging-1").stdout
+    assert "cyn" in events and "tried it; $(exit 1)" in events
+    end = time.monotonic() + 60
+    while "succeeded" not in runner.run("surefoot show staging-1").stdout:  # by an agent in the background
+        assert time.monotonic() < end
+        time.sleep(0.2)
 
 
 @pytest.mark.parametrize(("version", "code"), [("1.0", 0), ("bad", 4)])

@@ -82,6 +82,8 @@ def test_what_is_asked_of_production_is_there(copy: Path) -> None:
     assert [step.name for step in plan.steps] == ["stage", "migrate", "activate"]
     for step in plan.steps:
         assert (step.retry.attempts, step.retry.delay, step.retry.timeout) == (3, 30.0, 600.0)
+    assert plan.gates.promote_from is not None and plan.gates.promote_from.environment == "staging"
+    assert plan.gates.approvals is not None and list(plan.gates.approvals.groups) == ["sre"]
     health = {check.kind for check in plan.health}
     assert health == {"http", "redis", "saml_metadata", "systemd", "disk", "memory"}
 
@@ -91,6 +93,14 @@ def test_every_playbook_is_valid(copy: Path) -> None:
     assert len(playbooks) == 6
     checked = run(copy, "ansible-playbook", "--syntax-check", "-i", ANSIBLE / "inventories" / "staging.ini", *playbooks)
     assert checked.returncode == 0, checked.stderr
+
+
+def test_ansible_lint_finds_nothing_at_its_strictest_profile(copy: Path, tmp_path: Path) -> None:
+    # It looks for its own ansible by the path, and writes into its home.
+    env = {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(tmp_path), "NO_COLOR": "1"}
+    linted = run(copy, "ansible-lint", "--offline", "--strict", ANSIBLE, **env)
+    assert linted.returncode == 0, linted.stdout + linted.stderr
+    assert "Profile 'production' was required, and it passed" in linted.stderr
 
 
 # -- on hosts ----------------------------------------------------------------------------------------------------
@@ -108,7 +118,7 @@ class Site:
     def ansible(self, *playbooks: str, **variables: str) -> str:
         given = [word for name, value in variables.items() for word in ("-e", f"{name}={value}")]
         done = run(
-            self.folder, "ansible-playbook", "-i", ANSIBLE / "inventories" / "production.ini", *given,
+            self.folder, "ansible-playbook", "-i", ANSIBLE / "inventories" / "staging.ini", *given,
             *(ANSIBLE / f"{name}.yml" for name in playbooks), ANSIBLE_PIPELINING="1", **self.env,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
@@ -119,7 +129,7 @@ class Site:
 
     def deploy(self, version: str) -> dict[str, Any]:
         """Deploy a version; return how it ended."""
-        asked = self.surefoot("--output", "json", "deploy", "production", version, "--detach")
+        asked = self.surefoot("--output", "json", "deploy", "staging", version, "--detach")
         assert asked.returncode == 0, asked.stderr
         name = json.loads(asked.stdout)["id"]
         worked = self.surefoot("agent", "run", "production-runner-01", "--once")
@@ -181,7 +191,7 @@ def site(copy: Path, tmp_path: Path) -> Iterator[Site]:
     if not programs or not shutil.which("redis-server") or not Path("/usr/sbin/nginx").exists():
         pytest.skip("the example needs PostgreSQL, Redis and nginx: make debian")
     with Lab() as lab:
-        web, database = [lab.add("web-01"), lab.add("web-02")], lab.add("db-01")
+        web, database = [lab.add("staging-01"), lab.add("staging-02")], lab.add("staging-db")
         lab.power_on()
         database.unit("app-db", POSTGRES.format(programs=programs[-1]))
         database.unit("app-redis", REDIS)
@@ -189,7 +199,7 @@ def site(copy: Path, tmp_path: Path) -> Iterator[Site]:
         (tmp_path / "key").write_text(lab.private_key)
         (tmp_path / "key").chmod(0o600)
         (tmp_path / "known_hosts").write_text(lab.known_hosts())
-        inventory = copy / ANSIBLE / "inventories" / "production.ini"
+        inventory = copy / ANSIBLE / "inventories" / "staging.ini"
         text = inventory.read_text()
         for host in (*web, database):
             text = text.replace(f"{host.name}.paws360.example", host.address)
@@ -198,7 +208,11 @@ def site(copy: Path, tmp_path: Path) -> Iterator[Site]:
         text += f"ansible_ssh_private_key_file={tmp_path / 'key'}\nansible_ssh_common_args='{options}'\n"
         inventory.write_text(text)
         config = copy / "surefoot.yml"
-        config.write_text(config.read_text().replace("attempts: 3, delay: 30s", "attempts: 1, delay: 1s"))
+        config.write_text(
+            config.read_text()
+            .replace("attempts: 3, delay: 30s", "attempts: 1, delay: 1s")
+            .replace("cpu_below: 90%, ", "")
+        )
         env = {"PRODUCTION_SSH_USER": "root", "PRODUCTION_SSH_PRIVATE_KEY": lab.private_key, "HOME": str(tmp_path)}
         yield Site(copy, web, env)
 
@@ -220,6 +234,6 @@ def test_it_changes_nothing_twice_and_goes_back_without_losing_a_request(site: S
     with site.visited():
         broken = site.deploy("2.0")
     assert broken["status"] == "rolled_back", broken["log"]
-    assert (broken["reason"]["host"], broken["reason"]["step"]) == ("web-02", "activate")
+    assert (broken["reason"]["host"], broken["reason"]["step"]) == ("staging-02", "activate")
     assert site.versions() == {"1.0"}
     assert site.failed == []
