@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from surefoot.checks.model import CheckStatus
 from surefoot.core import events as ev
 from surefoot.core.errors import Code, Failure
 from surefoot.core.lease import Role
@@ -29,6 +30,7 @@ from surefoot.store.protocol import AgentReport, Store
 from tests.monitoring.servers import Page, Prometheus, Webhook, alertmanager, prometheus
 from tests.monitoring.support import Exporter, exporter, until
 from tests.store import journal as j
+from tests.support.looking import context, look
 
 CONFIG = """\
 project: p
@@ -160,6 +162,12 @@ def test_every_query_of_the_dashboards_returns_data(scene: Scene) -> None:
         if not values or all(value == "NaN" for value in values):
             empty.append(f"{where}: {filled}")
     assert empty == []
+
+
+async def test_the_runner_gate_reads_the_same_prometheus(scene: Scene) -> None:
+    gate = {"url": scene.prometheus.url, "query": 'runner_status{runner="{agent}"}', "equals": 1}
+    assert (await look("prometheus", context(agent="r1"), **gate)).status is CheckStatus.PASS
+    assert (await look("prometheus", context(agent="r9"), **gate)).status is CheckStatus.FAIL
 
 
 def test_the_seven_alerts_and_the_page_reach_who_must_know(scene: Scene) -> None:

@@ -155,6 +155,12 @@ def test_a_store_that_goes_down_costs_nothing_but_its_news(project: Path, postgr
         assert found.stop() == 0
 
 
+def test_a_store_that_has_no_tables_yet_is_made_ready(project: Path, postgres: PostgresServer) -> None:
+    with exporter(project, "--runner", "r1", "--store", postgres.new_database()) as found:
+        found.wait_for("surefoot_store_up", value=1)
+        found.wait_for("surefoot_deployments_total", "prod", "succeeded", value=0)
+
+
 class _Forward:
     """The way to a server, which can be closed."""
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from surefoot.monitoring.alerts import alerts
 from surefoot.monitoring.catalogue import METRICS
 from surefoot.monitoring.reference import reference
 from surefoot.monitoring.rendering import DASHBOARDS
@@ -78,6 +79,11 @@ def test_panels_do_not_cover_each_other(path: Path) -> None:
 def test_the_page_on_monitoring_is_what_the_code_says() -> None:
     again = "run: python -m surefoot.monitoring.reference > docs/monitoring.md"
     assert (ROOT / "docs" / "monitoring.md").read_text() == reference(), again
+
+
+def test_every_alert_has_its_runbook() -> None:
+    pages = {path.stem for path in (ROOT / "docs" / "runbooks").glob("*.md")}
+    assert {alert.runbook for alert in alerts()} - pages == set()
 
 
 def test_every_metric_has_a_sentence() -> None:

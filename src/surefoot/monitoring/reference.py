@@ -84,11 +84,6 @@ Runners whose silence counts are the config's primaries and secondaries; without
 `--scale FACTOR` multiplies every duration in rules and routes, for drills and tests that can't wait: with 0.01 five minutes are 3 s. No duration
 gets shorter than 1 s. Thresholds that are no durations stay.
 """
-_RUNBOOKS = """\
-The runbook is a page in `docs/runbooks/`. Beside the ones for faults of runners and deployments there are
-[exporter down](runbooks/exporter-down.md), [a slow deployment](runbooks/deployment-slow.md) and
-[a growing queue](runbooks/queue-growing.md).
-"""
 _SOURCES = {
     Source.RUNNER: "### Of the runner\n\nServed by the exporter on that runner.",
     Source.JOURNAL: "### From the journal\n\nThe same from every exporter, after every start.",
@@ -105,7 +100,6 @@ def _alerts() -> Iterator[str]:
     yield "## Alerts\n"
     yield from _table(("alert", "fires when", "severity", "runbook"), map(_alert_row, alerts()))
     yield ""
-    yield _RUNBOOKS
     yield "## Recorded figures\n"
     yield "Counting figures are exact (`x - min_over_time(x[…])`), since the journal's counters never reset.\n"
     yield from _table(("figure", "is"), ((f"`{one.name}`", one.help) for one in records()))
@@ -116,7 +110,7 @@ def _alert_row(alert: Alert) -> tuple[str, ...]:
     code = " ".join(alert.expr.split()).replace("|", "\\|")
     held = f" for {Scale()(alert.wait)}" if alert.wait else ""
     severity = f"{alert.severity}, pages" if alert.page else alert.severity
-    return (f"`{alert.name}`", f"`{code}`{held}", severity, f"`{alert.runbook}`")
+    return (f"`{alert.name}`", f"`{code}`{held}", severity, f"[{alert.runbook}](runbooks/{alert.runbook}.md)")
 
 
 def _metrics() -> Iterator[str]:
