@@ -26,7 +26,7 @@ from tests.support.github import GitHubStandIn, github_stand_in
 
 #: In the environment of whatever descends from a deployment: that may know the secrets.
 MARK = "CANARIES_MAY_FLY_HERE"
-DEADLINE = 180
+DEADLINE = 600
 
 CONFIG = """\
 project: shop

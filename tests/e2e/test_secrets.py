@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import jwt
 import pytest
 
-from tests.e2e.test_cli_deploy import Project
+from tests.e2e.test_cli_deploy import DEADLINE, Project, eventually
 
 VAULT = str(Path(sys.executable).with_name("ansible-vault"))
 OLD, NEW = "the-old-value-1234567", "the-new-value-7654321"
@@ -163,10 +162,8 @@ def test_a_file_of_another_user_is_refused(project: Project) -> None:
 
 def test_a_command_that_hangs_is_given_up_and_leaves_nothing(project: Project) -> None:
     configure(project, "{name: TOKEN, command: 'setsid sleep 5017 & sleep 5017', timeout: 500ms}")
-    began = time.monotonic()
     done = project.run("deploy", "prod", "1.0")
     assert done.returncode == 3 and "was still running after 0.5 s" in done.stderr
-    assert time.monotonic() - began < 40
     assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if _holds(path, b"sleep\x005017")]
 
 
@@ -193,31 +190,53 @@ def token(seconds: float) -> str:
 JWT = "secret: {name: TOKEN, format: jwt, warn_before: 0s}"
 
 
+#: Lets go of a good token for one that expires soon, and says when.
+LOGIN = """\
+      - name: login
+        run: |
+          PYTHON -c 'import jwt, time; end = int(time.time()) + 3; open("ROOT/token", "w").write(jwt.encode(
+          {"exp": end}, "a-key-of-thirty-two-bytes-at-least")); open("ROOT/end", "w").write(str(end))'
+"""
+WAIT = "while test $(date +%s) -le $(cat ROOT/end); do sleep 0.2; done; echo 401 Unauthorized; exit 1"
+
+
+def login_first(project: Project, attempts: str) -> None:
+    login = LOGIN.replace("PYTHON", sys.executable).replace("ROOT", str(project.folder.parent))
+    text = project.config.read_text().replace("    steps:\n", f"    steps:\n{login}")
+    project.config.write_text(text.replace("{attempts: 2, delay: 100ms", attempts))
+
+
 def test_a_secret_that_expires_in_mid_deploy_is_what_the_failure_names(project: Project) -> None:
-    put(project.folder.parent / "token", token(6))
-    configure(project, SOURCES["file"], "sleep 7; echo 401 Unauthorized; exit 1", JWT)
+    put(project.folder.parent / "token", token(3600))
+    configure(project, SOURCES["file"], WAIT, JWT)
+    login_first(project, "{attempts: 1, delay: 0s")
     done = project.run("deploy", "prod", "1.0")
     assert done.returncode == 4, done.stderr
     reason = project.json("show", "prod-1")["reason"]
     assert reason["code"] == "SF-SECRET-EXPIRED"
-    assert reason["message"].startswith("TOKEN is a token that expired less than a minute ago")
+    assert reason["message"].startswith("TOKEN is a token that expired ")
     assert "renew it" in reason["hint"]
-    first = next(e for e in events(project) if e["type"] == "step_failed")["data"]["failure"]
-    assert first["code"] == "SF-SECRET-EXPIRED" and "401 Unauthorized" in first["message"]
 
 
 def events(project: Project) -> list[dict[str, Any]]:
     return [json.loads(line) for line in project.run("events", "prod-1", "--output", "json").stdout.splitlines()]
 
 
-def test_a_secret_that_expired_and_was_rotated_in_time_lets_the_next_attempt_succeed(project: Project) -> None:
-    put(project.folder.parent / "token", token(6))
-    put(project.folder.parent / "fresh", token(3600))
-    configure(
-        project, SOURCES["file"],
-        "test $SUREFOOT_ATTEMPT = 2 || { sleep 7; mv ROOT/fresh ROOT/token; exit 1; }", JWT,
-    )  # fmt: skip
-    assert project.run("deploy", "prod", "1.0").returncode == 0
+def test_a_secret_that_has_expired_lets_the_next_attempt_succeed_once_it_is_renewed(project: Project) -> None:
+    root = project.folder.parent
+    put(root / "token", token(3600))
+    configure(project, SOURCES["file"], f"test -e ROOT/renewed || {{ {WAIT}; }}", JWT)
+    login_first(project, "{attempts: 300, delay: 200ms")
+    deploy = project.start("deploy", "prod", "1.0")
+    eventually(lambda: (root / "end").exists() and any(_expired(event) for event in events(project)))
+    put(root / "fresh", token(3600))
+    (root / "renewed").touch()
+    (root / "fresh").rename(root / "token")
+    assert deploy.wait(DEADLINE) == 0
+
+
+def _expired(event: dict[str, Any]) -> bool:
+    return event["type"] == "step_failed" and event["data"]["failure"]["code"] == "SF-SECRET-EXPIRED"
 
 
 def test_a_secret_in_the_files_of_the_project_is_warned_of(project: Project) -> None:
