@@ -12,7 +12,7 @@ import base64
 import contextlib
 import json as jsonlib
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,18 +88,24 @@ async def asked(url: str, how: Asking) -> AsyncIterator[ClientResponse]:
 def _connector(how: Asking) -> aiohttp.TCPConnector:
     import aiohttp
 
-    class Connector(aiohttp.TCPConnector):
-        """Tells of the certificate while the connection is there: a short answer may have closed it by its end."""
+    connector = aiohttp.TCPConnector(ssl=_tls(how))
+    if how.certificate is not None:
+        connector.connect = _telling(connector.connect, how.certificate)  # type: ignore[method-assign]
+    return connector
 
-        async def connect(self, *args: Any, **more: Any) -> Connection:
-            connection = await super().connect(*args, **more)
-            transport = connection.transport
-            session = transport.get_extra_info("ssl_object") if transport is not None else None
-            if how.certificate and session is not None and (found := session.getpeercert()):
-                how.certificate(ssl.cert_time_to_seconds(found["notAfter"]))
-            return connection
 
-    return (aiohttp.TCPConnector if how.certificate is None else Connector)(ssl=_tls(how))
+def _telling(connect: Callable[..., Awaitable[Connection]], tell: Callable[[float], None]) -> Any:
+    """Tell of the certificate while the connection is there: a short answer may have closed it by its end."""
+
+    async def told(*args: Any, **more: Any) -> Connection:
+        connection = await connect(*args, **more)
+        transport = connection.transport
+        session = transport.get_extra_info("ssl_object") if transport is not None else None
+        if session is not None and (found := session.getpeercert()):
+            tell(ssl.cert_time_to_seconds(found["notAfter"]))
+        return connection
+
+    return told
 
 
 def _tls(how: Asking) -> Any:
