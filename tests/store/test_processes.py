@@ -270,3 +270,27 @@ def test_what_was_accepted_survives_a_crash_of_the_server(own_postgres: Postgres
     assert store.environment("prod").queue == tuple(ids)
     j.append(store, ids[0], j.claim(store, ids[0]), ev.StepStarted("only", Direction.FORWARD, 1))
     store.close()
+
+
+def test_a_presence_whose_session_the_server_has_ended_is_taken_again_at_the_next_look(
+    postgres: PostgresServer,
+) -> None:
+    url = postgres.new_database()
+    mine, other = open_store(url), open_store(url)
+    try:
+        mine.enter("a", "a-1")
+        mine.report(AgentReport("a", Role.PRIMARY, "a-1"))
+        before = os.fstat(mine.presence("a")[0]).st_ino
+        postgres.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+        until = time.monotonic() + DEADLINE
+        while other.agents(600)[0].status is not AgentStatus.OFFLINE:  # the session is being ended
+            assert time.monotonic() < until
+        mine.wait_as_agent(0.01)
+        while other.agents(600)[0].status is AgentStatus.OFFLINE:
+            mine.wait_as_agent(0.01)
+            assert time.monotonic() < until
+        assert os.fstat(mine.presence("a")[0]).st_ino != before
+    finally:
+        mine.close()
+        other.close()
+    assert mine.presence("a") == ()

@@ -66,12 +66,8 @@ class Agent:
         clock: Callable[[], float],
         vitals: Callable[[], Vitals],
         note: Callable[[str, str | None], None],
-        entered: Callable[[tuple[int, ...]], None] = lambda _: None,
     ) -> None:
-        """`vital_access` is for renewals and signs of life; `note(text, deployment)` says what the agent does.
-
-        `entered` is told the descriptors that carry the agent's presence.
-        """
+        """`vital_access` is for renewals and signs of life; `note(text, deployment)` says what the agent does."""
         self.settings = settings
         self.stop = asyncio.Event()
         self.incarnation = uuid.uuid4().hex
@@ -82,7 +78,6 @@ class Agent:
         self._clock = clock
         self._vitals = vitals
         self._note = note
-        self._entered = entered
         self._changed = Changes()
         self._running: str | None = None
         self._way = Way()
@@ -125,7 +120,7 @@ class Agent:
         patience = self._clock() + self.settings.timing.ttl
         while not self.stop.is_set():
             try:
-                self._entered(await self._access(self._store.enter, self.settings.name, self.incarnation))
+                await self._access(self._store.enter, self.settings.name, self.incarnation)
                 await self._vital_access(self._store.report, self._report())
             except StoreError as error:
                 self._note(f"store: {error.message}; trying again", None)
@@ -156,9 +151,9 @@ class Agent:
         while True:
             try:
                 if self._store_failed_at > self._entered_at:
-                    # The connection that carried the presence may be gone: the store gives the one that there is now.
+                    # The connection that carried the presence may be gone.
                     self._entered_at = self._clock()
-                    self._entered(await self._vital_access(self._store.enter, self.settings.name, self.incarnation))
+                    await self._vital_access(self._store.enter, self.settings.name, self.incarnation)
                 if not await self._vital_access(self._store.report, self._report()):
                     self._duplicate = f"another live agent is called {self.settings.name}"
                     self.stop.set()

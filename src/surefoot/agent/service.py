@@ -94,7 +94,6 @@ async def _run(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     logs = LogSink(store, access)
-    presence: list[int] = []
     secrets = Secrets(os.environ, store_url)
     identity = await asyncio.to_thread(store.identity)
 
@@ -108,7 +107,7 @@ async def _run(
         from surefoot.agent.runner_gate import RunnerGate
 
         gate = RunnerGate(options.prometheus, options.name, options.limits, log)
-    runner = ShimRunner(attempts_folder(), presence_fds=lambda: tuple(presence))
+    runner = ShimRunner(attempts_folder(), presence_fds=lambda: store.presence(options.name))
     await asyncio.to_thread(sshagent.sweep, attempts_folder().parent)
     world = World(
         store=store,
@@ -138,7 +137,6 @@ async def _run(
         clock=boottime,
         vitals=vitals_of(folder, options.limits, gate.reason if gate is not None else lambda: ""),
         note=note,
-        entered=lambda fds: presence.__setitem__(slice(None), fds),
     )
     reach = partial(
         reaching, agent=options.name, store=store, access=beside, runner=runner, clock=boottime, identity=identity,

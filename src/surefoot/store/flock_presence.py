@@ -58,6 +58,11 @@ class FlockPresence:
         os.close(fd)
         raise duplicate(agent)
 
+    def descriptors(self, agent: str) -> tuple[int, ...]:
+        """Return the descriptor that carries an agent's presence, if this process has it."""
+        held = self._held.get(agent)
+        return () if held is None else (held[0],)
+
     def held(self, agent: str) -> bool | None:
         """Whether any process holds the agent's presence; None where that can't be known."""
         if agent in self._held:

@@ -19,6 +19,8 @@ Session = psycopg.Connection[tuple[object, ...]]
 
 #: Seconds between tries to reach a server that does not answer.
 AGAIN = 0.25
+#: What a session may have to read before its end is seen: a server that ends it says why first.
+LAST_WORDS = 3
 #: Names that are kept for who does not ask for them.
 MANY = 1000
 
@@ -27,13 +29,14 @@ def ended(session: Session) -> bool:
     """Whether a session's connection is gone, without asking the server."""
     if session.closed or session.broken:
         return True
-    # An idle session has nothing to read but the news of its end.
+    # An idle session has nothing to read but the news of its end: the server's last words first, then the end itself.
     poll = select.poll()
     poll.register(session.fileno(), select.POLLIN)
-    if not poll.poll(0):
-        return False
     try:
-        session.pgconn.consume_input()
+        for _ in range(LAST_WORDS):
+            if not poll.poll(0):
+                return False
+            session.pgconn.consume_input()
     except psycopg.Error:
         return True
     return bool(session.pgconn.status != psycopg.pq.ConnStatus.OK)

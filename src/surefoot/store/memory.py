@@ -426,6 +426,10 @@ class MemoryStore:
             self._presence[agent] = (incarnation, True)
             return ()
 
+    def presence(self, agent: str) -> tuple[int, ...]:
+        """Return nothing: no descriptor carries a presence here."""
+        return ()
+
     def depart(self, agent: str) -> None:
         """Let an agent's presence fall, as when its process and its shims are gone."""
         with self._lock:

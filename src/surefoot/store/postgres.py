@@ -23,7 +23,7 @@ from typing import Any
 import psycopg
 from psycopg import conninfo, errors
 
-from surefoot.core.errors import Code, StoreError, SurefootError
+from surefoot.core.errors import Code, NotAllowedError, StoreError, SurefootError
 from surefoot.store import migrations
 from surefoot.store.flock_presence import duplicate
 from surefoot.store.listener import Listener, Session, ended
@@ -201,7 +201,11 @@ class PostgresStore(SqlStore):
         return heard is not None
 
     def wait_as_agent(self, timeout: float) -> News | None:
-        """Wait as agents do; see the protocol."""
+        """Wait as agents do; see the protocol. Agents do so all the time, so a presence that was lost is missed soon:
+        before anyone calls an agent gone whose session alone was ended (by an administrator, or a proxy between).
+        """
+        with suppress(NotAllowedError):  # the next sign of life says so
+            self._keep_presences()
         heard = self._calls.wait(self._called, timeout)
         if heard is None:
             return None
@@ -233,6 +237,11 @@ class PostgresStore(SqlStore):
             raise
         self._entered[agent] = _Entered(incarnation, session)
         return (session.fileno(),)
+
+    def presence(self, agent: str) -> tuple[int, ...]:
+        """Return the descriptor that carries the agent's presence; see the protocol."""
+        held = self._entered.get(agent)  # without the lock: somebody may hold it while a server does not answer
+        return () if held is None or held.session.closed else (held.session.fileno(),)
 
     def _take(self, key: int) -> Session | None:
         """Return a session that holds a presence's lock, None if another session holds it."""

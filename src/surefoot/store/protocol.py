@@ -277,6 +277,12 @@ class Store(Protocol):
     def leave(self, agent: str, incarnation: str) -> None:
         """Forget an agent that came for a while and has nothing more to do; one that holds a lease stays known."""
 
+    def presence(self, agent: str) -> tuple[int, ...]:
+        """Return the descriptors that carry the agent's presence just now; asks nobody, waits for nobody.
+
+        They are others once a connection that was lost has been replaced.
+        """
+
     # -- the outbox ----------------------------------------------------------------------------------
     def deliveries(self, within: float = 0.0, limit: int = 20) -> list[Delivery]:
         """Return what is due now or within so many seconds, the most overdue first; of one deployment and target only

@@ -183,6 +183,10 @@ class SqliteStore(SqlStore):
     def _forget_presence(self, agent: str) -> None:
         self._presence.forget(agent)
 
+    def presence(self, agent: str) -> tuple[int, ...]:
+        """Return the descriptor that carries the agent's presence; see the protocol."""
+        return self._presence.descriptors(agent)
+
     def _presences(self) -> Mapping[str, Presence]:
         taken = self._read(lambda conn: list(self._q.presences(conn)))
         return {agent: Presence(incarnation, self._presence.held(agent)) for agent, incarnation in taken}
