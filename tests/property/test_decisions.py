@@ -164,6 +164,9 @@ class Driver:
             case do.CheckHealth():
                 good = self.pick("good", "bad") == "good"
                 self.add(ev.HealthPassed(s.direction) if good else ev.HealthFailed(s.direction, FAILURE))
+            case do.Survey():
+                assert s.plan.records and s.direction is Direction.UNDO
+                self.add(ev.VersionsSurveyed({"h": "1.0"}))
             case do.Bake(seconds=seconds):
                 assert 0 <= seconds <= s.plan.bake + 3600.0 * self.losses()
                 self.waited += 0.0 if self.fair else self.data.draw(st.floats(0, seconds))
@@ -223,6 +226,10 @@ def test_whatever_happens_it_ends_and_ends_honestly(data: st.DataObject, plan: P
         assert [e.step for e in undone] == with_undo
         assert state.healthy or not plan.health or previous is None
         assert state.recorded or not plan.records
+    if state.status is Status.STRANDED and plan.records:
+        assert state.outcome is not None
+        often = state.outcome.code is Code.TAKEN_OVER_TOO_OFTEN
+        assert often or "h runs 1.0" in state.outcome.message, "what cannot be put back is told host by host"
     if state.status is Status.CANCELLED:
         assert state.cancel is not None
     assert state.status is not Status.CANCELLED or plan.on_cancel is OnCancel.ROLLBACK or not forward

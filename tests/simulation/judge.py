@@ -74,6 +74,9 @@ class Judge:
         self.touched: set[str] = set()
         self.refused: set[str] = set()
         self.cancelled: set[str] = set()
+        self.waited: set[str] = set()
+        self.approved: set[str] = set()
+        self.freezes = 0
 
     def hold(self, promise: str, *, holds: bool) -> None:
         """Note that a promise is broken, unless it holds."""
@@ -130,9 +133,19 @@ class Judge:
         match entry.event:
             case ev.Accepted(number=number):
                 self.hold(f"4, nothing is lost: {deployment} is number {number}", holds=number == len(self.journals))
+            case ev.Waiting(waits=waits):
+                self.waited.add(deployment)
+                self.hold(f"2, it ends: {deployment} waits for nothing", holds=bool(waits))
+            case ev.ApprovalGiven():
+                self.approved.add(deployment)
             case ev.LeaseGranted() if deployment not in self.before:
                 self.before[deployment] = self.version
-                waiting = [d for d in self.journals if d not in self.ended and d != deployment]
+                self.hold(f"gates: {deployment} begins while it is frozen", holds=not self.freezes)
+                accepted = self.journals[deployment][0].event
+                needs = isinstance(accepted, ev.Accepted) and accepted.plan.gates.approvals is not None
+                self.hold(f"gates: {deployment} begins unapproved", holds=not needs or deployment in self.approved)
+                # What has waited for a gate has let others go first.
+                waiting = [d for d in self.journals if d not in {*self.ended, *self.waited} and d != deployment]
                 first = all(self._number(deployment) < self._number(other) for other in waiting)
                 self.hold(f"1, first come, first served: {deployment} before {waiting}", holds=first)
             case ev.PreflightFailed():

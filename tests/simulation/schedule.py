@@ -21,9 +21,10 @@ from unittest.mock import patch
 from surefoot.agent.agent import Agent, AgentSettings
 from surefoot.agent.logs import LogSink
 from surefoot.agent.machine import Vitals
-from surefoot.api import requests
+from surefoot.api import gates, requests
 from surefoot.core.deployment import Deployment, fold, summarise
 from surefoot.core.errors import NotAllowedError, NotFoundError, RefusedError, StoreError
+from surefoot.core.gates import Approvals, Gates
 from surefoot.core.lease import LeaseTiming
 from surefoot.core.plan import Check, Command, Plan, Playbook, Retry, Step
 from surefoot.store.memory import MemoryStore
@@ -189,10 +190,13 @@ class Schedule:
             else:
                 self._start(limb)
         faults = [self.loop.create_task(self._fault(fault)) for fault in self.script.faults]
+        faults += [self.loop.create_task(self._freeze(at, seconds)) for at, seconds in self.script.freezes]
         began = self.loop.time()
         for number, version in enumerate(self.script.versions, 1):
             await self.loop.nap(began + version.at - self.loop.time())
             self._submit(number, version)
+            if version.decided:
+                faults.append(self.loop.create_task(self._decide(number, version)))
         self.submitting = False
         await self._settle(faults)
         if self.judge.broken is None:
@@ -204,7 +208,9 @@ class Schedule:
     def _submit(self, number: int, version: Version) -> None:
         """Submit a version under a key of its own; once more is the same deployment."""
         plan = self._plan(version)
-        submission = Submission("production", f"v{number}", plan, requested_by="sim", key=f"key-{number}")
+        submission = Submission(
+            "production", f"v{number}", plan, requested_by="sim", key=f"key-{number}", when_open=True
+        )
         try:
             deployment, new = requests.submit(Losing(self.store, self.random, self.world.faults), submission)
         except RefusedError:
@@ -249,8 +255,37 @@ class Schedule:
             health=(Check("tcp"),),
             state_file="/state",
             takeover_limit=script.takeover_limit,
+            gates=Gates(approvals=Approvals(groups={"people": None}) if version.decided else None),
+            bake=script.bake,
             secrets=("CANARY",) if script.talks else (),
         )
+
+    async def _decide(self, number: int, version: Version) -> None:
+        """Be the person who approves a version, or rejects it; who comes too late changes nothing."""
+        await self.loop.nap(version.decided)
+        asked = next((row.id for row in self.store.history("production") if row.version == f"v{number}"), None)
+        if asked is None:
+            return
+        self._tell(f"a person {'rejects' if version.rejected else 'approves'} {asked}")
+        with contextlib.suppress(NotAllowedError):
+            if version.rejected:
+                gates.reject(self.store, asked, by="judge", reason="not today")
+            else:
+                gates.approve(self.store, asked, by="judge")
+        self.world.committed("append")
+
+    async def _freeze(self, at: float, seconds: float) -> None:
+        await self.loop.nap(at)
+        self._tell(f"a person freezes the environment for {seconds:.1f} s")
+        gates.freeze(self.store, "production", by="judge", reason="a test")
+        self.judge.freezes += 1
+        self.world.committed("note")
+        await self.loop.nap(seconds)
+        self.judge.freezes -= 1
+        if not self.judge.freezes:
+            gates.unfreeze(self.store, "production", by="judge")
+            self._tell("a person unfreezes the environment")
+        self.world.committed("note")
 
     def _states(self) -> list[Deployment]:
         return [fold(entries) for entries in self.judge.journals.values()]

@@ -68,6 +68,8 @@ class Version:
     at: float
     #: unhealthy; fails (a step, always); hangs (a step, always); poison (kills agents); refused; stuck (its undo fails)
     wrong: str = ""
+    decided: float = 0.0  #: it needs an approval, and so many seconds after it a person says yes (0: it needs none)
+    rejected: bool = False  #: or says no
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ class Script:
     busy: int = 0  #: how often a command changes each host in its course, so that two at a time are seen for sure
     timeout: float = 12.0  #: what a command may take; what hangs is ended then
     look_every: float = 1.0  #: seconds between an idle agent's looks
+    freezes: tuple[tuple[float, float], ...] = ()  #: the environment is frozen from then on, for so many seconds
+    bake: float = 0.0  #: for how long health is watched at the end
     chatty: bool = True  #: every change of a journal wakes every agent (SQLite), or only what concerns it (PostgreSQL)
 
 
@@ -162,6 +166,13 @@ def draw(seed: int) -> Script:
         # Both runners are lost for good, and somebody starts an emergency runner.
         agents = [*agents[:2], Limb("emergency", Role.EMERGENCY, rate(), rng.uniform(0, LENGTH))]
         faults = (*(Fault(rng.uniform(0, 6), Kind.GONE, agent, 0, 0.0, 0) for agent in (1, 2)), *faults[:1])
+    # What people do is drawn apart, so that all else stays as it is for a seed.
+    people = random.Random(f"people {seed}")
+    freezes, bake = (), 0.0
+    if story >= 0.56 and people.random() < 0.4:
+        versions = [_decided(people, version) for version in versions]
+        freezes = tuple((people.uniform(0, 8), people.uniform(0.1, 12)) for _ in range(people.choice([0, 1, 2])))
+        bake = people.choice([0.0, 0.0, 3.0, 12.0])
     return Script(
         seed=seed,
         hosts=hosts,
@@ -181,7 +192,15 @@ def draw(seed: int) -> Script:
         timeout=timeout,
         look_every=look_every,
         chatty=rng.random() < 0.3,
+        freezes=freezes,
+        bake=bake,
     )
+
+
+def _decided(rng: random.Random, version: Version) -> Version:
+    if rng.random() < 0.5:
+        return version
+    return replace(version, decided=rng.uniform(0.1, 10), rejected=rng.random() < 0.2)
 
 
 def _fault(rng: random.Random, kinds: list[Kind]) -> Fault:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from tests.simulation.schedule import broken_by
-from tests.simulation.script import Script
+from tests.simulation.script import Script, Version
 
 #: What a script can do without, the plainest value of each last.
 PLAIN: dict[str, tuple[object, ...]] = {
@@ -24,6 +24,8 @@ PLAIN: dict[str, tuple[object, ...]] = {
     "pace": (400.0,),
     "look_every": (1.0,),
     "chatty": (True,),
+    "freezes": ((),),
+    "bake": (0.0,),
 }
 
 #: Other seeds that each lesser script is tried with.
@@ -58,9 +60,9 @@ def lesser(script: Script) -> Iterator[Script]:
             agents[place] = replace(limb, rate=1.0, starts=0.0)
             yield replace(script, agents=tuple(agents))
     for place, version in enumerate(script.versions):
-        if version.wrong:
+        if version.wrong or version.decided:
             versions = list(script.versions)
-            versions[place] = replace(version, wrong="")
+            versions[place] = Version(version.at)
             yield replace(script, versions=tuple(versions))
 
 

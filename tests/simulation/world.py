@@ -319,6 +319,12 @@ class SimPerformer:
             return ev.VersionsRecorded(direction, version, tuple(versions))
         return ev.VersionsMixed(direction, Failure(Code.VERSIONS_MIXED, f"{versions}"), versions)
 
+    async def survey(self, job: Job) -> ev.VersionsSurveyed:
+        await asyncio.sleep(0.05)
+        hosts = self._hosts()
+        known = {h.name: h.version for h in hosts if self._reaches(h)}
+        return ev.VersionsSurveyed(known, {h.name: "down" for h in hosts if h.name not in known})
+
     async def resolve(self, job: Job, request: ev.ResolveRequested) -> ev.Resolved | ev.ResolveRefused:
         await self.world.loop.nap(self._while())
         versions = {h.version if self._reaches(h) else MIXED for h in self._hosts()}

@@ -86,7 +86,8 @@ def test_sqlite_never_scans_what_grows(tmp_path: Path) -> None:
                 scans.append(f"{name}: {row[3]}")
     conn.close()
     store.close()
-    per_environment_or_agent = r"environments: SCAN e\b|(agents|presences|add_presence): SCAN (agents|presence)\b"
+    per_environment = r"environments: SCAN e\b|forget_agent: SCAN environments\b"
+    per_environment_or_agent = rf"{per_environment}|(agents|presences|add_presence): SCAN (agents|presence)\b"
     one_row = r"identity: SCAN schema_version"
     own_result = r"work: SCAN (w$|\(subquery)"
     assert [scan for scan in scans if not re.match(f"{per_environment_or_agent}|{one_row}|{own_result}", scan)] == []

@@ -54,6 +54,7 @@ SAMPLES: dict[type, ev.Event] = {
         ev.HealthFailed(Direction.FORWARD, FAILURE),
         ev.VersionsRecorded(Direction.FORWARD, "2.0", ("web-1",)),
         ev.VersionsMixed(Direction.FORWARD, FAILURE),
+        ev.VersionsSurveyed({"web-1": "1.0", "web-2": None}, {"web-3": EVIL}),
         ev.BakeStarted(600.0),
         ev.BakePassed(),
         ev.BakeFailed(FAILURE),

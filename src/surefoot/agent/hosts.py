@@ -228,6 +228,34 @@ class Hosts:
             named = job.state.previous_version
         return named, await self._world.probe(job, named)
 
+    async def survey(self, job: Job) -> ev.VersionsSurveyed:
+        """Ask each host, reachable or not, what it runs: the probe where there is one, else the state file."""
+        hosts, failure = await self.seen(job)
+        if failure is not None:
+            return ev.VersionsSurveyed({}, {"the hosts": failure.message})
+        probed = await self._world.versions_probed(job)
+        versions: dict[str, str | None] = {host.name: probed[host.name] for host in hosts if host.name in probed}
+        left = [host for host in hosts if host.name not in probed]
+        unknown: dict[str, str] = {}
+        path = job.state.plan.state_file
+        if path is None:
+            return ev.VersionsSurveyed(versions, {host.name: "the version probe passes for neither" for host in left})
+
+        async def ask(host: Host) -> None:
+            try:
+                said = await self.ask(job, host, f"cat {quote(path)} 2>/dev/null || true", LOOK_TIMEOUT, looking=True)
+            except CheckFailed as error:
+                unknown[host.name] = str(error)
+            else:
+                versions[host.name] = _version_in(said.output)
+
+        await asyncio.gather(*map(ask, left))
+        order = [host.name for host in hosts]
+        return ev.VersionsSurveyed(
+            {name: versions[name] for name in order if name in versions},
+            {name: unknown[name] for name in order if name in unknown},
+        )
+
     async def _record_files(
         self, job: Job, path: str, version: str | None
     ) -> tuple[Failure | None, dict[str, str | None]]:

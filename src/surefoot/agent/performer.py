@@ -66,6 +66,9 @@ class Performer(Protocol):
     async def record(self, job: Job, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed:
         """Tell every host its version, and ask each which one it runs."""
 
+    async def survey(self, job: Job) -> ev.VersionsSurveyed:
+        """Ask each host which version it runs; changes nothing, and needs no fence."""
+
     async def resolve(self, job: Job, request: ev.ResolveRequested) -> ev.Resolved | ev.ResolveRefused:
         """Check health and versions of an environment that a person says is repaired."""
 

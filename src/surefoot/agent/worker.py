@@ -120,6 +120,8 @@ class Worker:
                 await self._perform(perform.health(job))
             case do.RecordVersion(version):
                 await self._perform(perform.record(job, version))
+            case do.Survey():
+                await self._perform(perform.survey(job))
             case do.Bake(seconds):
                 await self._perform(perform.bake(job, seconds), waits=True)
             case do.Resolve(request):

@@ -318,6 +318,31 @@ class World:
             return self._clean(job, failed(failures[0]))
         return self._clean(job, await self._tried(job, self._hosts.record(job, version), failed))
 
+    async def survey(self, job: Job) -> ev.VersionsSurveyed:
+        """See Performer."""
+        try:
+            found = await self._hosts.survey(job)
+        except (LeaseLostError, StoreError):
+            raise
+        except (SurefootError, OSError) as error:
+            found = ev.VersionsSurveyed({}, {"the hosts": str(error)})
+        text = self._secrets.redactor(job.state.plan.hidden).text
+        return ev.VersionsSurveyed(found.versions, {host: text(why) for host, why in found.unknown.items()})
+
+    async def versions_probed(self, job: Job) -> dict[str, str | None]:
+        """Ask the version probe, if there is one, of each host whether it runs the new version or the previous one."""
+        state, found = job.state, dict[str, str | None]()
+        check = state.plan.version_probe
+        for version in (state.previous_version, state.version) if check is not None else ():
+            if check is None or version is None:
+                continue
+            context = await self._context(job, [check], version, looking=True)
+            if isinstance(context, Failure):
+                return {}
+            results = await run_all([check], context)
+            found |= {r.host: version for r in results if r.host is not None and r.status is CheckStatus.PASS}
+        return found
+
     async def resolve(self, job: Job, request: ev.ResolveRequested) -> ev.Resolved | ev.ResolveRefused:
         """See Performer."""
         plan = job.state.plan

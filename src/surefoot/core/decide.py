@@ -14,10 +14,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import assert_never
 
+from msgspec.structs import replace
+
 from surefoot.core import events as ev
 from surefoot.core.deployment import Deployment, StepRun
 from surefoot.core.errors import Code, Failure
 from surefoot.core.plan import Direction, Playbook, Retry
+from surefoot.core.sentences import hosts_said
 from surefoot.core.status import Status, StepStatus
 
 #: Seconds below which a delay is over: a sleep of rounding errors might never end it.
@@ -76,6 +79,11 @@ class RecordVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class Survey:
+    """Ask each host which version it runs: it could not be put back, and a person must know."""
+
+
+@dataclass(frozen=True, slots=True)
 class Bake:
     """Watch health for so many seconds, with one look at least; it has passed before."""
 
@@ -89,7 +97,7 @@ class Resolve:
     request: ev.ResolveRequested
 
 
-Action = Rest | Write | Wait | Preflight | RaiseFence | RunStep | CheckHealth | RecordVersion | Bake | Resolve
+Action = Rest | Write | Wait | Preflight | RaiseFence | RunStep | CheckHealth | RecordVersion | Survey | Bake | Resolve
 
 
 def decide(s: Deployment, now: float) -> Action:
@@ -148,7 +156,7 @@ def _back(s: Deployment, now: float) -> Action:
     assert s.running_step is None, f"{s.id}: no decision while a step runs"
     assert s.cause is not None
     if s.losses > s.plan.takeover_limit:
-        return _strand(s, _too_often(s))
+        return Write(ev.Finished(Status.STRANDED, _too_often(s)))  # asking hosts may be what kills agents
     for run in s.runs(Direction.UNDO):
         if run.status is not StepStatus.SUCCEEDED:
             return _step(s, run, now)
@@ -214,7 +222,13 @@ def _give_up(s: Deployment, cause: Failure) -> Action:
 
 
 def _strand(s: Deployment, cause: Failure) -> Action:
-    return Write(ev.Finished(Status.STRANDED, cause))
+    if not s.plan.records:
+        return Write(ev.Finished(Status.STRANDED, cause))
+    if s.survey is None:
+        return Survey()
+    said = hosts_said(s.survey)
+    message = f"{cause.message}; {said}" if said else cause.message
+    return Write(ev.Finished(Status.STRANDED, replace(cause, message=message)))
 
 
 def _outcome(s: Deployment) -> Failure:

@@ -85,6 +85,7 @@ class Deployment(msgspec.Struct, frozen=True):
     steps: tuple[StepRun, ...] = ()  #: forward steps of the plan, then the undo's in their order once it began
     healthy: bool | None = None  #: of the present direction
     recorded: bool | None = None  #: of the present direction
+    survey: ev.VersionsSurveyed | None = None  #: what hosts said when it could not be put back
     bake_until: float | None = None  #: in `elapsed`; moves on by any time for which nobody watched
     baked: bool = False
     handed_over: float | None = None  #: when that was last, in `elapsed`
@@ -275,6 +276,9 @@ def _apply(s: Deployment, entry: ev.Entry) -> Deployment:
         case ev.VersionsMixed(direction=direction, failure=failure):
             assert direction is s.direction
             return replace(s, recorded=False, outcome=failure)
+        case ev.VersionsSurveyed() as e:
+            assert s.direction is Direction.UNDO
+            return replace(s, survey=e)
         case ev.BakeStarted(seconds=seconds):
             assert s.direction is Direction.FORWARD and s.bake_until is None
             return replace(s, bake_until=s.elapsed + seconds)

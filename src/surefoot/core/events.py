@@ -212,6 +212,13 @@ class VersionsMixed(msgspec.Struct, frozen=True, tag="versions_mixed"):
     versions: dict[str, str | None] = {}
 
 
+class VersionsSurveyed(msgspec.Struct, frozen=True, tag="versions_surveyed"):
+    """What each host said when nothing could put it back: the version that it runs, or why that is not known."""
+
+    versions: dict[str, str | None]
+    unknown: dict[str, str] = {}
+
+
 class BakeStarted(msgspec.Struct, frozen=True, tag="bake_started"):
     """All is done and healthy; from now on health is watched for a time."""
 
@@ -315,6 +322,7 @@ Event = (
     | HealthFailed
     | VersionsRecorded
     | VersionsMixed
+    | VersionsSurveyed
     | BakeStarted
     | BakePassed
     | BakeFailed

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from surefoot.core import events as ev
 from surefoot.core.deployment import Deployment, fold
+from surefoot.core.gates import Gate
 from surefoot.core.targets import Moment, Target, wants
 
 
@@ -58,6 +59,8 @@ def moment_of(event: ev.Event, after: Deployment) -> Moment | None:
     match event:
         case ev.Accepted():
             return Moment.ACCEPTED
+        case ev.Waiting(waits=waits):
+            return Moment.WAITING if any(wait.gate is Gate.APPROVAL for wait in waits) else None
         case ev.LeaseGranted():
             return Moment.STARTED if after.grants == 1 and not after.status.terminal else None
         case ev.UndoStarted():

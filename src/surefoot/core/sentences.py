@@ -12,6 +12,9 @@ from surefoot.core.events import Entry
 from surefoot.core.plan import Direction
 from surefoot.core.wording import clock, duration
 
+#: Hosts that a sentence names; the journal has all.
+HOSTS_NAMED = 20
+
 
 def sentence(entry: Entry) -> str:
     """Say what happened. The text is not clean yet."""
@@ -62,6 +65,8 @@ def sentence(entry: Entry) -> str:
             return f"{_hosts(e.hosts)} run {e.version or 'no version'}"
         case ev.VersionsMixed(failure=failure):
             return f"versions differ: {told(failure)}"
+        case ev.VersionsSurveyed() as e:
+            return f"hosts say: {hosts_said(e)}"
         case ev.BakeStarted(seconds=seconds):
             return f"health is watched for {duration(seconds)}"
         case ev.BakePassed():
@@ -86,6 +91,14 @@ def sentence(entry: Entry) -> str:
             return f"{e.target}: {'given up' if e.given_up else 'not delivered yet'}: {e.failure.message}"
         case _:
             assert_never(entry.event)
+
+
+def hosts_said(survey: ev.VersionsSurveyed) -> str:
+    """Say which version each host runs, as far as it is known."""
+    said = [f"{host} runs {version or 'no version'}" for host, version in survey.versions.items()]
+    said += [f"{host} unknown ({why})" for host, why in survey.unknown.items()]
+    more = f", and {len(said) - HOSTS_NAMED} more" if len(said) > HOSTS_NAMED else ""
+    return ", ".join(said[:HOSTS_NAMED]) + more
 
 
 def deed(entry: EnvironmentEntry) -> str:

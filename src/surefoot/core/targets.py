@@ -17,6 +17,7 @@ class Moment(StrEnum):
     """What in a deployment's story somebody may want to be told of."""
 
     ACCEPTED = "accepted"
+    WAITING = "waiting"  #: for an approval
     STARTED = "started"
     ROLLING_BACK = "rolling_back"
     SUCCEEDED = "succeeded"

@@ -135,6 +135,8 @@ def show(state: Deployment, queue_position: int | None = None, waiting_for: Iter
     """Return a deployment with its steps, as `show` shows it."""
     shown = row(summarise(state), state.plan.project, queue_position)
     told = [{"target": e.target, "what": e.what, "where": e.where or None, "by": e.by} for e in state.deliveries]
+    surveyed = None if state.survey is None else {**state.survey.versions, **dict.fromkeys(state.survey.unknown)}
+    shown["hosts_surveyed"] = surveyed
     gates = {"waiting_for": waits(waiting_for), **_gates(state)}
     return {**shown, **gates, "steps": [step(run) for run in state.steps], "told": told}
 

@@ -51,6 +51,7 @@ class Story:
 
 _HEADLINES = {
     Moment.ACCEPTED: "is going to be deployed",
+    Moment.WAITING: "waits for approval",
     Moment.STARTED: "is being deployed",
     Moment.ROLLING_BACK: "failed and is being put back",
     Moment.SUCCEEDED: "was deployed",

@@ -77,8 +77,10 @@ FROM (
         ) AS place
     FROM deployments AS d
     JOIN environments AS e ON e.name = d.environment
-    WHERE d.wants_agent = 1 AND d.ready_at <= surefoot_now()
-        AND (d.bar = 0 OR (e.locked_by IS NULL AND (d.bar = 1 OR e.frozen_until <= surefoot_now())))
+    WHERE d.wants_agent = 1 AND (d.ready_at = 0 OR d.ready_at <= surefoot_now())
+        AND (d.bar = 0 OR (e.locked_by IS NULL AND (
+            d.bar = 1 OR e.frozen_until = 0 OR e.frozen_until <= surefoot_now()
+        )))
 ) AS w
 WHERE w.place = 1
 ORDER BY w.requested_at, w.id;
