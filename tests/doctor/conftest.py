@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -101,6 +102,19 @@ class Patient:
         until(lambda: f"{name}  " in self.run("agents").stdout, f"{name} has reported")
         return process
 
+    def submitted(self, version: str) -> str:
+        """Ask for a deployment, and return its id."""
+        done = self.run("deploy", "prod", version, "--detach")
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def ended(self, deployment: str) -> str:
+        """Return how a deployment has ended."""
+        until(
+            lambda: json.loads(self.run("show", deployment, "--output", "json").stdout)["finished_at"], "it has ended"
+        )
+        return str(json.loads(self.run("show", deployment, "--output", "json").stdout)["status"])
+
     def facts(self, deployment: str | None = None, **changes: str) -> Facts:
         config, trouble = None, None
         try:
@@ -136,32 +150,41 @@ class Patient:
             process.wait()
 
 
-@pytest.fixture
-def patient(tmp_path: Path) -> Iterator[Patient]:
-    """A project in which all is well but that no agent runs yet; its agents' names are nobody else's."""
+def admit(root: Path) -> Patient:
+    """Return a project in which all is well but that no agent runs yet; its agents' names are nobody else's."""
     mark = f"{os.getpid()}-{next(_numbers)}"
     hidden = ("SUREFOOT_", "GITHUB_", "ANSIBLE_")
     environ = {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
-    one = Patient(
-        tmp_path, f"runner-01-{mark}", f"runner-02-{mark}", environ | {"RELEASE_TOKEN": "a-token-of-some-length"}
-    )
+    environ["RELEASE_TOKEN"] = "a-token-of-some-length"
+    one = Patient(root, f"runner-01-{mark}", f"runner-02-{mark}", environ)
     one.folder.mkdir()
-    text = CONFIG.replace("ROOT", str(tmp_path)).replace("FIRST", one.first).replace("SECOND", one.second)
+    text = CONFIG.replace("ROOT", str(root)).replace("FIRST", one.first).replace("SECOND", one.second)
     (one.folder / "surefoot.yml").write_text(text)
     for name in ("1.0.tar.gz", "slow-1.tar.gz", "bad-1.tar.gz", "healthy"):
-        (tmp_path / name).touch()
+        (root / name).touch()
+    return one
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Iterator[Patient]:
+    """A project of a test's own."""
+    one = admit(tmp_path)
     try:
         yield one
     finally:
         one.close()
 
 
-@pytest.fixture
-def served(patient: Patient) -> Patient:
-    """The same, with both agents at work, and 1.0 deployed."""
-    patient.start("agent", "run", patient.first)
-    patient.start("agent", "run", patient.second)
-    until(lambda: patient.run("agents").stdout.count(" online ") == 2, "both agents are online")
-    done = patient.run("deploy", "prod", "1.0")
-    assert done.returncode == 0, done.stderr
-    return patient
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
+    """One with both agents at work, and 1.0 deployed; each test leaves it as it was, but for its journal."""
+    one = admit(tmp_path_factory.mktemp("served"))
+    try:
+        one.start("agent", "run", one.first)
+        one.start("agent", "run", one.second)
+        until(lambda: one.run("agents").stdout.count(" online ") == 2, "both agents are online")
+        done = one.run("deploy", "prod", "1.0")
+        assert done.returncode == 0, done.stderr
+        yield one
+    finally:
+        one.close()
