@@ -128,15 +128,17 @@ class Hosts:
         self, job: Job, script: str, timeout: float
     ) -> tuple[dict[str, Host], dict[str, Answer | Failure], Failure | None]:
         """Run a script that changes nothing on all hosts, behind no fence; return them and what each answered, or why
-        it did not, or why not even their names are known.
+        it did not, or why not even their names are known. Of one that had not answered when the time was over there
+        is nothing.
         """
         async with self._looking:
             progress, failure = await self._look(job, script, timeout)
             self._seen = ((job.state.id, job.token), progress, failure)
-        answers: dict[str, Answer | Failure] = {}
-        for name in progress.hosts:
-            lost = _lost(job, progress, name)
-            answers[name] = progress.answers[name] if lost is None else lost
+        answers: dict[str, Answer | Failure] = dict(progress.answers)
+        for failed in progress.failures:
+            name = failed["host"]
+            if (lost := _lost(job, progress, name)) is not None:
+                answers[name] = lost
         return dict(progress.hosts), answers, failure
 
     async def ask(self, job: Job, host: Host, script: str, timeout: float, *, looking: bool) -> CommandResult:

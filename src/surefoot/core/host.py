@@ -14,3 +14,5 @@ class Host:
     name: str
     address: str
     variables: Mapping[str, str] = field(default_factory=dict)
+    port: int = 22  #: where its SSH listens
+    local: bool = False  #: whether it is the agent's own machine

@@ -53,7 +53,7 @@ from surefoot.store.protocol import AgentRow, EnvironmentRow, Store, Submission
 T = TypeVar("T")
 
 #: Share of all the time that hosts have to answer; what is left is for asking how far the way to the silent ones goes.
-HOSTS_SHARE = 0.6
+HOSTS_SHARE = 0.7
 #: Seconds without a sign of life after which an agent is called offline, for people.
 SILENT = 5.0
 #: Deployments of a queue that are read; more of them say no more.
@@ -353,7 +353,12 @@ class _Looking:
                 for task in (hosts, *checks):
                     task.cancel()
                 await asyncio.gather(hosts, *checks, return_exceptions=True)
-        if any(host.told.get("state_hidden") for host in seen):
+        if silent := [host.name for host in seen if host.failure is None and not host.told]:
+            self.unchecked.append(Unchecked(f"hosts {', '.join(silent)} of {row.name}", "there was not enough time"))
+        if failure is not None and failure.code is Code.STEP_TIMED_OUT:
+            self.unchecked.append(Unchecked(f"hosts of {row.name}", failure.message))
+            failure = None
+        if any(host.hides for host in seen):
             self.unchecked.append(Unchecked(f"versions of {row.name}", f"{plan.state_file} can't be read by this user"))
         return replace(environment, hosts=seen, inventory_failure=failure, checks=results, looked=True)
 
@@ -364,10 +369,10 @@ async def _hosts(world: World, job: Job, script: str, seconds: float) -> tuple[t
     ended = look.clock()
 
     async def one(host: Host) -> HostFacts:
-        answer = answers[host.name]
-        return (
-            await look.lost(host, answer) if isinstance(answer, Failure) else look.told_by(host, answer, begun, ended)
-        )
+        answer = answers.get(host.name)
+        if answer is None or isinstance(answer, Failure):
+            return await look.lost(host, answer)
+        return look.told_by(host, answer, begun, ended)
 
     return tuple(await asyncio.gather(*map(one, found.values()))), failure
 

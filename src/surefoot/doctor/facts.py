@@ -72,6 +72,27 @@ class HostFacts:
     token: int | None = None  #: which its fence holds
     skew: float | None = None  #: seconds by which its clock is off this machine's, at least
 
+    @property
+    def answered(self) -> bool:
+        """Whether it said anything; one that had no time to has neither answered nor failed."""
+        return self.failure is None and bool(self.told)
+
+    @property
+    def runs(self) -> str:
+        """What it runs, in words."""
+        if not self.answered:
+            return "does not answer"
+        return (
+            "does not let this user read which version it runs"
+            if self.hides
+            else f"runs {self.version or 'no version'}"
+        )
+
+    @property
+    def hides(self) -> bool:
+        """Whether its state file is there, but not for this user."""
+        return "state_hidden" in self.told
+
 
 @dataclass(frozen=True, slots=True)
 class Checked:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from shlex import quote
 
-from surefoot.core.errors import Failure
+from surefoot.core.errors import Code, Failure
 from surefoot.core.host import Host
 from surefoot.doctor.facts import HostFacts
 from surefoot.steps.ansible import Answer
@@ -89,12 +89,15 @@ def _version(state: str) -> str | None:
     return None if version is None else str(version)
 
 
-async def lost(host: Host, failure: Failure) -> HostFacts:
-    """Return a host that did not answer, with how far the way to it goes."""
-    if host.variables.get("ansible_connection") == "local":
+async def lost(host: Host, failure: Failure | None) -> HostFacts:
+    """Return a host that did not answer, with how far the way to it goes. Without a failure there was no time for its
+    answer: it is lost only if the way to it is.
+    """
+    if host.local:
         return HostFacts(host.name, host.address, failure)
-    port = host.variables.get("ansible_port") or host.variables.get("ansible_ssh_port") or "22"
-    network = await way(host.address, int(port) if str(port).isdigit() else 22, greeting=b"SSH-")
+    network = await way(host.address, host.port, greeting=b"SSH-")
+    if failure is None and network:
+        failure = Failure(Code.HOST_UNREACHABLE, f"{host.name}: {network}", hint=f"ping {host.address}", host=host.name)
     return HostFacts(host.name, host.address, failure, network)
 
 

@@ -44,7 +44,7 @@ def _looked_at(facts: Facts) -> Iterator[str]:
         yield f"{_count(len(facts.secrets.names), 'secret')} in {facts.secrets.seen_in}"
     for environment in facts.environments:
         if environment.looked:
-            answered = sum(host.failure is None for host in environment.hosts)
+            answered = sum(host.answered for host in environment.hosts)
             yield (
                 f"{environment.row.name}: {answered} of {len(environment.hosts)} hosts answered, "
                 f"{_count(len(environment.checks), 'check')}"

@@ -92,9 +92,8 @@ def _stranded(asked: Deployment, environment: EnvironmentFacts) -> Iterator[str]
     if asked.cause is not None and asked.cause is not asked.outcome:
         yield f"it had failed of: {asked.cause.message}"
     for host in environment.hosts:
-        runs = "does not answer" if host.failure is not None else f"runs {host.version or 'no version'}"
-        if host.failure is not None or environment.state_file is not None:
-            yield f"{host.name} {runs}"
+        if not host.answered or environment.state_file is not None:
+            yield f"{host.name} {host.runs}"
     if asked.resolved is not None:
         yield f"it was resolved: {environment.row.name} runs {asked.resolved.version or 'no version'}"
 

@@ -173,7 +173,9 @@ class Progress:
 
     def _take_host(self, event: Mapping[str, Any]) -> None:
         name = event["name"]
-        self.hosts[name] = Host(name, event["address"], event["variables"])
+        self.hosts[name] = Host(
+            name, event["address"], event["variables"], int(event["port"]), event["connection"] == "local"
+        )
         self._kinds[name] = event["connection"]
 
     def reachable(self) -> dict[str, Channel]:

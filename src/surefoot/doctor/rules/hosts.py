@@ -76,7 +76,7 @@ def unfit(facts: Facts) -> Iterator[Finding]:
     """A host that answers, and that a deployment would fail on."""
     for environment in facts.environments:
         for host in environment.hosts:
-            if host.failure is None and host.told:
+            if host.answered:
                 yield from _unfit(facts, environment, host)
 
 
@@ -183,8 +183,7 @@ def fences(facts: Facts) -> Iterator[Finding]:
         had = [host for host in environment.hosts if host.token is not None]
         succeeded = environment.row.current_version is not None
         for host in environment.hosts:
-            lost = host.failure is None and host.told and host.token is None
-            if lost and had and succeeded:
+            if host.answered and host.token is None and had and succeeded:
                 yield Finding(
                     "fence-lost",
                     Severity.WARNING,

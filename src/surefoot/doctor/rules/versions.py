@@ -41,7 +41,8 @@ def mixed(facts: Facts) -> Iterator[Finding]:
         row = environment.row
         if environment.lock is not None or environment.running is not None or not _known(environment):
             continue
-        wrong = [h for h in environment.hosts if h.failure is None and h.told and h.version != row.current_version]
+        told = [host for host in environment.hosts if host.answered and not host.hides]
+        wrong = [host for host in told if host.version != row.current_version]
         if row.current_version is None or not wrong:
             continue
         yield Finding(
@@ -67,10 +68,7 @@ def _each(environment: EnvironmentFacts) -> list[str]:
     """Return which version each host runs, one line for each."""
     if not _known(environment):
         return []
-    return [
-        f"{host.name} runs {host.version or 'no version'}" if host.failure is None else f"{host.name} does not answer"
-        for host in environment.hosts
-    ]
+    return [f"{host.name} {host.runs}" for host in environment.hosts]
 
 
 def _repair(environment: EnvironmentFacts, lock: Deployment) -> str:
@@ -78,7 +76,9 @@ def _repair(environment: EnvironmentFacts, lock: Deployment) -> str:
     resolve = f"surefoot resolve {lock.id} --reason TEXT"
     if not _known(environment):
         return resolve
-    if any(host.failure is not None for host in environment.hosts):
+    if any(host.hides for host in environment.hosts):
+        return "look at the hosts as a user who may read their state file, or as root"
+    if not all(host.answered for host in environment.hosts):
         return "surefoot doctor again when every host answers: nobody knows yet what the silent ones run"
     versions = {host.version for host in environment.hosts}
     failing = any(found.health and found.result.status == "fail" for found in environment.checks)

@@ -272,9 +272,15 @@ class CallbackModule(CallbackBase):
             rendered = Templar(manager._loader, variables=known)
             connection = _rendered(rendered, known.get("ansible_connection", "ssh"))
             address = _rendered(rendered, known.get("ansible_host", host.name))
+            port = str(_rendered(rendered, known.get("ansible_port", known.get("ansible_ssh_port", 22))))
             plain = {key: _rendered(rendered, value) for key, value in known.items() if _is_plain(key, value)}
             self.settings.tell(
-                "host", name=host.name, address=address, connection=connection.rpartition(".")[2], variables=plain
+                "host",
+                name=host.name,
+                address=address,
+                port=int(port) if port.isdigit() else 22,
+                connection=connection.rpartition(".")[2],
+                variables=plain,
             )
 
     def v2_runner_on_ok(self, result) -> None:
