@@ -31,7 +31,7 @@ from typing import Any
 ETC = Path("/etc/paws360")
 UPSTREAMS = ETC / "upstreams.conf"
 #: Seconds for nginx to run with what it was told, and for services to be well after their start.
-PATIENCE = 20
+PATIENCE = 60
 #: Seconds for requests to be answered; what takes longer hangs, and is not worth waiting for.
 LAST_REQUEST = 20
 #: Seconds without a request after which none is on its way any more.
