@@ -66,6 +66,13 @@ basic_auth_users:
 
 Cipher suites and curves can't be chosen; a file that asks for it is refused.
 
+## By Ansible
+
+The collection `surefoot.platform` (the folder `ansible/`) has roles for all of this: `exporter` and `agent` as systemd services that are confined to what
+they need (exposure 1.2 and 1.7 by `systemd-analyze security`), `prometheus_rules`, `grafana_dashboards`, and `log_forwarding` to Loki by Grafana Alloy.
+Each changes nothing in check mode or the second time, sees that what it did works, and takes it away again with `ROLE_state: absent`. Playbooks that use
+them, and look at the result themselves, are in `examples/paws360/infrastructure/ansible/playbooks/`.
+
 ## Rules, routes, dashboards
 
 `surefoot monitoring render --out DIR` writes
