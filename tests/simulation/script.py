@@ -148,14 +148,18 @@ def draw(seed: int) -> Script:
         steps = rng.choice([steps, (False,), (False, False)])
         impossible |= _impossible(rng, steps)
         chosen = rng.random()
-        if chosen < 0.7:
+        if chosen < 0.65:
             long = [kind for kind in LONG if kind not in impossible]
             faults = (*_takeover(rng, long), *(fault for fault in faults[:1] if fault.kind not in impossible))
+        elif chosen < 0.8:
+            # Somebody who takes over does not reach a host on which a task of the one before still runs.
+            steps, pace, busy, hosts = (True,) * rng.choice([1, 2]), 1200.0, 0, rng.choice([2, 3])
+            faults = tuple(_unreached(rng, hosts))
         else:
             # Clocks as far apart as may be, and answers that come late: to the holder before it is cut off, or to the
             # one that watches a holder which is cut off for a little less than its lease.
             agents = [replace(agents[0], rate=1 - DRIFT), *(replace(agent, rate=1 + DRIFT) for agent in agents[1:])]
-            faults = tuple(_slow_holder(rng) if chosen < 0.85 else _slow_observer(rng))
+            faults = tuple(_slow_holder(rng) if chosen < 0.88 else _slow_observer(rng))
             look_every = 0.5
         versions = [Version(0.0)]
     elif story < 0.52 and Kind.OLD_DISK in possible:
@@ -234,6 +238,12 @@ def _slow_observer(rng: random.Random) -> list[Fault]:
     cuts = ((at, seconds), (at + seconds + rng.uniform(0.3, 1.3), 8.0))
     slow = Fault(at + 2, Kind.SLOW, agent=2, host=0, seconds=rng.uniform(2.5, 4), steps=0)
     return [slow, *(Fault(when, Kind.CUT, agent=0, host=0, seconds=long, steps=0) for when, long in cuts)]
+
+
+def _unreached(rng: random.Random, hosts: int) -> list[Fault]:
+    at, host = rng.uniform(0.3, 4), rng.randrange(1, hosts)
+    kill = Fault(at, Kind.KILL, agent=0, host=0, seconds=10.0, steps=0)
+    return [kill, Fault(at, Kind.UNPLUG, agent=2, host=host, seconds=rng.uniform(4, 10), steps=0)]
 
 
 def _impossible(rng: random.Random, steps: tuple[bool, ...]) -> set[Kind]:
