@@ -47,7 +47,7 @@ class Running:
                 return
             self._lines += data
 
-    def wait(self, timeout: float = 120) -> Done:
+    def wait(self, timeout: float = 300) -> Done:
         end = time.monotonic() + timeout
         while self.process.poll() is None:
             assert time.monotonic() < end, f"ansible-playbook still runs: {self.output()}"

@@ -151,8 +151,8 @@ async def test_host_that_gets_no_answer_or_garbage_fails(tmp_path: Path) -> None
     result = await from_host(free_port())
     assert (result.status, "refused" in result.message) == (FAIL, True), result.message
     async with saying(silence) as port:
-        result = await from_host(port, timeout="300ms")
-        assert (result.status, "within 0.3 s" in result.message) == (FAIL, True), result.message
+        result = await from_host(port, timeout="3s")
+        assert (result.status, "within 3 s" in result.message) == (FAIL, True), result.message
     for garbage in (b"\x00\xff\r\n\r\n", b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort"):
         async with saying(raw(garbage)) as port:
             result = await from_host(port, contains="x")

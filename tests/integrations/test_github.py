@@ -182,7 +182,7 @@ async def test_a_rate_limit_is_waited_out_before_github_is_asked_again(
 ) -> None:
     github.faults.append(("GET", "/issues", stand_ins.secondary))
     t.broken(store, issue(github))
-    await t.courier(store, environ(github)).finish(0.5)
+    await t.courier(store, environ(github)).finish(2.0)
     assert len(github.requests) == 1
     (waiting,) = store.deliveries(within=60.0)
     assert waiting.due_in > 0
@@ -223,7 +223,7 @@ async def test_a_wrong_token_is_told_of_and_tried_again_with_the_right_one(
 ) -> None:
     deployment = t.broken(store, issue(github))
     notes: list[str] = []
-    await t.courier(store, {"GITHUB_TOKEN": "ghp_wrong-and-secret"}, notes=notes).finish(0.2)
+    await t.courier(store, {"GITHUB_TOKEN": "ghp_wrong-and-secret"}, notes=notes).finish(2.0)
     (failed,) = t.failures(store, deployment)
     assert failed.failure.code is Code.DELIVERY_REFUSED and "token is not valid" in failed.failure.hint
     await t.told(store, environ(github))
@@ -303,7 +303,7 @@ async def test_a_github_app_opens_the_repository(store: MemoryStore) -> None:
     with github_stand_in(app_id="12345", app_public_key=public) as github:
         app = GitHubAccess(github.repository, github.url, app_id="12345", private_key="${APP_KEY}")
         deployment = t.broken(store, GitHubIssue("github-issue", app, on=(Moment.ROLLED_BACK,)))
-        await t.courier(store, {"APP_KEY": "no key"}).finish(0.2)
+        await t.courier(store, {"APP_KEY": "no key"}).finish(2.0)
         assert "private key" in t.failures(store, deployment)[0].failure.message
         await t.told(store, {"APP_KEY": pem})
         assert len(github.issues) == 1

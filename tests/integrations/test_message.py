@@ -74,7 +74,7 @@ async def test_people_are_told_what_happened_and_what_to_do(inbox: Inbox) -> Non
 async def test_an_address_that_is_none_is_refused_without_telling_it() -> None:
     store = MemoryStore()
     deployment = t.broken(store, Message("notify-1", "${CHAT}", on=(Moment.ROLLED_BACK,)))
-    await t.courier(store, {"CHAT": "nonsense://very-secret"}).finish(0.3)
+    await t.courier(store, {"CHAT": "nonsense://very-secret"}).finish(2.0)
     (failed,) = t.failures(store, deployment)
     assert failed.failure.code is Code.DELIVERY_REFUSED
     assert "very-secret" not in repr(store.journal(deployment))
@@ -90,7 +90,7 @@ from surefoot.store.memory import MemoryStore
 from tests.integrations import telling as t
 store = MemoryStore()
 deployment = t.broken(store, Message("notify-1", "json://localhost", on=(Moment.ROLLED_BACK,)))
-asyncio.run(t.courier(store, {}).finish(0.3))
+asyncio.run(t.courier(store, {}).finish(2.0))
 (failed,) = t.failures(store, deployment)
 print(failed.failure.code, failed.failure.hint)
 """

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3 as db
 import subprocess
 import sys
 import time
@@ -17,7 +19,7 @@ from surefoot.core import events as ev
 from surefoot.core.errors import NotAllowedError
 from surefoot.core.lease import AgentStatus, Role
 from surefoot.core.plan import Direction
-from surefoot.store import open_store
+from surefoot.store import open_store, sqlite
 from surefoot.store.protocol import AgentReport, News, Store
 from tests.store import journal as j
 from tests.support.postgres import PostgresServer
@@ -294,3 +296,28 @@ def test_a_presence_whose_session_the_server_has_ended_is_taken_again_at_the_nex
         mine.close()
         other.close()
     assert mine.presence("a") == ()
+
+
+class Rows(list[tuple[object, ...]]):
+    """What a statement has found."""
+
+    def fetchall(self) -> list[tuple[object, ...]]:
+        return self
+
+    def fetchone(self) -> tuple[object, ...] | None:
+        return self[0] if self else None
+
+
+def test_tables_that_another_starter_makes_while_one_looks_are_no_other_programs(tmp_path: Path) -> None:
+    path = tmp_path / "surefoot.db"
+
+    class Slow:
+        """A connection after each of whose statements another starter comes first."""
+
+        def execute(self, statement: str) -> Rows:
+            with contextlib.closing(db.connect(path)) as conn:
+                found = Rows(conn.execute(statement).fetchall())
+            sqlite.SqliteStore(path).close()
+            return found
+
+    assert sqlite._version(Slow()) == 0  # type: ignore[arg-type]

@@ -31,7 +31,7 @@ from surefoot.store.protocol import Append, Grant
 
 ENVIRONMENT = "production"
 #: Seconds for one act, on a machine that has other things to do.
-ACT_WITHIN = 60.0
+ACT_WITHIN = 180.0
 #: Seconds between looks at the journal and the hosts.
 LOOK_EVERY = 0.05
 #: Seconds unheard of after which an agent counts as offline, for the demo's own eyes.

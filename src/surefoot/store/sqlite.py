@@ -214,8 +214,10 @@ class SqliteStore(SqlStore):
 
 def _version(conn: sqlite3.Connection) -> int:
     """Return the schema's version, 0 for an empty file."""
-    if not conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_version'").fetchone():
-        if conn.execute("SELECT 1 FROM sqlite_master").fetchone():
+    # One look: between two another starter may have made all tables.
+    names = {name for (name,) in conn.execute("SELECT name FROM sqlite_master").fetchall()}
+    if "schema_version" not in names:
+        if names:
             raise sqlite3.DatabaseError("it holds another program's tables")
         return 0
     return int(conn.execute("SELECT version FROM schema_version").fetchone()[0])
