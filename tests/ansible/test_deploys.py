@@ -298,3 +298,21 @@ def test_a_task_that_outlives_its_controller_does_not_land_after_the_undo(shop: 
     assert landed.read_text().strip() == "old"
     time.sleep(max(0.0, started + 9.0 - time.monotonic()))
     assert landed.read_text().strip() == "old", "what the attempt left on the host was ended before the undo"
+
+
+def test_what_could_not_be_put_back_is_told_host_by_host(shop: Shop, hosts: list[SshHost]) -> None:
+    """One host got the new version before the way back broke: a person reads which."""
+    (shop.folder / "activate.yml").write_text(
+        "- hosts: all\n  gather_facts: false\n  tasks:\n"
+        f'    - copy: {{dest: {shop.state_file}, content: \'{{"current_version": "{{{{ surefoot_version }}}}"}}\'}}\n'
+        "      when: inventory_hostname == 'alpha' or surefoot_version == '1.0'\n"
+        "    - fail: {msg: it broke}\n"
+        "      when: surefoot_version != '1.0'\n"
+    )
+    assert shop.run("deploy", "prod", "1.0").returncode == 0
+    done = shop.run("deploy", "prod", "2.0")
+    assert done.returncode == 5, done.stderr
+    assert "alpha runs 2.0, beta runs 1.0" in done.stderr
+    shown = shop.show("prod-2")
+    assert shown["hosts_surveyed"] == {"alpha": "2.0", "beta": "1.0"}
+    assert "alpha runs 2.0, beta runs 1.0" in shown["reason"]["message"]
