@@ -28,7 +28,8 @@ def test_each_deploy_pushes_all_figures_so_that_counters_go_on(tmp_path: Path) -
     (tmp_path / "surefoot.yml").write_text(CONFIG)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    with program(tmp_path, "prometheus-pushgateway", f"--web.listen-address=127.0.0.1:{port}"):
+    options = (f"--web.listen-address=127.0.0.1:{port}", "--persistence.file=")  # Debian's would write into /var/lib
+    with program(tmp_path, "prometheus-pushgateway", *options):
         until(lambda: answers(f"{url}/-/ready"), "the Pushgateway is ready")
         for count in (1, 2):
             assert deploy(tmp_path, f"{count}.0", url).returncode == 0
