@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import sqlite3
 import tarfile
 from datetime import UTC, datetime, timedelta
@@ -83,6 +84,15 @@ def test_store_that_nobody_answers_for(patient: Patient) -> None:
     assert (found.rule, str(found.code)) == ("store", "SF-STORE-UNREACHABLE")
     assert any("127.0.0.1 port 9: Connection refused" in line for line in found.evidence)
     assert "very-secret" not in json.dumps(found.document())
+
+
+def test_store_that_accepts_and_says_nothing_keeps_nobody_waiting(patient: Patient) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        store = f"postgresql://user:very-secret@127.0.0.1:{silent.getsockname()[1]}/surefoot"
+        done = patient.run("--store", store, "doctor", "--timeout", "2s")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("1. broken: the store can't be used")
+    assert "SF-STORE-UNREACHABLE" in done.stdout and "very-secret" not in done.stdout
 
 
 def test_store_whose_name_nobody_knows(patient: Patient) -> None:

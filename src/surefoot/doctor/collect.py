@@ -9,9 +9,11 @@ Everything is seen from this machine: what another agent sees, only its own mach
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -156,7 +158,7 @@ async def _store(question: Question, end: float, unchecked: list[Unchecked]) -> 
     where = _shown(question.store_url)
     left = end - asyncio.get_running_loop().time()
     try:
-        read, skew = await asyncio.wait_for(asyncio.to_thread(_read, question), max(1.0, left * HOSTS_SHARE))
+        read, skew = await _within(max(1.0, left * HOSTS_SHARE), lambda: _read(question))
     except TimeoutError:
         trouble = Trouble(
             Code.STORE_UNREACHABLE,
@@ -170,10 +172,38 @@ async def _store(question: Question, end: float, unchecked: list[Unchecked]) -> 
         return StoreFacts(
             where, Trouble(error.code, error.message, error.hint), await _network(question.store_url)
         ), None
-    not_writable = await asyncio.to_thread(_writable, question.store_url)
+    not_writable = await _tried(
+        _within(max(1.0, left * HOSTS_SHARE), lambda: _writable(question.store_url)), "writing to the store", unchecked
+    )
     if read is None:
         unchecked.append(Unchecked("the journal", "nothing was ever written to this store"))
     return StoreFacts(where, not_writable, skew=skew), read
+
+
+async def _within(seconds: float, call: Callable[[], T]) -> T:
+    """Return what a call returns that blocks; TimeoutError if it takes longer. Nobody waits for its thread then."""
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[T] = loop.create_future()
+
+    def tell(result: T | None, error: BaseException | None) -> None:
+        if told.done():
+            return
+        if error is not None:
+            told.set_exception(error)
+        else:
+            told.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = call()
+        except BaseException as failed:
+            error = failed
+        with contextlib.suppress(RuntimeError):  # nobody is there any more
+            loop.call_soon_threadsafe(tell, result, error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await asyncio.wait_for(told, seconds)
 
 
 def _read(question: Question) -> tuple[_Read | None, float]:
