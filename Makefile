@@ -26,7 +26,7 @@ DEBIAN := openssh-server:/usr/sbin/sshd openssh-client:/usr/bin/ssh sudo:/usr/bi
           prometheus-pushgateway:/usr/bin/prometheus-pushgateway \
           systemd:/lib/systemd/systemd dbus:/usr/bin/dbus-daemon iproute2:/sbin/ip nftables:/usr/sbin/nft \
           nginx-light:/usr/sbin/nginx redis-server:/usr/bin/redis-server postgresql:/usr/bin/pg_createcluster \
-          prometheus:/usr/bin/prometheus docker-registry:/usr/bin/docker-registry
+          docker-registry:/usr/bin/docker-registry
 # For a part of the tests alone: make test ARGS="tests/unit -x"
 ARGS ?=
 
