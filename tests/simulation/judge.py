@@ -172,7 +172,9 @@ class Judge:
     def _finished(self, deployment: str, status: Status) -> None:
         self.hold(f"4, nothing is lost: {deployment} ended twice", holds=deployment not in self.ended)
         self.ended[deployment] = status
-        version = f"v{self._number(deployment)}"
+        accepted = self.journals[deployment][0].event
+        assert isinstance(accepted, ev.Accepted)
+        version = accepted.version  # not its number, where one before it was refused
         was = self.before.get(deployment)
         saw = self._hosts()
         match status:
