@@ -29,6 +29,8 @@ from surefoot.store.sqlstore import Presence, SqlStore, load_queries
 
 #: How long a call waits for another process's transaction.
 BUSY_SECONDS = 5.0
+#: How many times as long a starter waits that finds no store yet: behind all the others who make it at the same moment.
+STARTERS = 6
 #: How often a waiter looks whether the file has changed.
 LOOK_EVERY = 0.05
 
@@ -96,17 +98,19 @@ class SqliteStore(SqlStore):
             if not self._read_only:
                 self._use_wal(conn)
                 if found < migrations.newest():
+                    conn.execute(f"PRAGMA busy_timeout={round(1000 * STARTERS * BUSY_SECONDS)}")
                     with _transaction(conn):
                         found = _version(conn)
                         if found < migrations.newest():
                             migrations.migrate(conn.execute, found, "sqlite")
+                    conn.execute(f"PRAGMA busy_timeout={round(1000 * BUSY_SECONDS)}")
             elif found < migrations.newest():
                 raise self._error(Code.STORE_READ_ONLY, f"schema {found} has to be upgraded first")
             migrations.check_version(found, str(self._path))
 
     def _use_wal(self, conn: sqlite3.Connection) -> None:
         """Switch to WAL; many starters at once refuse each other at once, whatever the busy timeout says."""
-        deadline = time.monotonic() + BUSY_SECONDS
+        deadline = time.monotonic() + STARTERS * BUSY_SECONDS
         while conn.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             try:
                 conn.execute("PRAGMA journal_mode=WAL").fetchone()
