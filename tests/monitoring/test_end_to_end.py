@@ -145,7 +145,12 @@ def queries() -> list[tuple[str, str]]:
 
 def test_every_query_of_the_dashboards_returns_data(scene: Scene) -> None:
     a_story(scene.store)
-    until(lambda: scene.prometheus.query("surefoot_queue_depth == 1"), "the story is known")
+    end = (
+        'surefoot_environment_version_info{version="3.0"} and on (environment) surefoot_queue_depth == 1 '
+        "and on (environment) surefoot_deployment_in_progress == 1"
+    )
+    until(lambda: scene.prometheus.query(end), "the story's end is known")
+    until(lambda: scene.prometheus.query("surefoot_agent_online"), "agents are known")
     until(lambda: scene.prometheus.query("surefoot_host_reachable"), "hosts were looked at")
     asked = queries()
     assert len(asked) > 30
