@@ -182,7 +182,7 @@ async def test_a_rate_limit_is_waited_out_before_github_is_asked_again(
 ) -> None:
     github.faults.append(("GET", "/issues", stand_ins.secondary))
     t.broken(store, issue(github))
-    await t.courier(store, environ(github)).finish(2.0)
+    await t.courier(store, environ(github)).finish(0.5)
     assert len(github.requests) == 1
     (waiting,) = store.deliveries(within=60.0)
     assert waiting.due_in > 0
