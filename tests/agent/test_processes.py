@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from surefoot.agent import leftovers, processes, shim
@@ -301,13 +302,13 @@ def open_fds() -> set[int]:
 async def test_fifty_runs_leave_no_descriptor_no_process_and_no_file(bench: Bench) -> None:
     await bench.run("true")
     await bench.run("true")
-    before = open_fds()
+    # Others of this process's children may be servers of other tests; the dead whom nobody buried count too.
+    before, children = open_fds(), {child.pid for child in psutil.Process().children()}
     for _ in range(50):
         assert (await bench.run("echo; echo >&2")).exit_code == 0
     assert open_fds() == before
     assert list(bench.attempts.iterdir()) == []
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert {child.pid for child in psutil.Process().children()} <= children
 
 
 async def test_no_secret_shows_in_the_process_list(bench: Bench) -> None:
