@@ -7,8 +7,7 @@ arguments from here. On hosts it has what a login has there, and no secrets.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field
 
@@ -25,11 +24,6 @@ class CommandOptions(CheckOptions):
         default=Where.AGENT, description="Where it runs: on the `agent`, or on each of the `hosts`."
     )
     timeout: Duration = Field(default=30.0, description="After which it is ended, and has failed.")
-
-    @classmethod
-    def needs_hosts(cls, options: Mapping[str, Any]) -> bool:
-        """Those that it runs on must be there."""
-        return options.get("on") == Where.HOSTS
 
 
 class Command(Kind):

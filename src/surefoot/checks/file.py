@@ -7,9 +7,8 @@ the check.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from shlex import quote
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -37,11 +36,6 @@ class FileOptions(CheckOptions):
         if self.on is Where.HOSTS and not self.path.startswith(("/", "{", "${")):
             raise refuse("on hosts the path must begin with /", hint="as in /opt/app/app.tar.gz")
         return self
-
-    @classmethod
-    def needs_hosts(cls, options: Mapping[str, Any]) -> bool:
-        """Those that it is on must be there."""
-        return options.get("on") == Where.HOSTS
 
 
 class File(Kind):

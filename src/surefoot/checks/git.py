@@ -62,6 +62,16 @@ class GitOptions(GitHubOptions):
         return self
 
 
+def commit_of(option: str, context: Context) -> str:
+    """Return the commit that an option names; CheckFailed if it names none, as the deployment's may be."""
+    if commit := context.address(option):
+        return commit
+    raise CheckFailed(
+        "the commit of this deployment is not known",
+        "ask for the deployment in a git work tree or in CI, or give commit",
+    )
+
+
 class Git(Kind):
     """See the module's docstring."""
 
@@ -70,12 +80,7 @@ class Git(Kind):
 
     async def probe(self, options: GitOptions, context: Context) -> str:
         """Ask the server."""
-        branch, commit = context.address(options.branch), context.address(options.commit)
-        if not commit:
-            raise CheckFailed(
-                "the commit of this deployment is not known",
-                "ask for the deployment in a git work tree or in CI, or give commit",
-            )
+        branch, commit = context.address(options.branch), commit_of(options.commit, context)
         if not _COMMIT.fullmatch(commit):
             raise CheckFailed(f"{excerpt(commit)} can't be a commit")
         if options.remote:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from surefoot.checks.expiry import expires
-from surefoot.checks.git import short
+from surefoot.checks.git import commit_of, short
 from surefoot.checks.github import GitHub, GitHubOptions
 from surefoot.checks.model import CheckFailed, CheckWarned, Context, Kind, excerpt
 from surefoot.checks.values import size
@@ -47,12 +47,7 @@ class GithubArtifact(Kind):
 
     async def probe(self, options: GithubArtifactOptions, context: Context) -> str:
         """Look for the newest of that name and commit."""
-        name, commit = context.address(options.name), context.address(options.commit)
-        if not commit:
-            raise CheckFailed(
-                "the commit of this deployment is not known",
-                "ask for the deployment in a git work tree or in CI, or give commit",
-            )
+        name, commit = context.address(options.name), commit_of(options.commit, context)
         github = GitHub(options, context)
         others = 0
         async for one in github.pages("/actions/artifacts", "artifacts", name=name):

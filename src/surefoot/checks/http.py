@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -21,7 +19,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from surefoot.checks.asking import Asking, asked, beginning, json_of, quoted, read, url_shown
 from surefoot.checks.expiry import expires
 from surefoot.checks.model import CheckFailed, CheckOptions, CheckWarned, Context, Kind, Where, excerpt
-from surefoot.checks.remote import REACHED_WITHIN, fetch
+from surefoot.checks.remote import REACHED_WITHIN, Reply, fetch
 from surefoot.checks.values import ABSENT, check_comparisons, wrong
 from surefoot.config.fields import Duration, Pause, Text, Truth, filled, one_of, refuse, whole_number
 
@@ -80,22 +78,6 @@ class HttpOptions(CheckOptions):
             raise refuse(f"with on: hosts it can't use {what}", hint="ask from the agent: leave `on` out")
         return self
 
-    @classmethod
-    def needs_hosts(cls, options: Mapping[str, Any]) -> bool:
-        """Those that ask must be there."""
-        return options.get("on") == Where.HOSTS
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What came back."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    seconds: float
-    certificate_ends: float | None = None
-
 
 class Http(Kind):
     """See the module's docstring."""
@@ -145,7 +127,7 @@ async def _from_agent(options: HttpOptions, context: Context, url: str) -> Reply
 
 
 async def _from_host(options: HttpOptions, context: Context, url: str) -> Reply:
-    found = await fetch(
+    return await fetch(
         context,
         url=context.address(options.url),
         shown=url,
@@ -156,7 +138,6 @@ async def _from_host(options: HttpOptions, context: Context, url: str) -> Reply:
         follow_redirects=options.follow_redirects,
         verify_tls=options.verify_tls,
     )
-    return Reply(found.status, found.headers, found.body, found.seconds, found.certificate_ends)
 
 
 def _statuses(options: HttpOptions) -> list[int]:

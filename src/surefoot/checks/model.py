@@ -45,13 +45,20 @@ class CheckStatus(StrEnum):
     SKIP = "skip"
 
 
+class Where(StrEnum):
+    """From where a check looks."""
+
+    AGENT = "agent"
+    HOSTS = "hosts"
+
+
 class CheckOptions(Section):
     """Options of one kind of check, as the config gives them."""
 
     @classmethod
     def needs_hosts(cls, options: Mapping[str, Any]) -> bool:
-        """Whether a check with these options has nothing to look at where there are no hosts."""
-        return False
+        """Whether a check with these options, as `on: hosts` says, has nothing to look at where there are no hosts."""
+        return options.get("on") == Where.HOSTS
 
     @classmethod
     def about_hosts(cls, options: Mapping[str, Any]) -> bool:
@@ -59,11 +66,13 @@ class CheckOptions(Section):
         return cls.needs_hosts(options)
 
 
-class Where(StrEnum):
-    """From where a check looks."""
+class HostsFirst(CheckOptions):
+    """Options of a check that looks at each host, if there are any, unless it says `on: agent`."""
 
-    AGENT = "agent"
-    HOSTS = "hosts"
+    @classmethod
+    def about_hosts(cls, options: Mapping[str, Any]) -> bool:
+        """Unless it says otherwise."""
+        return options.get("on") != Where.AGENT
 
 
 @dataclass(frozen=True, slots=True)

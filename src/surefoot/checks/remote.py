@@ -62,14 +62,14 @@ print("surefoot-http:" + json.dumps(told))
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
-    """What a host got."""
+class Reply:
+    """What came back."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     seconds: float
-    certificate_ends: float | None
+    certificate_ends: float | None = None
 
 
 async def fetch(
@@ -83,7 +83,7 @@ async def fetch(
     timeout: float,
     follow_redirects: bool,
     verify_tls: bool,
-) -> Fetched:
+) -> Reply:
     """Have the host that the check is about ask for a URL."""
     query = {
         "url": url,
@@ -113,7 +113,7 @@ async def fetch(
     from multidict import CIMultiDict
 
     found = CIMultiDict(told["headers"])
-    return Fetched(told["status"], found, base64.b64decode(told["body"]), told["seconds"], told["ends"])
+    return Reply(told["status"], found, base64.b64decode(told["body"]), told["seconds"], told["ends"])
 
 
 def python_of(context: Context) -> str:

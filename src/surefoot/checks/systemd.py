@@ -8,13 +8,12 @@ fails, and so does a place without systemd.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from shlex import quote
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from surefoot.checks.model import CheckFailed, CheckOptions, Context, Kind, Where, excerpt
+from surefoot.checks.model import CheckFailed, Context, HostsFirst, Kind, Where, excerpt
 from surefoot.config.fields import Count, Duration, Text, filled, one_of, refuse
 
 _SHOWN = ("LoadState", "ActiveState", "SubState", "Result", "NRestarts")
@@ -29,7 +28,7 @@ def _unit(value: str) -> str:
 Unit = Annotated[Text, AfterValidator(_unit)]
 
 
-class SystemdOptions(CheckOptions):
+class SystemdOptions(HostsFirst):
     """Options of `systemd`."""
 
     unit: Unit | Annotated[list[Unit], BeforeValidator(filled)] = Field(
@@ -42,16 +41,6 @@ class SystemdOptions(CheckOptions):
         default=None, description="Where: on the `hosts`, or on the `agent`. Default: the hosts, if there are any."
     )
     timeout: Duration = Field(default=10.0, description="For the answer.")
-
-    @classmethod
-    def needs_hosts(cls, options: Mapping[str, Any]) -> bool:
-        """Only if it says so."""
-        return options.get("on") == Where.HOSTS
-
-    @classmethod
-    def about_hosts(cls, options: Mapping[str, Any]) -> bool:
-        """Unless it says otherwise."""
-        return options.get("on") != Where.AGENT
 
 
 class Systemd(Kind):

@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from surefoot.checks.model import CheckFailed, CheckOptions, CheckWarned, Context, Where, excerpt
+from surefoot.checks.model import CheckFailed, CheckWarned, Context, HostsFirst, Where, excerpt
 from surefoot.config.fields import Duration, Percent, one_of, refuse
 
 
-class UsageOptions(CheckOptions):
+class UsageOptions(HostsFirst):
     """Options of `disk` and `memory`."""
 
     below: Percent = Field(default=90.0, description="Less than this may be used.")
@@ -27,16 +27,6 @@ class UsageOptions(CheckOptions):
         if self.warn_above is not None and self.warn_above >= self.below:
             raise refuse("warn_above must be less than below", hint="as in warn_above: 80%")
         return self
-
-    @classmethod
-    def needs_hosts(cls, options: Mapping[str, Any]) -> bool:
-        """Only if it says so."""
-        return options.get("on") == Where.HOSTS
-
-    @classmethod
-    def about_hosts(cls, options: Mapping[str, Any]) -> bool:
-        """Unless it says otherwise."""
-        return options.get("on") != Where.AGENT
 
 
 def judged(options: UsageOptions, context: Context, full: Mapping[str, float], fix: str) -> str:

@@ -14,7 +14,6 @@ from surefoot.config import models
 from surefoot.config.telling import targets
 from surefoot.core import gates as core
 from surefoot.core import plan
-from surefoot.core.windows import DAYS
 
 
 def freeze(config: models.Config, environment: str, environ: Mapping[str, str] | None = None) -> plan.Plan:
@@ -62,10 +61,7 @@ def gates(config: models.Config, environment: str) -> core.Gates:
             expires=asked.expires,
             rollbacks=asked.rollbacks,
         ),
-        windows=tuple(
-            core.Window(tuple(map(DAYS.index, window.days)), window.from_, window.to, window.time_zone)
-            for window in env.windows
-        ),
+        windows=tuple(window.planned for window in env.windows),
         promote_from=core.PromoteFrom(promote.environment, promote.within, promote.after) if promote else None,
         latest=env.queue is models.Queue.LATEST,
     )

@@ -47,6 +47,7 @@ from surefoot.config.fields import (
     refuse,
 )
 from surefoot.config.problems import did_you_mean, shown
+from surefoot.core import gates
 from surefoot.core.errors import Code, NotFoundError
 from surefoot.core.gates import APPROVALS_EXPIRE, MINUTES_OF_A_DAY
 from surefoot.core.lease import MIN_TTL, LeaseTiming, Role
@@ -260,6 +261,11 @@ class Window(Section):
             why = "from and to are the same"
             raise refuse(why, hint="leave both out for whole days", code=Code.CONFIG_TIMING)
         return self
+
+    @property
+    def planned(self) -> gates.Window:
+        """Return it as plans hold it."""
+        return gates.Window(tuple(map(DAYS.index, self.days)), self.from_, self.to, self.time_zone)
 
 
 class PromoteFrom(Section):
