@@ -105,6 +105,12 @@ class Stage:
         found = self.site.lab.commands([host.name for host in self.site.web])
         return evidence.since(found, self.began)
 
+    def deploys(self) -> tuple[str, Cli]:
+        """Have a new version deployed; return it, and the command that follows."""
+        version = self.site.version()
+        self.say(f"surefoot deploy {self.site.project.environment} {version}")
+        return version, self.site.deploy(version)
+
     def reach_the_middle(self, deploy: Cli, version: str) -> None:
         """Wait until one host runs the new version and another one not yet."""
 

@@ -59,9 +59,7 @@ def in_the_middle(loss: Loss) -> Callable[[Stage], None]:
 
     def play(stage: Stage) -> None:
         site = stage.site
-        version = site.version()
-        stage.say(f"surefoot deploy {site.project.environment} {version}")
-        deploy = site.deploy(version)
+        version, deploy = stage.deploys()
         stage.reach_the_middle(deploy, version)
         stage.say("one host runs it, the other not yet")
         fault = time.time()
@@ -111,9 +109,7 @@ def before(loss: Loss) -> Callable[[Stage], None]:
         site = stage.site
         loss.make(site)
         stage.say(loss.title)
-        version = site.version()
-        stage.say(f"surefoot deploy {site.project.environment} {version}")
-        deploy = site.deploy(version)
+        version, deploy = stage.deploys()
         stage.exits(deploy, 0)
         stage.all_run(version)
         reigns = stage.one_at_a_time()

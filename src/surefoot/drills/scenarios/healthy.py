@@ -10,9 +10,7 @@ from surefoot.drills.site import EMERGENCY, PRIMARY, SECONDARY
 def healthy_primary(stage: Stage) -> None:
     """Deploy, with everybody well."""
     site = stage.site
-    version = site.version()
-    stage.say(f"surefoot deploy {site.project.environment} {version}")
-    deploy = site.deploy(version)
+    version, deploy = stage.deploys()
     stage.exits(deploy, 0)
     stage.all_run(version)
     reigns = stage.one_at_a_time()

@@ -20,9 +20,7 @@ def cancelled(when: str) -> Callable[[Stage], None]:
 
     def play(stage: Stage) -> None:
         site = stage.site
-        version = site.version()
-        stage.say(f"surefoot deploy {site.project.environment} {version}")
-        deploy = site.deploy(version)
+        version, deploy = stage.deploys()
         name = site.named(deploy)
         if when == "middle":
             stage.reach_the_middle(deploy, version)
@@ -43,9 +41,7 @@ def cancelled(when: str) -> Callable[[Stage], None]:
 def killed_command(stage: Stage) -> None:
     """Kill the command line that follows: the deployment goes on."""
     site = stage.site
-    version = site.version()
-    stage.say(f"surefoot deploy {site.project.environment} {version}")
-    deploy = site.deploy(version)
+    version, deploy = stage.deploys()
     stage.reach_the_middle(deploy, version)
     deploy.process.kill()
     stage.say("the command line is killed (SIGKILL)")

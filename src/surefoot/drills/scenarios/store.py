@@ -33,9 +33,7 @@ def failed_over(stage: Stage) -> None:
 def restarted(stage: Stage) -> None:
     """Crash the store while a commit waits for its reply, and start it again."""
     site = stage.site
-    version = site.version()
-    stage.say(f"surefoot deploy {site.project.environment} {version}")
-    deploy = site.deploy(version)
+    version, deploy = stage.deploys()
     stage.reach_the_middle(deploy, version)
     site.servers.restart_in_mid_commit()
     stage.say("the store crashes with a commit in flight, and is started again")
