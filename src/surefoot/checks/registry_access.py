@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from surefoot.checks.model import CheckFailed, excerpt
+from surefoot.checks.programs import asked_program
 
 #: What Docker Hub is called in Docker's config.
 _HUB = ("https://index.docker.io/v1/", "index.docker.io", "docker.io", "registry-1.docker.io")
@@ -77,27 +78,18 @@ async def _helped(helper: str, registry: str) -> Login | None:
     if not re.fullmatch(r"[\w.-]+", helper, re.ASCII):
         raise CheckFailed(f"Docker's config names a helper that can't be one: {excerpt(helper)}")
     try:
-        process = await asyncio.create_subprocess_exec(
-            program, "get",
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
+        answer = await asked_program(program, "get", stdin=registry.encode())
     except OSError as error:
         raise CheckFailed(
             f"Docker's config asks for {program}, which can't be run: {error.strerror}",
             f"install {program} on the agent, or take it out of Docker's config there",
         ) from None
-    try:
-        out, _ = await process.communicate(registry.encode())
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode != 0:
-        if b"not found" in out:
+    if answer.status != 0:
+        if b"not found" in answer.stdout:
             return None
-        raise CheckFailed(f"{program} ended with status {process.returncode}", try_it)
+        raise CheckFailed(f"{program} ended with status {answer.status}", try_it)
     try:
-        told = json.loads(out)
+        told = json.loads(answer.stdout)
         username, password = str(told["Username"]), str(told["Secret"])
     except (ValueError, KeyError, TypeError):
         raise CheckFailed(f"{program} does not answer as it should", try_it) from None

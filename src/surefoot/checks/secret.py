@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from surefoot.checks.expiry import expires
 from surefoot.checks.model import SET_SECRET, CheckFailed, CheckOptions, CheckWarned, Context, Kind, loaded
+from surefoot.checks.programs import asked_program
 from surefoot.config.fields import Count, Duration, Pause, SecretName, Text, one_of, refuse
 from surefoot.core.errors import Code, Failure
 from surefoot.core.plan import Check
@@ -151,17 +152,8 @@ def _plain(name: str, value: str) -> str:
 
 async def _matches(pattern: str, value: str) -> bool:
     """Whether a value matches a pattern as a whole."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-S", "-c", _MATCHER,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        await process.communicate(json.dumps([pattern, value]).encode())
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return process.returncode == 0
+    question = json.dumps([pattern, value]).encode()
+    return (await asked_program(sys.executable, "-I", "-S", "-c", _MATCHER, stdin=question)).status == 0
 
 
 # -- keys ------------------------------------------------------------------------------------------------

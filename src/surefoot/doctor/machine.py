@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from surefoot.checks.programs import asked_program
 from surefoot.config.discovery import find_config
 from surefoot.core.errors import SurefootError
 from surefoot.doctor.facts import AgentProcess, Unit
@@ -123,19 +124,11 @@ async def units() -> list[Unit]:
 
 
 async def _systemctl(*words: str) -> str:
-    process = await asyncio.create_subprocess_exec(
-        "systemctl", "--no-pager", *words,
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        said, wrong = await asyncio.wait_for(process.communicate(), ASK)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode != 0:
-        raise OSError(wrong.decode(errors="replace").strip().splitlines()[0] if wrong.strip() else "it does not run")
-    return said.decode(errors="replace")
+    told = await asyncio.wait_for(asked_program("systemctl", "--no-pager", *words), ASK)
+    if told.status != 0:
+        wrong = told.stderr.decode(errors="replace").strip()
+        raise OSError(wrong.splitlines()[0] if wrong else "it does not run")
+    return told.stdout.decode(errors="replace")
 
 
 def disk_percent(folder: Path) -> tuple[float, str]:

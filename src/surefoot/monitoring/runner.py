@@ -15,6 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from surefoot.checks.programs import asked_program
+
 #: Seconds between two looks.
 MACHINE_EVERY = 5.0
 HOSTS_EVERY = 15.0
@@ -171,17 +173,9 @@ def _disk_usage(path: str) -> float:
 
 async def _unit_up(pattern: str) -> bool:
     """Whether systemd calls all units of that name active; False if there is none."""
-    process = await asyncio.create_subprocess_exec(
-        "systemctl", "show", "--property=LoadState,ActiveState", "--", pattern,
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        said, _ = await asyncio.wait_for(process.communicate(), ASK)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return active(said.decode("utf-8", "replace"))
+    asking = asked_program("systemctl", "show", "--property=LoadState,ActiveState", "--", pattern)
+    told = await asyncio.wait_for(asking, ASK)
+    return active(told.stdout.decode("utf-8", "replace"))
 
 
 def active(said: str) -> bool:

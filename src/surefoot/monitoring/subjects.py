@@ -15,6 +15,7 @@ from typing import Any
 
 from surefoot.checks import registry
 from surefoot.checks.model import CheckFailed, CheckStatus, CommandResult, Context
+from surefoot.checks.programs import asked_program
 from surefoot.checks.secret import Format, expiry
 from surefoot.config.models import Config
 from surefoot.core import plan
@@ -67,19 +68,10 @@ def targets(environment: str, inventory: Mapping[str, Any]) -> list[Target]:
 async def _inventory(folder: Path, inventory: str) -> Mapping[str, Any]:
     beside = Path(sys.executable).with_name("ansible-inventory")
     program = str(beside) if beside.exists() else shutil.which("ansible-inventory") or "ansible-inventory"
-    process = await asyncio.create_subprocess_exec(
-        program, "-i", inventory, "--list", cwd=folder,
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        said, _ = await asyncio.wait_for(process.communicate(), READ)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode != 0:
+    told = await asyncio.wait_for(asked_program(program, "-i", inventory, "--list", folder=folder), READ)
+    if told.status != 0:
         raise RuntimeError(f"Ansible can't read the inventory {inventory}")
-    known = json.loads(said)
+    known = json.loads(told.stdout)
     return known if isinstance(known, dict) else {}
 
 
