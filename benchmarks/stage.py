@@ -227,12 +227,8 @@ def stage(store: str, agents: Sequence[str], config: Config) -> Iterator[Stage]:
 @contextlib.contextmanager
 def postgres() -> Iterator[PostgresServer]:
     """Give a PostgreSQL server that syncs what it commits."""
-    server = PostgresServer(fsync=True)
-    try:
-        server.start()
+    with PostgresServer(fsync=True) as server:
         yield server
-    finally:
-        server.close()
 
 
 def stubborn(ttl: float) -> Config:

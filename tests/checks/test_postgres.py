@@ -21,16 +21,12 @@ PASSWORD = "p@ss w/rd"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    one = PostgresServer()
-    try:
-        one.start()
+    with PostgresServer() as one:
         one.require_password("app", PASSWORD)
         one.execute("CREATE TABLE migrations (version text, applied boolean, at numeric)")
         one.execute("INSERT INTO migrations VALUES ('2.0', true, 7.5)")
         one.execute("GRANT SELECT ON migrations TO app")
         yield one
-    finally:
-        one.close()
 
 
 async def test_server_that_answers_passes(server: PostgresServer) -> None:

@@ -24,15 +24,10 @@ from typing import Any
 import pytest
 
 from tests.support.postgres import PostgresServer
+from tests.support.servers import free_port
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "paws360"
 PATIENCE = 60.0
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def until(holds: Callable[[], object], what: str) -> None:
@@ -149,12 +144,8 @@ def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 def postgres() -> Iterator[PostgresServer]:
     if not shutil.which("psql"):
         pytest.skip("psql is not installed: make debian")
-    server = PostgresServer()
-    try:
-        server.start()
+    with PostgresServer() as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture(scope="module")

@@ -136,9 +136,7 @@ def site(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         filled = [str(next(packed.glob("*.tar.gz"))) if word == "PACKED" else word for word in command]
         home = {**os.environ, "ANSIBLE_HOME": str(folder / "home")}
         subprocess.run([str(BIN / "ansible-galaxy"), *filled], check=True, capture_output=True, timeout=120, env=home)
-    server = PostgresServer()
-    try:
-        server.start()
+    with PostgresServer() as server:
         command = [sys.executable, "-c", FORWARD, lab.network.machine.address, str(server.port)]
         forward = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
@@ -149,8 +147,6 @@ def site(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         finally:
             forward.kill()
             forward.wait()
-    finally:
-        server.close()
 
 
 def exposure(host: Host, unit: str) -> float:

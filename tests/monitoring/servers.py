@@ -17,7 +17,8 @@ from typing import Any
 
 import yaml
 
-from tests.monitoring.support import free_port, until
+from tests.monitoring.support import until
+from tests.support.servers import free_port
 
 _OPEN = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 

@@ -35,14 +35,6 @@ def until(look: Callable[[], T | None], what: str, patience: float = PATIENCE) -
     return found
 
 
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Exporter:
     """A running `surefoot exporter`."""
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import datetime
-import ipaddress
 import socket
 import ssl
 import subprocess
@@ -14,9 +13,6 @@ from pathlib import Path
 import bcrypt
 import jwt
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from surefoot.cli.main import cli
@@ -27,9 +23,10 @@ from surefoot.monitoring.runner import active
 from surefoot.monitoring.subjects import targets
 from surefoot.store import open_store
 from surefoot.store.protocol import AgentReport
-from tests.monitoring.support import exporter, free_port, until
+from tests.monitoring.support import exporter, until
 from tests.store import journal as j
 from tests.support.postgres import PostgresServer
+from tests.support.servers import certificate, free_port
 
 CONFIG = """\
 project: p
@@ -46,6 +43,10 @@ environments:
 """
 
 
+#: With what the key begins in a file of both.
+KEY = "-----BEGIN PRIVATE KEY"
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     (tmp_path / "surefoot.yml").write_text(CONFIG)
@@ -55,27 +56,6 @@ def project(tmp_path: Path) -> Path:
 @pytest.fixture
 def store_url(project: Path) -> str:
     return str(project / ".surefoot" / "surefoot.db")
-
-
-def certificate(days: int) -> tuple[str, str]:
-    """A certificate for localhost, and its key, in PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=days))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return made.public_bytes(pem).decode(), private.decode()
 
 
 def test_runner_store_and_journal_are_served_and_a_new_exporter_comes_to_the_same_figures(
@@ -89,7 +69,7 @@ def test_runner_store_and_journal_are_served_and_a_new_exporter_comes_to_the_sam
     port = listening.getsockname()[1]
     token = jwt.encode({"exp": datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=10)}, "k" * 32)
     hosts = ("--host", f"up=127.0.0.1:{port}", "--host", f"down=127.0.0.1:{free_port()}")
-    secrets = {"TOKEN": token, "CERT": certificate(3)[0], "KEY": "too short"}
+    secrets = {"TOKEN": token, "CERT": certificate(project, days=3).read_text().partition(KEY)[0], "KEY": "too short"}
     with exporter(project, "--runner", "r1", *hosts, **secrets) as first:
         first.wait_for("surefoot_deployments_total", "prod", "succeeded", value=1)
         first.wait_for("runner_status", "primary", "r1", value=1)
@@ -273,9 +253,9 @@ def test_bad_options_are_refused(
 
 
 def test_tls_and_basic_auth_by_the_exporters_web_config(project: Path) -> None:
-    cert, key = certificate(30)
+    cert, begin, key = certificate(project, days=30).read_text().partition(KEY)
     (project / "cert.pem").write_text(cert)
-    (project / "key.pem").write_text(key)
+    (project / "key.pem").write_text(begin + key)
     hashed = bcrypt.hashpw(b"right", bcrypt.gensalt(4)).decode().replace("$2b$", "$2y$", 1)
     web = project / "web.yml"
     text = (

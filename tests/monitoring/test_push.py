@@ -10,7 +10,8 @@ import urllib.request
 from pathlib import Path
 
 from tests.monitoring.servers import answers, program
-from tests.monitoring.support import free_port, until
+from tests.monitoring.support import until
+from tests.support.servers import free_port
 
 CONFIG = """\
 project: p

@@ -8,7 +8,8 @@ from pathlib import Path
 from surefoot.agent.machine import Limits
 from surefoot.agent.runner_gate import RunnerGate
 from tests.monitoring.servers import prometheus
-from tests.monitoring.support import free_port, until
+from tests.monitoring.support import until
+from tests.support.servers import free_port
 
 RULES = """\
 groups:

@@ -19,26 +19,11 @@ from surefoot.store.protocol import Store  # noqa: E402
 from tests.support.postgres import PostgresServer  # noqa: E402
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """One server for all tests that leave it as it is."""
-    server = PostgresServer()
-    try:
-        server.start()
-        yield server
-    finally:
-        server.close()
-
-
 @pytest.fixture
 def own_postgres() -> Iterator[PostgresServer]:
     """A server that the test may stop, kill or freeze."""
-    server = PostgresServer()
-    try:
-        server.start()
+    with PostgresServer() as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

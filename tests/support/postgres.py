@@ -20,6 +20,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Self
 
 import psutil
 import psycopg
@@ -113,6 +114,18 @@ class PostgresServer:
         for process in self._processes():
             with contextlib.suppress(psutil.NoSuchProcess):  # a session may end by itself
                 process.resume()
+
+    def __enter__(self) -> Self:
+        """Start it; at the end of the block it is gone."""
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """End the server and remove its folder."""

@@ -86,7 +86,7 @@ def _end_with_parent() -> None:
 
 
 @contextlib.asynccontextmanager
-async def saying(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+async def saying(answer: Answer, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> AsyncIterator[int]:
     """Serve on a free port; every connection ends with the server."""
     open_ones: set[asyncio.Task[None]] = set()
 
@@ -101,7 +101,7 @@ async def saying(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIter
             open_ones.discard(task)
             writer.transport.abort()
 
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    listening = await asyncio.start_server(serve, host, 0, ssl=tls)
     try:
         yield listening.sockets[0].getsockname()[1]
     finally:

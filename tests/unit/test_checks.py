@@ -5,23 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
-import ipaddress
 import itertools
 import json
 import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import ValidationError
 
 from surefoot.agent.checking import healthy
@@ -31,65 +25,10 @@ from surefoot.checks.registry import KINDS, run_all
 from surefoot.core.errors import Code
 from surefoot.core.host import Host
 from surefoot.core.plan import Check, HealthPolicy
+from tests.support.looking import GENEROUS, context, look
+from tests.support.servers import Answer, certificate, free_port, saying, tls_of
 
 PASS, FAIL = CheckStatus.PASS, CheckStatus.FAIL
-#: What anything here may take; nothing here takes long unless it hangs.
-GENEROUS = 20.0
-
-Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-async def shell(command: str, timeout: float) -> CommandResult:
-    """Run a command as an agent would."""
-    process = await asyncio.create_subprocess_shell(
-        command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    try:
-        async with asyncio.timeout(timeout):
-            output, _ = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        return CommandResult(None, "")
-    return CommandResult(process.returncode, output.decode())
-
-
-def context(*hosts: Host, secrets: dict[str, str] | None = None, **values: str) -> Context:
-    known = {"version": "2.0", "previous_version": "1.0", "environment": "production", "agent": "runner-01", **values}
-    return Context(values=known, hosts=hosts, secrets=secrets or {}, run=shell)
-
-
-async def look(kind: str, where: Context | None = None, **options: Any) -> CheckResult:
-    """Run one check that is about at most one host."""
-    async with asyncio.timeout(GENEROUS):
-        (result,) = await run_all([Check(kind, options)], where or context())
-    return result
-
-
-@contextlib.asynccontextmanager
-async def server(answer: Answer, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """Serve on a free port; every connection ends with the server."""
-    open_ones: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        open_ones.add(task)
-        try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                await answer(reader, writer)
-        finally:
-            open_ones.discard(task)
-            writer.transport.abort()
-
-    listening = await asyncio.start_server(serve, host, 0, ssl=tls)
-    try:
-        yield listening.sockets[0].getsockname()[1]
-    finally:
-        listening.close()
-        for task in list(open_ones):
-            task.cancel()
-        await asyncio.gather(*open_ones, return_exceptions=True)
 
 
 def says(body: str | bytes = b"", status: str = "200 OK", headers: str = "", seen: list[str] | None = None) -> Answer:
@@ -121,18 +60,11 @@ def sends(*pieces: bytes, pause: float = 0.0, then: float = 0.0) -> Answer:
     return answer
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 # -- http ----------------------------------------------------------------------------------------------
 
 
 async def test_service_that_answers_as_expected_passes() -> None:
-    async with server(says('{"status": "UP", "version": "2.0", "db": {"nodes": [{"ok": true}]}}')) as port:
+    async with saying(says('{"status": "UP", "version": "2.0", "db": {"nodes": [{"ok": true}]}}')) as port:
         result = await look(
             "http",
             url=f"http://127.0.0.1:{port}/health",
@@ -163,20 +95,20 @@ async def test_answer_that_differs_fails_with_what_was_expected_and_what_came(
     options: dict[str, Any], said: str
 ) -> None:
     body = {"status": "UP", "version": "1.0", "db": {"nodes": 2}, "ok": True, "one": 1, "none": None}
-    async with server(says(json.dumps(body))) as port:
+    async with saying(says(json.dumps(body))) as port:
         result = await look("http", url=f"http://127.0.0.1:{port}/", **options)
     assert result.status is FAIL
     assert said in result.message
 
 
 async def test_key_with_dots_in_it_is_found_as_it_is() -> None:
-    async with server(says('{"app.version": "2.0"}')) as port:
+    async with saying(says('{"app.version": "2.0"}')) as port:
         assert (await look("http", url=f"http://127.0.0.1:{port}/", json={"app.version": "2.0"})).status is PASS
 
 
 async def test_broken_service_is_quoted_on_one_line_and_not_at_length() -> None:
     page = "<html>\n<body>\tdatabase is down\x1b[31m" + "x" * 5000
-    async with server(says(page, "503 Service Unavailable")) as port:
+    async with saying(says(page, "503 Service Unavailable")) as port:
         result = await look("http", url=f"http://127.0.0.1:{port}/")
     assert result.status is FAIL
     assert "answered 503 instead of 200: <html> <body> database is down" in result.message
@@ -185,9 +117,9 @@ async def test_broken_service_is_quoted_on_one_line_and_not_at_length() -> None:
 
 
 async def test_redirect_is_not_followed_unless_asked_for() -> None:
-    async with server(says("{}")) as aim:
+    async with saying(says("{}")) as aim:
         moved = says("", "302 Found", f"Location: http://127.0.0.1:{aim}/new\r\n")
-        async with server(moved) as port:
+        async with saying(moved) as port:
             result = await look("http", url=f"http://127.0.0.1:{port}/")
             assert result.status is FAIL
             assert f"answered 302 instead of 200; it points to http://127.0.0.1:{aim}/new" in result.message
@@ -196,13 +128,13 @@ async def test_redirect_is_not_followed_unless_asked_for() -> None:
 
 
 async def test_redirect_to_itself_ends() -> None:
-    async with server(says("", "302 Found", "Location: /\r\n")) as port:
+    async with saying(says("", "302 Found", "Location: /\r\n")) as port:
         assert (await look("http", url=f"http://127.0.0.1:{port}/", follow_redirects=True)).status is FAIL
 
 
 async def test_method_and_headers_are_sent() -> None:
     seen: list[str] = []
-    async with server(says("", seen=seen)) as port:
+    async with saying(says("", seen=seen)) as port:
         options = {"method": "HEAD", "headers": {"X-Version": "{version}", "Authorization": "Bearer ${TOKEN}"}}
         result = await look(
             "http", context(secrets={"TOKEN": "s3cr3t"}), url=f"http://127.0.0.1:{port}/a?b=c", **options
@@ -216,14 +148,14 @@ async def test_method_and_headers_are_sent() -> None:
 async def test_secret_is_sent_but_not_told() -> None:
     seen: list[str] = []
     secrets = {"TOKEN": "s3cr3t"}
-    async with server(says("no", "401 Unauthorized", seen=seen)) as port:
+    async with saying(says("no", "401 Unauthorized", seen=seen)) as port:
         url = f"http://admin:${{TOKEN}}@127.0.0.1:{port}/?key=${{TOKEN}}"
         result = await look("http", context(secrets=secrets), url=url, contains="${TOKEN}", json={"a": "${TOKEN}"})
     assert "key=s3cr3t" in seen[0]
     assert "s3cr3t" not in repr(result)
     assert "admin" not in result.message
     assert "s3cr3t" not in repr(context(secrets=secrets))
-    async with server(says('{"a": 1}')) as port:
+    async with saying(says('{"a": 1}')) as port:
         result = await look("http", context(secrets=secrets), url=f"http://127.0.0.1:{port}/", json={"a": "${TOKEN}"})
     assert "s3cr3t" not in repr(result)
     assert result.status is FAIL
@@ -232,7 +164,7 @@ async def test_secret_is_sent_but_not_told() -> None:
 async def test_value_of_a_placeholder_can_not_ask_for_a_secret() -> None:
     seen: list[str] = []
     host = Host("web", "127.0.0.1", {"path": "${TOKEN}"})
-    async with server(says("", seen=seen)) as port:
+    async with saying(says("", seen=seen)) as port:
         await look("http", context(host, secrets={"TOKEN": "s3cr3t"}), url=f"http://{{host}}:{port}/x{{path}}")
     assert seen
     assert "s3cr3t" not in seen[0]
@@ -254,7 +186,7 @@ GARBAGE = {
 
 @pytest.mark.parametrize("answer", GARBAGE)
 async def test_garbage_is_a_failure_in_a_sentence(answer: str) -> None:
-    async with server(GARBAGE[answer]) as port:
+    async with saying(GARBAGE[answer]) as port:
         result = await look("http", url=f"http://127.0.0.1:{port}/", contains="UP", timeout="5s")
     assert result.status is FAIL
     assert f"127.0.0.1:{port}" in result.message
@@ -265,7 +197,7 @@ async def test_garbage_is_a_failure_in_a_sentence(answer: str) -> None:
 
 async def test_body_that_is_no_json_is_quoted() -> None:
     for body in (b"<html>", b"", b"\xff\xfe", b"[" * 100_000, b'{"status": "UP"'):
-        async with server(says(body)) as port:
+        async with saying(says(body)) as port:
             result = await look("http", url=f"http://127.0.0.1:{port}/", json={"status": "UP"})
         assert "did not answer with JSON" in result.message
         assert len(result.message) < 300
@@ -283,7 +215,7 @@ async def test_endless_body_is_read_no_further_than_it_matters() -> None:
             sent += 65536
             await writer.drain()
 
-    async with server(answer) as port:
+    async with saying(answer) as port:
         result = await look("http", url=f"http://127.0.0.1:{port}/", contains="needle")
     assert result.status is FAIL
     assert "does not contain" in result.message
@@ -299,7 +231,7 @@ SLOW = {
 
 @pytest.mark.parametrize("answer", SLOW)
 async def test_answer_that_trickles_fails_at_the_time_out(answer: str) -> None:
-    async with server(SLOW[answer]) as port:
+    async with saying(SLOW[answer]) as port:
         result = await look("http", url=f"http://127.0.0.1:{port}/", contains="UP", timeout="500ms")
     assert result.status is FAIL
     assert "did not answer within 0.5 s" in result.message
@@ -330,39 +262,18 @@ async def test_name_that_can_not_be_one_is_a_failure(kind: str) -> None:
 
 async def test_proxy_of_the_machine_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
-    async with server(says("")) as port:
+    async with saying(says("")) as port:
         assert (await look("http", url=f"http://127.0.0.1:{port}/")).status is PASS
 
 
 @pytest.fixture(scope="module")
 def own_certificate(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
     """A certificate for 127.0.0.1 that nobody has signed but itself."""
-    folder: Path = tmp_path_factory.mktemp("tls")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "pem").write_bytes(
-        certificate.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    served.load_cert_chain(folder / "pem")
-    return served
+    return tls_of(certificate(tmp_path_factory.mktemp("tls"), days=1))
 
 
 async def test_certificate_that_nobody_trusts_fails_unless_that_is_accepted(own_certificate: ssl.SSLContext) -> None:
-    async with server(says(""), tls=own_certificate) as port:
+    async with saying(says(""), tls=own_certificate) as port:
         url = f"https://127.0.0.1:{port}/"
         result = await look("http", url=url)
         assert result.status is FAIL
@@ -371,7 +282,7 @@ async def test_certificate_that_nobody_trusts_fails_unless_that_is_accepted(own_
 
 
 async def test_tls_where_there_is_none_is_a_failure_in_a_sentence() -> None:
-    async with server(sends(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as port:
+    async with saying(sends(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as port:
         result = await look("http", url=f"https://127.0.0.1:{port}/")
     assert result.status is FAIL
     assert len(result.message) < 300
@@ -382,7 +293,7 @@ async def test_tls_where_there_is_none_is_a_failure_in_a_sentence() -> None:
 
 async def test_check_that_speaks_of_hosts_runs_once_for_each() -> None:
     seen: list[str] = []
-    async with server(says("", seen=seen)) as one, server(says("", "500 No", seen=seen)) as two:
+    async with saying(says("", seen=seen)) as one, saying(says("", "500 No", seen=seen)) as two:
         hosts = (
             Host("web-01", "127.0.0.1", {"http_port": str(one)}),
             Host("web-02", "127.0.0.1", {"http_port": str(two)}),
@@ -431,7 +342,7 @@ async def test_placeholder_that_nobody_knows_fails_and_names_those_that_are(kind
 
 async def test_other_braces_are_left_alone() -> None:
     assert (await look("command", run="echo '{a} {b,c}' | awk '{print}' | grep -F '{a} {b,c}'")).status is PASS
-    async with server(says('{"template": "{unknown}"}')) as port:
+    async with saying(says('{"template": "{unknown}"}')) as port:
         result = await look("http", url=f"http://127.0.0.1:{port}/", json={"template": "{unknown}"})
     assert result.status is PASS, result.message
 
@@ -443,7 +354,7 @@ async def test_ipv6_host_is_put_in_brackets() -> None:
     except OSError:
         pytest.skip("this machine has no IPv6 loopback")
     host = Host("web-01", "::1")
-    async with server(says(""), "::1") as port:
+    async with saying(says(""), host="::1") as port:
         result = await look("http", context(host), url=f"http://{{host}}:{port}/")
         assert (result.status, result.message) == (PASS, f"http://[::1]:{port}/ answered 200")
         assert (await look("tcp", context(host), address=f"{{host}}:{port}")).status is PASS
@@ -453,7 +364,7 @@ async def test_ipv6_host_is_put_in_brackets() -> None:
 
 
 async def test_open_port_passes_and_a_closed_one_fails() -> None:
-    async with server(sends(then=GENEROUS)) as port:
+    async with saying(sends(then=GENEROUS)) as port:
         assert (await look("tcp", address=f"127.0.0.1:{port}")).status is PASS
         assert (await look("tcp", address=f"localhost:{port}")).status is PASS
     result = await look("tcp", address=f"127.0.0.1:{free_port()}")
@@ -511,7 +422,7 @@ async def test_checks_run_side_by_side_and_results_come_in_order() -> None:
         await writer.drain()
         await asyncio.sleep(0.05)
 
-    async with server(answer) as port:
+    async with saying(answer) as port:
         checks = [Check("http", {"url": f"http://127.0.0.1:{port}/"}, name=f"c{number}") for number in range(20)]
         results = await run_all(checks, context())
     assert [result.name for result in results] == [f"c{number}" for number in range(20)]
@@ -523,7 +434,7 @@ async def test_check_that_breaks_fails_alone() -> None:
         raise RuntimeError("a bug")
 
     where = Context(values={}, hosts=(), secrets={}, run=broken)
-    async with server(says("")) as port:
+    async with saying(says("")) as port:
         checks = [Check("command", {"run": "true"}), Check("http", {"url": f"http://127.0.0.1:{port}/"})]
         first, second = await run_all(checks, where)
     assert (first.status, second.status) == (FAIL, PASS)
@@ -699,7 +610,7 @@ async def test_secret_that_an_excerpt_would_cut_in_two_is_taken_out_whole() -> N
     secret = "s3cret-" + "x" * 40
     where = replace(context(), redact=lambda text: text.replace(secret, "***"))
     for length in (150, 190, 790, 2000):
-        async with server(says("y " * (length // 2) + secret + " end", "500 Broken")) as port:
+        async with saying(says("y " * (length // 2) + secret + " end", "500 Broken")) as port:
             result = await look("http", where, url=f"http://127.0.0.1:{port}/")
         assert "s3c" not in result.message
         printed = f"printf '%s\\n' {secret} {'z' * (length % 195)}; exit 1"
@@ -708,7 +619,7 @@ async def test_secret_that_an_excerpt_would_cut_in_two_is_taken_out_whole() -> N
 
 
 async def test_excerpt_is_one_line_and_bounded() -> None:
-    async with server(says("a\nb\tc\x1b[31m\x00 " + "d" * 10_000, "500 Broken")) as port:
+    async with saying(says("a\nb\tc\x1b[31m\x00 " + "d" * 10_000, "500 Broken")) as port:
         result = await look("http", url=f"http://127.0.0.1:{port}/")
     assert "a b c [31m ddd" in result.message
     assert result.message.isprintable()
@@ -719,7 +630,7 @@ async def test_checks_without_a_result_at_the_end_of_the_time_are_named() -> Non
     async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(1000)
 
-    async with server(never) as hangs, server(says("")) as well:
+    async with saying(never) as hangs, saying(says("")) as well:
         checks = [
             Check("http", {"url": f"http://127.0.0.1:{hangs}/", "timeout": "50s"}, name="the one that hangs"),
             Check("http", {"url": f"http://127.0.0.1:{well}/"}),
