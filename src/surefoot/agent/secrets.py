@@ -23,7 +23,7 @@ from surefoot.agent.redact import Redactor
 from surefoot.core.errors import Code, Failure
 from surefoot.core.plan import Plan, SecretSource
 from surefoot.core.targets import references
-from surefoot.steps import VAULTED
+from surefoot.steps import VAULTED, vaulted
 
 #: Bytes that a secret may have: the kernel takes no longer variable.
 LONGEST = 128 * 1024 - 256
@@ -36,11 +36,20 @@ LOOKED_INTO = 256 * 1024 * 1024
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 #: How the program that opens vaults says what is wrong.
 _VAULT_TROUBLES = {
-    3: ("the vault's password does not open {file}", "see that the password is the one it was encrypted with"),
-    4: ("{file} has no {key}", "see what it holds: ansible-vault view {file}"),
-    5: ("{file} can't be read", "see that it is in the project, and tracked by git where that is used"),
-    6: ("{file} is not encrypted", "encrypt it: ansible-vault encrypt {file}"),
-    7: ("the Python of the agent has no ansible-core", "where the agent runs: pip install ansible-core"),
+    vaulted.WRONG_PASSWORD: (
+        "the vault's password does not open {file}",
+        "see that the password is the one it was encrypted with",
+    ),
+    vaulted.NO_KEY: ("{file} has no {key}", "see what it holds: ansible-vault view {file}"),
+    vaulted.UNREADABLE: (
+        "{file} can't be read",
+        "see that it is in the project, and tracked by git where that is used",
+    ),
+    vaulted.NOT_ENCRYPTED: ("{file} is not encrypted", "encrypt it: ansible-vault encrypt {file}"),
+    vaulted.NO_ANSIBLE: (
+        "the Python of the agent has no ansible-core",
+        "where the agent runs: pip install ansible-core",
+    ),
 }
 
 

@@ -91,10 +91,7 @@ class Worker:
             while self._check_lease() and not isinstance(action := do.decide(self.state, self._now()), do.Rest):
                 await self._act(action)
                 if self.state.held and not self.state.status.terminal:
-                    if self._handover.is_set():
-                        raise HandOver("the agent stops")  # noqa: TRY301 - one way out for all that notice it
-                    if self._way.given.is_set():
-                        raise HandOver(self._way.why)  # noqa: TRY301
+                    self._hand_over_if_asked(waits=True)
         except HandOver as why:
             await self._fact(ev.HandedOver(cause=str(why)), release=True)
         else:
@@ -165,10 +162,7 @@ class Worker:
                 if task.done() and not task.cancelled():
                     return task.result()
                 self._check_lease()
-                if self._handover.is_set():
-                    raise HandOver("the agent stops")
-                if waits and self._way.given.is_set():
-                    raise HandOver(self._way.why)
+                self._hand_over_if_asked(waits=waits)
                 await self._refresh()
                 if until(self.state):
                     return None
@@ -176,6 +170,13 @@ class Worker:
             for end in ends:
                 end.cancel()
             await _ended(task)
+
+    def _hand_over_if_asked(self, *, waits: bool) -> None:
+        """Raise HandOver if the agent stops; and, while nothing is in flight that could not wait, if it gives way."""
+        if self._handover.is_set():
+            raise HandOver("the agent stops")
+        if waits and self._way.given.is_set():
+            raise HandOver(self._way.why)
 
     # -- the journal ---------------------------------------------------------------------------------
 

@@ -74,11 +74,7 @@ def _clean_tree(value: Any) -> Any:
 
 def check_environment(name: str) -> None:
     """Refuse an environment's name that no index can hold."""
-    if not name or len(name.encode(errors="replace")) > MAX_NAME:
-        raise UsageError(
-            f"the environment has {len(name)} characters; 1 to {MAX_NAME} bytes are possible",
-            hint="use a shorter environment" if name else "name one",
-        )
+    _check_name("environment", name, if_missing="name one")
 
 
 def check_submission(submission: Submission) -> None:
@@ -88,12 +84,17 @@ def check_submission(submission: Submission) -> None:
         ("version", submission.version),
         ("key", submission.key or "-"),
     ):
-        if not name or len(name.encode(errors="replace")) > MAX_NAME:
-            raise UsageError(
-                f"the {what} has {len(name)} characters; 1 to {MAX_NAME} bytes are possible",
-                code=Code.VERSION_INVALID if what == "version" else Code.USAGE,
-                hint=f"use a shorter {what}" if name else f"give a {what}",
-            )
+        code = Code.VERSION_INVALID if what == "version" else Code.USAGE
+        _check_name(what, name, code, if_missing=f"give a {what}")
+
+
+def _check_name(what: str, name: str, code: Code = Code.USAGE, *, if_missing: str) -> None:
+    if not name or len(name.encode(errors="replace")) > MAX_NAME:
+        raise UsageError(
+            f"the {what} has {len(name)} characters; 1 to {MAX_NAME} bytes are possible",
+            code=code,
+            hint=f"use a shorter {what}" if name else if_missing,
+        )
 
 
 def refuse_locked(environment: str, locked_by: str) -> RefusedError:
