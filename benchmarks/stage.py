@@ -70,6 +70,7 @@ class Stage:
         self.notes = folder / "notes"
         self.project = folder / "project"
         self.agents: dict[str, subprocess.Popen[bytes]] = {}
+        self.former: dict[str, str] = {}
         self.notes.mkdir()
         self.project.mkdir()
         (self.project / "step.sh").write_text(STUBBORN.replace("NOTES", str(self.notes)))
@@ -89,6 +90,8 @@ class Stage:
 
     def start(self, name: str, store: str | None = None) -> None:
         """Start an agent, which may see the store at an address of its own."""
+        rows = self.store.agents(2.0)
+        self.former |= {row.report.name: row.report.incarnation for row in rows if row.report.name == name}
         with (self.folder / f"{name}.log").open("ab") as log:
             self.agents[name] = subprocess.Popen(
                 self.command("agent", "run", name, store=store), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -101,8 +104,13 @@ class Stage:
         def ready() -> bool:
             for name in names:
                 assert self.agents[name].poll() is None, (self.folder / f"{name}.log").read_text()
-            rows = {row.report.name: row.status for row in self.store.agents(2.0)}
-            return all(rows.get(name) in (AgentStatus.ONLINE, AgentStatus.DEGRADED) for name in names)
+            fit = {
+                row.report.name
+                for row in self.store.agents(2.0)
+                if row.status in (AgentStatus.ONLINE, AgentStatus.DEGRADED)
+                and row.report.incarnation != self.former.get(row.report.name)  # itself, not who had its name before
+            }
+            return fit.issuperset(names)
 
         until(ready, f"agents are online: {names}")
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long agents have been unheard of, as seen by one observer.
 
-Guarantees: once this observer has seen an agent's counter move, that agent's age is measured on the observer's own
-monotonic clock, so that a wall clock that jumps makes nobody look dead or alive. On first sight there is
-only the difference of two wall-clock times to go by.
+Guarantees: once this observer has looked twice, an agent's age is right by the observer's own monotonic clock to within
+the time between two looks, so that a wall clock that jumps makes nobody look dead or alive to who looks often. Only
+within that time, which is all there is on first sight, the difference of two wall-clock times decides.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 
 @dataclass(frozen=True, slots=True)
 class _Sight:
     beat: tuple[str, int]
-    at: float
-    moved: bool  #: an earlier beat was seen too, so this one is no older than the look before `at`
+    at: float  #: when it was first seen
+    slack: float  #: for how long it may have been there before, unseen
+    looked_at: float
 
 
 class Sightings:
@@ -31,11 +33,15 @@ class Sightings:
 
     def age(self, agent: str, incarnation: str, beats: int, by_wall_clock: float) -> float:
         """Return for how long the agent has been unheard of."""
-        now = self._clock()
+        now, beat = self._clock(), (incarnation, beats)
         with self._lock:
-            sight = self._seen.get(agent)
-            if sight is None or sight.beat != (incarnation, beats):
-                sight = _Sight((incarnation, beats), now, moved=sight is not None)
-                self._seen[agent] = sight
+            before = self._seen.get(agent)
+            if before is None:
+                sight = _Sight(beat, now, inf, now)
+            elif before.beat == beat:
+                sight = _Sight(beat, before.at, before.slack, now)
+            else:
+                sight = _Sight(beat, now, now - before.looked_at, now)
+            self._seen[agent] = sight
         watched = now - sight.at
-        return watched if sight.moved else max(by_wall_clock, watched)
+        return min(max(by_wall_clock, watched), watched + sight.slack)
