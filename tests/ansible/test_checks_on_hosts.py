@@ -81,6 +81,20 @@ def test_host_that_can_not_be_reached_fails_each_check_of_its_own(shop: Shop, ho
         assert found[name][1]["hint"]
 
 
+def test_checks_run_the_python_that_the_inventory_names(shop: Shop, host: SshHost) -> None:
+    named, asked = host.disk(f"/root/{mark(shop)}.python"), host.disk(f"/root/{mark(shop)}.asked")
+    named.write_text(f'#!/bin/sh\necho >>/root/{asked.name}\nexec /usr/bin/python3 "$@"\n')
+    named.chmod(0o755)
+    shop.inventory.write_text(
+        shop.inventory.read_text().replace("alpha ", f"alpha ansible_python_interpreter=/root/{named.name} ", 1)
+    )
+    configure(shop, "preflight", '      - http: {url: "http://127.0.0.1:9/", on: hosts}\n')
+    code, found = preflight(shop)
+    assert code == 3
+    assert ["refused" in check["message"] for check in found["http"]] == [True, True], found
+    assert asked.read_text() == "\n"
+
+
 def test_health_is_looked_at_behind_the_fence_and_steps_get_pinned_images(
     shop: Shop, host: SshHost, tmp_path: Path
 ) -> None:

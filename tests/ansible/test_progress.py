@@ -29,6 +29,19 @@ def test_hosts_at_one_address_are_told_apart(project: Project, hosts: list[SshHo
         assert done.progress.answers[host.name].stdout.split()[3] == str(host.port)
 
 
+def test_the_python_that_the_inventory_names_is_told_and_nothing_else_of_ansible_s(project: Project) -> None:
+    project.replace(
+        "alpha ", "alpha colour=blue ansible_become_password=hunter2 ansible_python_interpreter='{{ other }}' "
+    )
+    project.replace("[all:vars]", "[all:vars]\nother=/opt/python")
+    told = {name: dict(host.variables) for name, host in project.play("").progress.hosts.items()}
+    common = {"other": "/opt/python"}
+    assert told == {
+        "alpha": common | {"colour": "blue", "ansible_python_interpreter": "/opt/python"},
+        "beta": common | {"ansible_python_interpreter": "/usr/bin/python3"},
+    }
+
+
 def test_a_channel_is_told_only_if_it_opens_without_ansible(project: Project, hosts: list[SshHost], key: Path) -> None:
     project.reach(hosts, key, more="ansible_password=hunter2\nansible_ssh_password_mechanism=ssh_askpass")
     done = project.play("")

@@ -63,8 +63,23 @@ async def test_host_that_need_not_have_them_passes_without() -> None:
     assert (await bent("host", "bend python3 'exit 1'", python=False)).status is PASS
     assert (await bent("host", "bend date '/bin/date +%s'", clock_skew="20s")).status is PASS
     assert (await bent("host", f"{USER}; bend sudo 'exit 0'", sudo=True)).status is PASS
-    other = Host("web-01", "127.0.0.1", {"ansible_python_interpreter": "/nowhere/python"})
-    assert (await bent("host", host=other)).status is FAIL
+
+
+@pytest.mark.parametrize(
+    ("named", "status"),
+    [
+        ("/nowhere/python", FAIL),
+        ("python3.nowhere", FAIL),
+        ("/usr/bin/python3", PASS),
+        ("/usr/bin/env python3", PASS),
+        ("auto_silent", PASS),
+        ("{{ somewhere }}", PASS),
+    ],
+)
+async def test_a_host_s_python_is_the_one_that_the_inventory_names(named: str, status: CheckStatus) -> None:
+    host = Host("web-01", "127.0.0.1", {"ansible_python_interpreter": named})
+    result = await bent("host", host=host)
+    assert result.status is status, result.message
 
 
 @pytest.mark.parametrize("garbage", ["echo nonsense; exit 0", "exit 255", "exit 0", "echo now=x; exit 1"])

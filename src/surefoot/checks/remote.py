@@ -117,6 +117,9 @@ async def fetch(
 
 
 def python_of(context: Context) -> str:
-    """Return the Python that Ansible uses on a host, quoted for sh."""
-    named = context.host.variables.get("ansible_python_interpreter", "") if context.host else ""
-    return quote(named) if named.startswith("/") else "python3"
+    """Return the Python that the inventory has Ansible use on a host, quoted for sh; else the one on its path.
+
+    Of `/usr/bin/env python3` it is the last word.
+    """
+    named = context.host.variables.get("ansible_python_interpreter", "").split() if context.host else []
+    return quote(named[-1]) if named and not named[-1].startswith(("auto", "{{", "}}")) else "python3"

@@ -62,6 +62,8 @@ MAGIC = (
     "play_",
     "hostvars",
 )
+#: Checks that run Python on a host take the one that Ansible takes.
+TOLD = ("ansible_python_interpreter",)
 SECRET = re.compile("pass|secret|token|key", re.IGNORECASE)
 MARK = re.compile(r"SUREFOOT_FENCE=\S+?:\d+:([0-9a-f]{32})")
 
@@ -104,7 +106,7 @@ def _is_plain(key: str, value: object) -> bool:
     """
     return (
         isinstance(value, (str, int, float, bool))
-        and not key.startswith(MAGIC)
+        and (key in TOLD or not key.startswith(MAGIC))
         and not SECRET.search(key)
         and len(str(value)) <= SHORT
     )
