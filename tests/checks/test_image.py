@@ -15,7 +15,8 @@ from pydantic import ValidationError
 
 from surefoot.checks.model import CheckFailed, CheckStatus
 from surefoot.checks.oci import Reference
-from surefoot.checks.registry import KINDS
+from surefoot.checks.registry import KINDS, run_all
+from surefoot.core.plan import Check
 from tests.support.images import PASSWORD, USER, Images, Tokens, basic_header, registry
 from tests.support.looking import context, look
 from tests.support.servers import certificate, free_port, page, raw, saying, silence
@@ -49,6 +50,17 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
         found.pushes = basic_header()
         found.push("shop/backend:2.0")
         yield found
+
+
+async def test_second_image_of_a_variable_fails_instead_of_taking_the_place_of_the_first(images: Images) -> None:
+    digest = images.push("shop/same:2.0")
+    images.push("pay/same:2.0")
+    checks = [Check("image", {"ref": f"{images.address}/{{{of}}}/same:2.0"}) for of in ("first", "second", "first")]
+    results = await run_all(checks, context(first="shop", second="pay"))
+    assert [result.status for result in results] == [PASS, FAIL, PASS]
+    pinned = {"SUREFOOT_IMAGE_SAME": f"{images.address}/shop/same@{digest}"}
+    assert [result.pins for result in results] == [pinned, {}, pinned]
+    assert "would be pinned in SUREFOOT_IMAGE_SAME, as" in results[1].message and results[1].hint
 
 
 async def test_image_that_is_there_passes_and_is_pinned(images: Images) -> None:

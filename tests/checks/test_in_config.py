@@ -87,3 +87,23 @@ def test_check_of_hosts_needs_hosts(tmp_path: Path, check: str) -> None:
 @pytest.mark.parametrize("check", ["disk: {}", "memory: {on: agent}"])
 def test_agent_s_own_disk_and_memory_need_no_hosts(tmp_path: Path, check: str) -> None:
     plan(tmp_path, f"    health: [{{{check}}}]\n", inventory="")
+
+
+TWO_IMAGES = """\
+    preflight:
+      - image: {{ref: "registry.example/shop/backend:{{version}}"}}
+      - image: {{ref: "{ref}"{more}}}
+"""
+
+
+@pytest.mark.parametrize("ref", ["registry.example/pay/backend:{version}", "registry.example/shop/backend:1.0"])
+def test_two_images_can_not_be_pinned_in_one_variable(tmp_path: Path, ref: str) -> None:
+    said = problem(tmp_path, TWO_IMAGES.format(ref=ref, more=""))
+    assert f"preflight[1].image: {ref} would be pinned in SUREFOOT_IMAGE_BACKEND" in said
+    plan(tmp_path, TWO_IMAGES.format(ref=ref, more=", as: other"))
+
+
+def test_an_image_may_be_looked_at_twice_and_one_whose_name_is_not_known_yet_too(tmp_path: Path) -> None:
+    plan(tmp_path, TWO_IMAGES.format(ref="registry.example/shop/backend:{version}", more=", platform: linux/arm64"))
+    plan(tmp_path, TWO_IMAGES.format(ref="registry.example/pay/{image}:{version}", more=""))
+    plan(tmp_path, TWO_IMAGES.format(ref="registry.example:5000/backend@sha256:" + "0" * 64, more=", as: x"))

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Annotated, ClassVar, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -50,7 +51,7 @@ class ImageOptions(CheckOptions):
         default="",
         alias="as",
         description="Steps find the pinned image in `SUREFOOT_IMAGE_` and this in capitals (playbooks: in lower case). "
-        "Default: the last part of its name.",
+        "Default: the last part of its name. No two images may have the same.",
     )
     username: Text = Field(default="", description="A user of the registry. Default: whom Docker's config knows.")
     password: SecretReference = Field(default="", description="The user's password or token.")
@@ -62,6 +63,13 @@ class ImageOptions(CheckOptions):
     ca: Text = Field(
         default="", description="A PEM file of the authorities to trust, in the project or, from /, on the agent."
     )
+
+    @classmethod
+    def pinned(cls, options: Mapping[str, Any]) -> tuple[str, str] | None:
+        """The image's variable, unless it depends on what is not known yet."""
+        ref, name = str(options.get("ref", "")), str(options.get("as", ""))
+        last = name or ref.rpartition("/")[2].partition("@")[0].partition(":")[0]
+        return None if not last or "{" in last else (_in_steps(last), ref)
 
     @model_validator(mode="after")
     def _whole_login(self) -> Self:
@@ -102,9 +110,13 @@ class Image(Kind):
         except Unreachable as error:
             raise CheckFailed(str(error), error.hint or _DOWN) from error
         pinned = image.pinned(manifest.digest)
-        name = options.as_ or image.repository.rpartition("/")[2]
-        variable = PREFIX + re.sub(r"[^A-Z0-9]", "_", name.upper())
+        variable = _in_steps(options.as_ or image.repository.rpartition("/")[2])
         return Found(f"{image.shown} is {manifest.digest[:19]}…, pinned in {variable}", {variable: pinned})
+
+
+def _in_steps(name: str) -> str:
+    """Return the variable in which steps find a pinned image."""
+    return PREFIX + re.sub(r"[^A-Z0-9]", "_", name.upper())
 
 
 async def _find(registry: Registry, options: ImageOptions) -> Manifest:

@@ -65,6 +65,13 @@ class CheckOptions(Section):
         """Whether it looks at each host, if there are any, even where no option speaks of `{host}`."""
         return cls.needs_hosts(options)
 
+    @classmethod
+    def pinned(cls, options: Mapping[str, Any]) -> tuple[str, str] | None:
+        """Return the variable that a check with these options pins something in, and what it pins, as far as the
+        config tells: two things can't be pinned in one variable.
+        """
+        return None
+
 
 class HostsFirst(CheckOptions):
     """Options of a check that looks at each host, if there are any, unless it says `on: agent`."""

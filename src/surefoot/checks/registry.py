@@ -133,7 +133,26 @@ async def run_all(
     """
     gate = gate or asyncio.Semaphore(AT_ONCE)
     runs = [(check, each) for check in checks for each in _contexts(check, context)]
-    return list(await asyncio.gather(*(_run(check, each, gate, until) for check, each in runs)))
+    return _pinned_once(await asyncio.gather(*(_run(check, each, gate, until) for check, each in runs)))
+
+
+def _pinned_once(results: Sequence[CheckResult]) -> list[CheckResult]:
+    """Return the results; one that pins something else in the variable of an earlier one has failed: steps would get
+    only one of the two.
+    """
+    first: dict[str, tuple[str, str]] = {}
+
+    def held(result: CheckResult) -> CheckResult:
+        name = f"{result.name} on {result.host}" if result.host else result.name
+        for variable, value in result.pins.items():
+            other, by = first.setdefault(variable, (value, name))
+            if other != value:
+                message = f"{value} would be pinned in {variable}, as {other} is by {by}"
+                hint = "give one of them a name of its own: as: NAME"
+                return replace(result, status=CheckStatus.FAIL, message=message, hint=hint, pins={})
+        return result
+
+    return [held(result) for result in results]
 
 
 def _contexts(check: Check, context: Context) -> list[Context]:

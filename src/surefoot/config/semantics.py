@@ -59,6 +59,7 @@ def _environment(
             report((*check_place, kind), message, code=Code.CONFIG_KEY, allowed=known)
         elif kinds is not None and isinstance(given, dict | None):
             options(kind, given or {}, (*check_place, kind))
+    _pins(environment, place, kinds, report)
     if "inventory" not in environment:
         _without_hosts(environment, place, kinds, report)
     _ways_back(environment, place, report)
@@ -79,6 +80,21 @@ def _ways_back(environment: dict[str, Any], place: Place, report: Report) -> Non
             report((*where, "undo"), "the environment has a rollback in place of all undo", hint="keep one of them")
         if _mapping(step).get("name") == ROLLBACK:
             report((*where, "name"), f"{ROLLBACK!r} is the name of the environment's rollback", hint="rename the step")
+
+
+def _pins(environment: dict[str, Any], place: Place, kinds: Mapping[str, Any] | None, report: Report) -> None:
+    """Hold that no check of the preflight pins something in the variable of another."""
+    first: dict[str, tuple[str, Place]] = {}
+    for where, kind, given in _checks(environment, place):
+        pinned = getattr((kinds or {}).get(kind), "pinned", None)
+        found = pinned(_mapping(given)) if pinned is not None and "preflight" in where else None
+        if found is None:
+            continue
+        variable, what = found
+        other, there = first.setdefault(variable, (what, where))
+        if other != what:
+            message = f"{what} would be pinned in {variable}, as {other} is by preflight[{there[-1]}]"
+            report((*where, kind), message, hint="give one of them a name of its own: as: NAME")
 
 
 def _step_names(steps: list[Any], place: Place, report: Report) -> None:
