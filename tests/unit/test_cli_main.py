@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -18,9 +19,12 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from surefoot import __version__  # noqa: E402
+from surefoot.checks.registry import KINDS  # noqa: E402
 from surefoot.cli.main import COMMANDS, cli  # noqa: E402
 from surefoot.cli.reference import reference  # noqa: E402
+from surefoot.config.loading import load  # noqa: E402
 from surefoot.core.status import Status  # noqa: E402
+from surefoot.monitoring.subjects import Hosts  # noqa: E402
 from surefoot.store import open_store  # noqa: E402
 from tests.store import journal as j  # noqa: E402
 
@@ -342,11 +346,32 @@ def test_init_writes_what_check_and_plan_accept(tmp_path: Path) -> None:
 
 def test_plan_names_hosts_and_refuses_an_inventory_without_any(tmp_path: Path) -> None:
     (tmp_path / "surefoot.yml").write_text(
-        "project: p\nenvironments: {prod: {inventory: hosts.ini, steps: [{name: a, run: 'true'}]}}\n"
+        "project: p\nenvironments: {prod: {inventory: hosts.ini, "
+        "preflight: [{command: {run: 'true'}}], steps: [{name: a, run: 'true'}]}}\n"
     )
     inventory = tmp_path / "hosts.ini"
     inventory.write_text("[web]\nweb-1 ansible_host=192.0.2.1\nweb-2 ansible_host=192.0.2.2\n")
     assert json.loads(call("plan", "prod", "1.0", "--output", "json").stdout)["hosts"] == ["web-1", "web-2"]
+    told = [line for line in call("plan", "prod", "1.0").stdout.splitlines() if line.startswith("  ")]
+    assert {line[2:13].strip() for line in told} >= {"hosts", "agent", "gates", "preflight"}
+    assert all(line[12] == " " and line[13] != " " for line in told if line[2] != " "), told
     inventory.write_text("[web]\n")
     refused = call("plan", "prod", "1.0")
     assert refused.exit_code == 2 and refused.stderr.startswith("error[SF-NO-HOSTS]: ")
+
+
+def test_the_users_own_ansible_reads_the_inventory_for_all_who_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "surefoot.yml").write_text(
+        "project: p\nenvironments: {prod: {inventory: hosts.ini, steps: [{name: a, run: 'true'}]}}\n"
+    )
+    (tmp_path / "hosts.ini").write_text("[web]\nfrom-here\n")
+    theirs = tmp_path / "theirs" / "ansible-inventory"
+    theirs.parent.mkdir()
+    theirs.write_text('#!/bin/sh\necho \'{"web": {"hosts": ["from-theirs"]}}\'\n')
+    theirs.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{theirs.parent}:{os.environ['PATH']}")
+    assert json.loads(call("plan", "prod", "1.0", "--output", "json").stdout)["hosts"] == ["from-theirs"]
+    watched = asyncio.run(Hosts(load(tmp_path / "surefoot.yml", kinds=KINDS))())
+    assert [target.host for target in watched] == ["from-theirs"]

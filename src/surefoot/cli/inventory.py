@@ -6,12 +6,11 @@ source.
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 from surefoot.core.errors import Code, ConfigError
+from surefoot.steps.ansible import executable
 
 #: Seconds for Ansible to read an inventory.
 TIMEOUT = 60.0
@@ -19,11 +18,9 @@ TIMEOUT = 60.0
 
 def hosts_of(folder: Path, inventory: str) -> tuple[str, ...]:
     """Return the hosts' names in the inventory's order; ConfigError if there are none."""
-    program = Path(sys.executable).with_name("ansible-inventory")
-    call = [str(program) if program.exists() else shutil.which("ansible-inventory") or "ansible-inventory"]
     try:
         done = subprocess.run(
-            [*call, "-i", inventory, "--list"],
+            [executable("ansible-inventory"), "-i", inventory, "--list"],
             cwd=folder,
             capture_output=True,
             stdin=subprocess.DEVNULL,

@@ -6,8 +6,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ from surefoot.checks.secret import Format, expiry
 from surefoot.config.models import Config
 from surefoot.core import plan
 from surefoot.monitoring.runner import Secret, Target
+from surefoot.steps.ansible import executable
 
 #: Seconds after which an inventory is read again; a dynamic one asks its source each time.
 INVENTORY_EVERY = 600.0
@@ -66,8 +65,7 @@ def targets(environment: str, inventory: Mapping[str, Any]) -> list[Target]:
 
 
 async def _inventory(folder: Path, inventory: str) -> Mapping[str, Any]:
-    beside = Path(sys.executable).with_name("ansible-inventory")
-    program = str(beside) if beside.exists() else shutil.which("ansible-inventory") or "ansible-inventory"
+    program = executable("ansible-inventory")
     told = await asyncio.wait_for(asked_program(program, "-i", inventory, "--list", folder=folder), READ)
     if told.status != 0:
         raise RuntimeError(f"Ansible can't read the inventory {inventory}")

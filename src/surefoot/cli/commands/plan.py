@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from surefoot.core.plan import Plan, Work
     from surefoot.store.protocol import EnvironmentRow
 
+#: Columns of what stands before a line: `preflight` and two spaces.
+LABELS = 11
+
 
 @command("plan", example="surefoot plan production 2.0")
 @click.argument("environment", type=TEXT)
@@ -103,16 +106,16 @@ def _tell(app: App, shown: dict[str, Any]) -> None:
             f"{shown['project']} {shown['environment']}: {shown['current_version'] or 'nothing'} → {shown['version']}"
         )
     )
-    say(clean(f"  hosts   {', '.join(shown['hosts']) or 'none'}"))
-    say(clean(f"  agent   {shown['agent'] or 'none'}"))
-    for why in shown["agent_reasons"]:
-        say(clean(f"          {why}"))
     waits = [name for name in (shown["running"], *shown["queue"]) if name]
-    say(clean(f"  before  {', '.join(waits) or 'nothing'}"))
-    say(clean(f"  gates   {', '.join(shown['gates']) or 'none'}"))
-    for what in ("preflight", "health"):
-        if shown[what]:
-            say(clean(f"  {what:<9}{', '.join(shown[what])}"))
+    for label, text in (
+        ("hosts", ", ".join(shown["hosts"]) or "none"),
+        ("agent", shown["agent"] or "none"),
+        *(("", why) for why in shown["agent_reasons"]),
+        ("before", ", ".join(waits) or "nothing"),
+        ("gates", ", ".join(shown["gates"]) or "none"),
+        *((what, ", ".join(shown[what])) for what in ("preflight", "health") if shown[what]),
+    ):
+        say(clean(f"  {label:<{LABELS}}{text}"))
     say()
     app.console.table(
         ("", "STEP", "DOES", "UNDO", "ATTEMPTS", "TIMEOUT"),
