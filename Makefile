@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 LOCK := requirements.lock
 INSTALLED := $(VENV)/.installed
-# Published descriptions that tests hold the program to; shared by all work trees.
+# Published descriptions that tests hold the program to, and what the site brings along; shared by all work trees.
 export SUREFOOT_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/surefoot
 
 # What the tests need beside Python: real sshd, sudo, namespaces, git work trees, processes
@@ -52,7 +52,7 @@ debian: ## Install what the tests need of Debian, if it is missing and you are r
 	@tools/need-debian $(DEBIAN)
 
 .PHONY: cache
-cache: ## Fetch the published API descriptions that tests need, if they are missing
+cache: ## Fetch the published API descriptions that tests need, and what draws the site's diagrams, if they are missing
 	@tools/npm-files "$(SUREFOOT_CACHE)/npm"
 
 # Most tests wait for processes, timers and hosts, so a few more workers than cores; each file's tests stay together.
@@ -119,8 +119,12 @@ imports: venv ## Hold the direction of imports: cli, agent, steps and checks and
 	@$(BIN)/lint-imports
 
 .PHONY: docs
-docs: venv ## Check the documentation: every link leads somewhere, every page is reached, every command exists
+docs: venv site ## Check the documentation: every link leads somewhere, every page is reached, every command exists
 	@$(BIN)/python tools/check_docs.py
+
+.PHONY: site
+site: venv cache ## Build the documentation's site, strictly, into build/site/html
+	@tools/make-site $(VENV) "$(SUREFOOT_CACHE)" build/site
 
 .PHONY: package
 package: venv ## Build the wheel, install it into an empty environment, and run it there
@@ -136,4 +140,4 @@ UPGRADE := --upgrade
 
 .PHONY: clean
 clean: ## Remove what was built, and .venv
-	@rm -rf $(VENV) build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache

@@ -2,7 +2,8 @@
 """Checks the documentation: every link leads somewhere, every page is reached, every command shown exists.
 
 Guarantees nothing about what the pages say: that commands do what is said of them is for the tests, and that generated
-pages are what the code says, for those of their generators. Reaches no network: links to other sites are not followed.
+pages are what the code says, for those of their generators. Headings that links name are for the site's strict build.
+Reaches no network: links to other sites are not followed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ ROOT = Path(__file__).parents[1]
 DOORS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/index.md")
 
 _LINK = re.compile(r"(?<!!)\[[^\]\n]*\]\(([^)\s]+)\)|!\[[^\]\n]*\]\(([^)\s]+)\)")
-_HEADING = re.compile(r"^#{1,6} +(.+?) *#*$")
 _FENCE = re.compile(r"^ *(```|~~~)")
 _COMMAND = re.compile(r"^ *(?:\$ |# )?surefoot((?: +--?[a-z][\w-]*(?:[= ]\S+)?)*?) +([a-z]+)\b")
 
@@ -27,26 +27,26 @@ _COMMAND = re.compile(r"^ *(?:\$ |# )?surefoot((?: +--?[a-z][\w-]*(?:[= ]\S+)?)*
 def main() -> int:
     """Print what is wrong; the status says whether anything is."""
     pages = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-    anchors = {page: set(_anchors(page)) for page in pages}
     wrong: list[str] = []
     reached = {ROOT / door for door in DOORS}
     leads: dict[Path, set[Path]] = {}
     for page in pages:
         name = page.relative_to(ROOT)
         for number, target in _links(page):
-            file, _, anchor = target.partition("#")
+            file = target.partition("#")[0]
             aim = (page.parent / file).resolve() if file else page
             if not aim.exists():
                 wrong.append(f"{name}:{number}: there is no {file}")
-            elif anchor and aim in anchors and anchor not in anchors[aim]:
-                wrong.append(f"{name}:{number}: {aim.relative_to(ROOT)} has no heading #{anchor}")
-            leads.setdefault(page, set()).update(aim.glob("*.md") if aim.is_dir() else [aim])
+            elif aim.is_dir():
+                wrong.append(f"{name}:{number}: {file} is a folder, and the site has no page for it")
+            leads.setdefault(page, set()).add(aim)
         wrong += [f"{name}:{number}: there is no command {command!r}" for number, command in _unknown_commands(page)]
     while more := {aim for page in reached for aim in leads.get(page, ())} - reached:
         reached |= more
     wrong += [
         f"{page.relative_to(ROOT)}: no page leads here from docs/index.md" for page in pages if page not in reached
     ]
+    wrong += [f"mkdocs.yml: the navigation lacks {page}" for page in _missing_in_navigation(pages)]
     print("\n".join(wrong) or f"docs: {len(pages)} pages, every link leads somewhere")
     return 1 if wrong else 0
 
@@ -69,17 +69,14 @@ def _links(page: Path) -> Iterator[tuple[int, str]]:
                 yield number, target
 
 
-def _anchors(page: Path) -> Iterator[str]:
-    """Yield the anchors of a page's headings, named as GitHub does."""
-    seen: dict[str, int] = {}
-    for _, line in _prose(page):
-        if (match := _HEADING.match(line)) is None:
-            continue
-        text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", match[1]).lower()
-        slug = re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
-        count = seen.get(slug, 0)
-        seen[slug] = count + 1
-        yield f"{slug}-{count}" if count else slug
+def _missing_in_navigation(pages: list[Path]) -> Iterator[str]:
+    """Yield pages that a visitor of the site would not find. Decisions are found by their index."""
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for page in pages:
+        by_index = page.parent.name == "adr" and page.name != "index.md"
+        name = str(page.relative_to(ROOT))
+        if not by_index and not re.search(rf"[ :]{re.escape(name)}$", navigation, re.MULTILINE):
+            yield name
 
 
 def _unknown_commands(page: Path) -> Iterator[tuple[int, str]]:
