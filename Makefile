@@ -19,14 +19,14 @@ export SUREFOOT_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/surefoot
 
 # What the tests need beside Python: real sshd, sudo, namespaces, git work trees, processes
 # to look at; and for the lab's hosts: systemd, a switch that fails, PostgreSQL, nginx, Redis;
-# and for checks: servers of their kinds.
+# and for checks: servers of their kinds; and what reads the manual's pages.
 DEBIAN := openssh-server:/usr/sbin/sshd openssh-client:/usr/bin/ssh sudo:/usr/bin/sudo util-linux:/usr/bin/setpriv \
           git:/usr/bin/git procps:/usr/bin/ps faketime:/usr/bin/faketime npm:/usr/bin/npm \
           prometheus:/usr/bin/promtool prometheus-alertmanager:/usr/bin/amtool \
           prometheus-pushgateway:/usr/bin/prometheus-pushgateway \
           systemd:/lib/systemd/systemd dbus:/usr/bin/dbus-daemon iproute2:/sbin/ip nftables:/usr/sbin/nft \
           nginx-light:/usr/sbin/nginx redis-server:/usr/bin/redis-server postgresql:/usr/bin/pg_createcluster \
-          docker-registry:/usr/bin/docker-registry
+          docker-registry:/usr/bin/docker-registry mandoc:/usr/bin/mandoc
 # For a part of the tests alone: make test ARGS="tests/unit -x"
 ARGS ?=
 
@@ -121,6 +121,10 @@ imports: venv ## Hold the direction of imports: cli, agent, steps and checks and
 .PHONY: docs
 docs: venv site ## Check the documentation: every link leads somewhere, every page is reached, every command exists
 	@$(BIN)/python tools/check_docs.py
+
+.PHONY: man
+man: venv ## Make the manual's pages anew, from the commands
+	@$(BIN)/python -m surefoot.cli.manual man
 
 .PHONY: site
 site: venv cache ## Build the documentation's site, strictly, into build/site/html

@@ -13,7 +13,7 @@ import click
 from surefoot.core.errors import Exit
 
 WIDTH = 100
-_EXITS = {
+EXITS = {
     Exit.DONE: "done; the deployment succeeded",
     Exit.INTERNAL: "internal error",
     Exit.USAGE: "usage or config error",
@@ -28,7 +28,8 @@ _EXITS = {
 _HEAD = """\
 # Command line
 
-Made from the program by `python -m surefoot.cli.reference`; a test holds the two equal.
+Made from the program by `python -m surefoot.cli.reference`; a test holds the two equal. The manual says the same:
+`man surefoot-deploy`.
 
 Results go to stdout, progress and errors to stderr. With `--output json` stdout takes one JSON document (JSON Lines for
 `events` and `logs`) and nothing else. Global options may stand before or after the command. Every error is
@@ -52,7 +53,7 @@ def _exit_codes() -> Iterator[str]:
     yield "## Exit codes\n"
     yield "| code | meaning |"
     yield "|---|---|"
-    for code, meaning in _EXITS.items():
+    for code, meaning in EXITS.items():
         yield f"| {int(code)} | {meaning} |"
     yield ""
 
