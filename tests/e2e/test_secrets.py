@@ -16,6 +16,7 @@ import jwt
 import pytest
 
 from tests.e2e.test_cli_deploy import DEADLINE, Project, eventually
+from tests.support import canaries as birds
 
 VAULT = str(Path(sys.executable).with_name("ansible-vault"))
 OLD, NEW = "the-old-value-1234567", "the-new-value-7654321"
@@ -237,6 +238,76 @@ def test_a_secret_that_has_expired_lets_the_next_attempt_succeed_once_it_is_rene
 
 def _expired(event: dict[str, Any]) -> bool:
     return event["type"] == "step_failed" and event["data"]["failure"]["code"] == "SF-SECRET-EXPIRED"
+
+
+def git(folder: Path, *args: str) -> None:
+    env = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
+    who = ("-c", "user.name=Ann", "-c", "user.email=ann@example.invalid", "-C", str(folder))
+    subprocess.run(["git", *who, *args], check=True, capture_output=True, env=env)
+
+
+SPOKEN = """\
+project: shop
+secrets: [CANARY_PLAIN, {name: CANARY_WORDS, file: ROOT/words}, {name: O, env: CANARY_URL}]
+environments:
+  prod:
+    approvals: {from: [anyone]}
+    steps: [{name: use, run: 'test ! -e ROOT/stuck', undo: {run: 'test ! -e ROOT/stuck'}}]
+    retry: {attempts: 1, delay: 0s, timeout: 50s}
+"""
+
+
+def test_what_people_say_is_written_down_without_secrets_in_whatever_form(project: Project) -> None:
+    root = project.folder.parent
+    project.config.write_text(SPOKEN.replace("ROOT", str(root)))
+    values = {name: value for name, value in birds.canaries("").items() if name in SPOKEN}
+    assert len(values) == 3
+    put(root / "words", values["CANARY_WORDS"])
+    project.env |= {name: value for name, value in values.items() if name != "CANARY_WORDS"}
+    printable = [
+        text.replace("\n", " ")
+        for name, value in values.items()
+        for core in birds.cores(name, value)
+        for form in birds.FORMS
+        if "UTF-16" not in form and "\0" not in (text := birds.printed(form, core).decode())
+    ]
+    reason = " | ".join(["because of", *printable, "was it"])
+    git(project.folder, "init", "-q", "-b", f"fix-{values['CANARY_PLAIN']}")
+    git(project.folder, "add", ".")
+    git(project.folder, "commit", "-q", "-m", "One")
+    ref = {"GITHUB_REF": f"refs/heads/fix-{values['CANARY_PLAIN']}"}
+
+    def say(*args: str, by: str = "ann") -> int:
+        done = project.run(*args, "--reason", reason, USER=by, **ref)
+        said.append(done.stdout + done.stderr)
+        return done.returncode
+
+    said: list[str] = []
+    assert say("deploy", "prod", "1.0", "--detach") == 0, said
+    assert say("approve", "prod-1", by="bob") == 0
+    eventually(lambda: project.status_of("prod-1") == "succeeded")
+    for text in printable[:: len(printable) // 20]:  # so many are named
+        git(project.folder, "commit", "-q", "--allow-empty", "-m", f"{text} is out")
+    project.config.write_text(project.config.read_text() + "# touched\n")
+    git(project.folder, "commit", "-qa", "-m", f"Take {values['CANARY_PLAIN']} out")
+    (root / "stuck").touch()
+    assert say("deploy", "prod", "2.0", "--detach") == 0
+    assert say("approve", "prod-2", by="bob") == 0
+    eventually(lambda: project.status_of("prod-2") == "stranded")
+    assert say("resolve", "prod-2", "--unchecked", "--version", "1.0") == 0
+    for number, verb in ((3, "reject"), (4, "cancel")):
+        assert project.run("deploy", "prod", "3.0", "--detach").returncode == 0
+        assert say(verb, f"prod-{number}", by="bob") == 0
+    assert say("freeze", "prod") == 0
+    assert say("unfreeze", "prod") == 0
+    changes = json.loads(project.run("events", "prod-2", "--output", "json").stdout.splitlines()[0])["data"]["origin"]
+    assert changes["changes"][0]["subject"] == "Take *** out"
+    assert changes["ref"] == "refs/heads/fix-***"
+    journals = ("prod", "prod-1", "prod-2", "prod-3", "prod-4")
+    told = [project.run("events", name, "--output", "json").stdout for name in journals]
+    assert sum(text.count("because of") for text in told) >= 9, "it was said"
+    files = [path.read_bytes() for path in (project.folder / ".surefoot").rglob("*") if path.is_file()]
+    assert birds.found_in("".join([*said, *told]).encode() + b"".join(files), birds.feathers(values)) == []
 
 
 def test_a_secret_in_the_files_of_the_project_is_warned_of(project: Project) -> None:

@@ -3,18 +3,19 @@
 
 Guarantees: it is read once, when the deployment is asked for, and fails nothing: what can't be known is left out. The
 claims of an OIDC token are what GitHub's own runner was told by GitHub; the token itself, which is a secret, is not
-kept, and nobody here verifies its signature.
+kept, and nobody here verifies its signature. What people have written is cleaned by whoever knows the secrets.
 """
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import structs
 
 from surefoot.agent.worktree import git_log
 from surefoot.core.events import Change, Origin
@@ -51,6 +52,12 @@ def origin(folder: Path, environ: Mapping[str, str], since: str | None) -> Origi
         changes=tuple(_changes(folder, since)),
     )
     return found if found != Origin() else None
+
+
+def without_secrets(found: Origin, clean: Callable[[str], str]) -> Origin:
+    """Return it with what people have written in it cleaned: names of branches, commits' authors and subjects."""
+    changes = tuple(structs.replace(one, author=clean(one.author), subject=clean(one.subject)) for one in found.changes)
+    return structs.replace(found, ref=clean(found.ref), changes=changes)
 
 
 def run_url(environ: Mapping[str, str]) -> str:

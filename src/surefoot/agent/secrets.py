@@ -192,6 +192,20 @@ class Secrets:
             values.append(("the store's password", self._store_password))
         return Redactor(list(dict.fromkeys([*values, *self._seen])))
 
+    def at_hand(self, plan: Plan) -> Redactor:
+        """Return a redactor of those secrets of a plan that this process can read without asking anybody: of its
+        environment and of files. For whoever writes down what somebody says, without having to work with secrets.
+        """
+        for source in map(plan.source, plan.hidden):
+            found: str | bytes | Failure | None = self._environ.get(source.env)
+            if source.file:
+                found = _in_file(source, source.file, "")
+            if isinstance(found, bytes):
+                found = _text(source, found, "")
+            if isinstance(found, str) and found:
+                self._seen[source.name, found] = None
+        return self.redactor(plan.hidden)
+
 
 class Captured:
     """Takes what a command prints, up to `LONGEST_OUTPUT` of each stream."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from surefoot.config.models import Config
     from surefoot.core.deployment import Deployment
     from surefoot.core.gates import Wait
+    from surefoot.core.plan import Plan
     from surefoot.store.protocol import Store, Submission
 
 #: The ttl where no config says another.
@@ -260,14 +261,50 @@ class App:
         """Return the submission with where it comes from: the CI's run and identity, and the commits that are new."""
         from dataclasses import replace
 
-        from surefoot.agent.origin import origin
+        from surefoot.agent.origin import origin, without_secrets
 
         current = store.environment(submission.environment).current_version
         now = store.find_version(submission.environment, current) if current is not None else None
         folder = self.config_path.parent if self.config_path is not None else Path.cwd()
         found = origin(folder, os.environ, now.commit if now is not None else None)
         actor = found.claims.get("actor") if found is not None else None
-        return replace(submission, origin=found, requested_by=actor or submission.requested_by)
+        clean = self._redactor(submission.plan)
+        return replace(
+            submission,
+            origin=without_secrets(found, clean) if found is not None else None,
+            requested_by=actor or submission.requested_by,
+            reason=clean(submission.reason),
+        )
+
+    # -- what people say -----------------------------------------------------------------------------
+
+    def said_of(self, store: Store, deployment: str, text: str) -> str:
+        """Return what somebody says of a deployment, for its journal: without its secrets, as far as they are known
+        here.
+        """
+        from surefoot.api.requests import load
+
+        return self._redactor(load(store, deployment).plan)(text) if text else text
+
+    def said_of_environment(self, environment: str, text: str) -> str:
+        """Return what somebody says of an environment, likewise."""
+        from msgspec.structs import replace
+
+        from surefoot.config.freeze import freeze
+        from surefoot.core.plan import Plan
+
+        if not text or self.config_path is None:
+            return text
+        plan = Plan(project="", environment=environment, steps=())
+        with suppress(ConfigError, NotFoundError):  # a mistake elsewhere in the config must not stand in the way
+            plan = replace(plan, secrets=self._peek.secret_names if self._peek is not None else ())
+            plan = freeze(self.config, environment)
+        return self._redactor(plan)(text)
+
+    def _redactor(self, plan: Plan) -> Callable[[str], str]:
+        from surefoot.agent.secrets import Secrets
+
+        return Secrets(os.environ, self.store_url).at_hand(plan).quoted
 
     def as_now(self, submission: Submission) -> Submission:
         """Return a rollback's submission with today's gates and those who are told today, not those of the earlier

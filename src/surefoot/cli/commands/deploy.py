@@ -179,7 +179,8 @@ def cancel(ctx: click.Context, deployment: str, reason: str) -> None:
 
     app = App.of(ctx)
     with app.writing(existing=True) as store:
-        state = requests.cancel(store, deployment, by=requested_by(), reason=reason)
+        said = app.said_of(store, deployment, reason)
+        state = requests.cancel(store, deployment, by=requested_by(), reason=said)
         if app.json:
             app.console.document(app.shown(store, state))
         elif state.status.terminal:
@@ -220,7 +221,8 @@ def resolve(ctx: click.Context, deployment: str, reason: str, unchecked: bool, v
     if version is not None:
         version = app.valid_version(version)
     with app.writing(existing=True) as store:
+        said = app.said_of(store, deployment, reason)
         state = requests.resolve(
-            store, deployment, by=requested_by(), reason=reason, unchecked=unchecked, version=version
+            store, deployment, by=requested_by(), reason=said, unchecked=unchecked, version=version
         )
         return see_resolved(app, store, state)

@@ -34,7 +34,8 @@ def approve(ctx: click.Context, deployment: str, reason: str) -> None:
 
     app = App.of(ctx)
     with app.writing(existing=True) as store:
-        state = gates.approve(store, deployment, by=requested_by(), reason=reason)
+        said = app.said_of(store, deployment, reason)
+        state = gates.approve(store, deployment, by=requested_by(), reason=said)
         _warn(app, store, state)
         if not state.approvals_missing:
             ensure_agent(app, store)
@@ -82,7 +83,8 @@ def reject(ctx: click.Context, deployment: str, reason: str) -> None:
 
     app = App.of(ctx)
     with app.writing(existing=True) as store:
-        state = gates.reject(store, deployment, by=requested_by(), reason=reason)
+        said = app.said_of(store, deployment, reason)
+        state = gates.reject(store, deployment, by=requested_by(), reason=said)
         if app.json:
             app.console.document(app.shown(store, state))
         else:
@@ -122,7 +124,8 @@ def freeze(ctx: click.Context, environment: str, reason: str, until: When | None
         end = None if until is None else until.after(now)
         if end is not None and end <= now:
             raise UsageError("--until is in the past", hint="write a time to come, or a duration from now such as 90m")
-        gates.freeze(store, environment, by=requested_by(), reason=reason, until=end)
+        said = app.said_of_environment(environment, reason)
+        gates.freeze(store, environment, by=requested_by(), reason=said, until=end)
         row = store.environment(environment)
         if app.json:
             _document(app, store, environment)
@@ -151,7 +154,8 @@ def unfreeze(ctx: click.Context, environment: str, reason: str) -> None:
     app = App.of(ctx)
     with app.writing() as store:
         app.know_environment(store, environment)
-        before = gates.unfreeze(store, environment, by=requested_by(), reason=reason)
+        said = app.said_of_environment(environment, reason)
+        before = gates.unfreeze(store, environment, by=requested_by(), reason=said)
         if store.next_ready() is not None:
             ensure_agent(app, store)
         if app.json:
