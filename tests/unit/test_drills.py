@@ -49,6 +49,14 @@ def test_a_process_number_that_comes_again_is_another_command() -> None:
     assert (first.end, second.end) == (None, 6.0)
 
 
+def test_commands_that_are_known_to_have_been_ended_are_given_the_ends_that_they_lack() -> None:
+    lines = ["begin 1 7 a 1 task", "end 2 7 0", "begin 3 7 a 2 task", "begin 4 8 a 2 task", "end 5 8 0"]
+    missing = blackbox.ends(lines, 6.0).splitlines()
+    *_, second, third = blackbox.parse("web-01", lines + missing)
+    assert (second.end, second.code, third.end, third.code) == (6.0, blackbox.KILLED, 5.0, 0)
+    assert not blackbox.ends(lines + missing, 7.0)
+
+
 # -- one at a time ----------------------------------------------------------------------------------------------------
 
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from surefoot.core.deployment import FENCES
 from surefoot.drills.lab import Command
+from surefoot.drills.lab.blackbox import KILLED
 
-#: How the fence ends a command: it is refused, or killed.
-REFUSED, KILLED = 97, 137
+#: How the fence refuses a command.
+REFUSED = 97
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ RUNNERS = (PRIMARY, SECONDARY, EMERGENCY)
 WEB = ("web-01", "web-02")
 DATABASE, STANDBY = "db-01", "db-02"
 AGENT = "surefoot-agent"
+#: The secret that is the key which hosts accept, for projects that want it in their agents' environment.
+KEY = "PRODUCTION_SSH_PRIVATE_KEY"
 #: Where the project and its key are on a runner.
 FOLDER = "/srv/surefoot"
 LOOK_EVERY = 0.05
@@ -212,8 +214,8 @@ class Site(AbstractContextManager["Site"]):
         path = f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         values = {"PATH": path, "HOME": "/root", "LC_ALL": "C.UTF-8", "PYTHONPATH": _source()}
         values |= self.project.agent_variables
-        if "PRODUCTION_SSH_PRIVATE_KEY" in (self.config().get("secrets") or ()):
-            values["PRODUCTION_SSH_PRIVATE_KEY"] = self.lab.private_key
+        if KEY in (self.config().get("secrets") or ()):
+            values[KEY] = self.lab.private_key
         return values
 
     def _write_agents(self) -> None:
@@ -225,6 +227,19 @@ class Site(AbstractContextManager["Site"]):
             host.write(f"{FOLDER}/agent.env", text, mode=0o600)
             unit = _AGENT_UNIT.format(name=name, folder=FOLDER, python=sys.executable, role=roles[name])
             host.unit(AGENT, unit, enabled=name != EMERGENCY)
+
+    def rotate_key(self) -> None:
+        """Have hosts accept another key from now on, and runners know it."""
+        assert self.lab is not None
+        self.lab.change_key()
+        for name in RUNNERS:
+            self[name].write("/root/.ssh/id_ed25519", self.lab.private_key, mode=0o600)
+        for host in self.web:
+            host.accept(self.lab.public_key)
+        if KEY in (self.config().get("secrets") or ()):
+            self._write_agents()
+            for name in (SECONDARY, PRIMARY):  # an environment is read once
+                self[name].systemctl("restart", AGENT)
 
     # -- agents ----------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,22 @@ class Command:
     code: int | None = None
 
 
+#: How a command ends that is killed.
+KILLED = 137
+
+
+def ends(lines: Iterable[str], at: float) -> str:
+    """Return the lines that are missing when all commands are known to have been ended."""
+    running: set[str] = set()
+    for line in lines:
+        match line.split():
+            case ["begin", _, pid, *_]:
+                running.add(pid)
+            case ["end", _, pid, _]:
+                running.discard(pid)
+    return "".join(f"end {at:.9f} {pid} {KILLED}\n" for pid in sorted(running))
+
+
 def parse(host: str, lines: Iterable[str]) -> list[Command]:
     """Return a host's commands, oldest first."""
     found: list[Command] = []

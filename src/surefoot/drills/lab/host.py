@@ -12,8 +12,9 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import surefoot
@@ -26,6 +27,7 @@ from surefoot.drills.lab.network import Direction, Network, Plug
 
 BOOT = Path(__file__).with_name("boot.sh")
 SSH_UNIT = "lab-ssh.service"
+AUTHORIZED = "etc/ssh/lab_authorized"
 #: Where libfaketime is for this machine's kind of processor, if anywhere.
 FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 #: Seconds that a host has for what it is told, on a machine that is busy.
@@ -100,7 +102,7 @@ class Host:
             "[Journal]\nStorage=persistent\nRateLimitBurst=0\nSyncIntervalSec=1s\n",
         )
         write("etc/ssh/lab_config", _SSH_CONFIG)
-        write("etc/ssh/lab_authorized", (keys / "id.pub").read_text())
+        write(AUTHORIZED, (keys / "id.pub").read_text())
         write("etc/ssh/lab_hostkey", (keys / "hostkey").read_text(), mode=0o600)
         write("usr/local/sbin/surefoot-lab-blackbox", blackbox.SCRIPT.read_text(), mode=0o755)
         write(blackbox.LOG, "", mode=0o666)
@@ -179,6 +181,30 @@ class Host:
         """Let it go on as if nothing had been."""
         with contextlib.suppress(FileNotFoundError):
             (self._cgroup / "cgroup.freeze").write_text("0")
+
+    @contextlib.contextmanager
+    def starved(self, share: float, period: float = 1.0) -> Iterator[None]:
+        """Give all of its processes only this share of the time, a slice in each period, as a machine does whose owner
+        has sold its processors many times over.
+        """
+        fed = threading.Event()
+
+        def starve() -> None:
+            switch = self._cgroup / "cgroup.freeze"
+            while not fed.wait(period * share):
+                with contextlib.suppress(OSError):  # it is off
+                    switch.write_text("1")
+                fed.wait(period * (1 - share))
+                with contextlib.suppress(OSError):
+                    switch.write_text("0")
+
+        thread = threading.Thread(target=starve, name=f"starve {self.name}")
+        thread.start()
+        try:
+            yield
+        finally:
+            fed.set()
+            thread.join()
 
     # -- its lines -------------------------------------------------------------------------------------------------
 
@@ -263,9 +289,18 @@ class Host:
         """Send a signal to a service's main process, or to `all` of its processes."""
         self.systemctl("kill", f"--kill-whom={who}", f"--signal={signal}", unit)
 
+    def accept(self, public_key: str) -> None:
+        """Be opened by this key, and no other, from now on; who is in is put out. By none if it is empty."""
+        self.write(f"/{AUTHORIZED}", public_key)
+        self.stop_sshd()
+        self.start_sshd()
+
     def stop_sshd(self) -> None:
-        """End its sshd, with all connections."""
+        """End its sshd, with all connections and what runs in them."""
         self.systemctl("stop", SSH_UNIT)
+        # Nothing is left of its cgroup; a command that was ended in its very first moments has not said so itself.
+        ends = blackbox.ends(self.disk.read(blackbox.LOG).splitlines(), time.time())
+        self.sh(f'printf %s "$1" >>{blackbox.LOG}', ends)
 
     def start_sshd(self) -> None:
         """Start its sshd."""

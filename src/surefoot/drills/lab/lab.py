@@ -75,8 +75,15 @@ class Lab(AbstractContextManager["Lab"]):
 
     def _make_keys(self) -> None:
         self.keys.mkdir(mode=0o700)
+        self._make("id", "hostkey")
+
+    def change_key(self) -> None:
+        """Make another key that opens hosts: those that are told so by `accept`, and those that are added later."""
+        self._make("id")
+
+    def _make(self, *names: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            for name in ("id", "hostkey"):
+            for name in names:
                 subprocess.run(
                     ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", f"{folder}/{name}"], check=True
                 )
@@ -87,6 +94,11 @@ class Lab(AbstractContextManager["Lab"]):
     def private_key(self) -> str:
         """The private key that every host accepts for root."""
         return (self.keys / "id").read_text()
+
+    @property
+    def public_key(self) -> str:
+        """The other half of it."""
+        return (self.keys / "id.pub").read_text()
 
     def known_hosts(self) -> str:
         """Return the lines of a known_hosts file, by names and by addresses."""

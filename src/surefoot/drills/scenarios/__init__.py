@@ -5,7 +5,17 @@ from __future__ import annotations
 
 from surefoot.core.errors import NotFoundError
 from surefoot.drills.drill import Drill
-from surefoot.drills.scenarios import concurrency, failover, healthy, interruption, partition, putting_back, store
+from surefoot.drills.scenarios import (
+    concurrency,
+    exhaustion,
+    failover,
+    healthy,
+    interruption,
+    partition,
+    putting_back,
+    secrets,
+    store,
+)
 
 DRILLS: tuple[Drill, ...] = (
     *healthy.DRILLS,
@@ -15,6 +25,8 @@ DRILLS: tuple[Drill, ...] = (
     *putting_back.DRILLS,
     *partition.DRILLS,
     *store.DRILLS,
+    *exhaustion.DRILLS,
+    *secrets.DRILLS,
 )
 
 

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The key that opens the hosts expires in the middle of a deployment; or it is changed there, by the book."""
+
+from __future__ import annotations
+
+from surefoot.core.errors import Code
+from surefoot.drills.drill import Drill, Stage
+
+
+def expired(stage: Stage) -> None:
+    """Have the hosts accept the key no more, so that there is no way back either; then renew it, and say so."""
+    site = stage.site
+    assert site.lab is not None
+    version, deploy = stage.deploys()
+    stage.reach_the_middle(deploy, version)
+    for host in site.web:
+        host.accept("")
+    stage.say("the hosts' key has expired: no host accepts it any more")
+    stage.exits(deploy, 5)
+    name = site.named(deploy)
+    reason = site.ask("show", name)["reason"] or {}
+    stage.check(
+        "it says what is wrong", reason.get("code") == Code.HOST_AUTH, f"{reason.get('code')}: {reason.get('message')}"
+    )
+    site.rotate_key()
+    site.put_back_by_hand(version, stage.before)
+    stage.say("the key is renewed, and a person has run the way back by hand")
+    stage.all_run(stage.before)
+    done = site.cli("resolve", name, "--reason", "drill: the key had expired")
+    stage.check("resolved", done.wait() == 0, done.said().strip()[-300:])
+    again = site.version()
+    stage.exits(site.deploy(again), 0)
+    stage.all_run(again)
+    stage.one_at_a_time()
+
+
+def rotated(stage: Stage) -> None:
+    """Change the key on hosts and runners at once, and break all connections."""
+    version, deploy = stage.deploys()
+    stage.reach_the_middle(deploy, version)
+    stage.site.rotate_key()
+    stage.say("the hosts' key is changed, and every connection broken; the runners know the new one")
+    stage.exits(deploy, 0)
+    stage.all_run(version)
+    stage.one_at_a_time()
+
+
+DRILLS = (
+    Drill(
+        "key-expired",
+        "secrets",
+        "In the middle of a deployment the key expires that opens the hosts.",
+        (
+            "deploys, and has no host accept the key any more while one host runs the new version",
+            "expects exit 5 with the cause named, and that new deployments are let in after a new key and `resolve`",
+        ),
+        expired,
+    ),
+    Drill(
+        "key-rotated",
+        "secrets",
+        "In the middle of a deployment the key is changed that opens the hosts.",
+        (
+            "deploys, and changes the key on hosts and runners while one host runs the new version",
+            "expects exit 0 and the new version on both hosts: secrets are read again before each attempt",
+        ),
+        rotated,
+    ),
+)
