@@ -15,6 +15,7 @@ from surefoot.agent.secrets import Reach, Secrets
 from surefoot.core import events as ev
 from surefoot.core.deployment import Deployment
 from surefoot.core.errors import Code, Failure
+from surefoot.core.notes import Note
 from surefoot.core.plan import Command, Direction, Plan, Step
 from surefoot.core.status import Status
 from surefoot.core.targets import Target
@@ -98,7 +99,7 @@ async def by_environment(agent: str) -> AsyncIterator[Reach]:
     yield Reach(agent, none, none)
 
 
-def courier(store: Store, environ: Mapping[str, str], agent: str = "a", notes: list[str] | None = None) -> Courier:
+def courier(store: Store, environ: Mapping[str, str], agent: str = "a", notes: list[Note] | None = None) -> Courier:
     return Courier(
         store, directly, agent=agent, identity="store-1", secrets=Secrets(environ),
         note=(notes if notes is not None else []).append, reach=lambda state: by_environment(agent), first_pause=0.05,
@@ -106,7 +107,7 @@ def courier(store: Store, environ: Mapping[str, str], agent: str = "a", notes: l
 
 
 async def told(
-    store: Store, environ: Mapping[str, str], *, within: float = 60.0, notes: list[str] | None = None
+    store: Store, environ: Mapping[str, str], *, within: float = 60.0, notes: list[Note] | None = None
 ) -> None:
     """Have one agent tell all that is in the outbox."""
     await courier(store, environ, notes=notes).finish(within)

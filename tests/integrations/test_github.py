@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from surefoot.core import events as ev
 from surefoot.core.errors import Code, Failure
+from surefoot.core.notes import Note
 from surefoot.core.status import Status
 from surefoot.core.targets import GitHubAccess, GitHubIssue, GitHubStatus, Moment
 from surefoot.integrations import http
@@ -222,7 +223,7 @@ async def test_a_wrong_token_is_told_of_and_tried_again_with_the_right_one(
     github: GitHubStandIn, store: MemoryStore
 ) -> None:
     deployment = t.broken(store, issue(github))
-    notes: list[str] = []
+    notes: list[Note] = []
     await t.courier(store, {"GITHUB_TOKEN": "ghp_wrong-and-secret"}, notes=notes).finish(2.0)
     (failed,) = t.failures(store, deployment)
     assert failed.failure.code is Code.DELIVERY_REFUSED and "token is not valid" in failed.failure.hint

@@ -164,6 +164,12 @@ def metrics(host: Host) -> str:
         return text
 
 
+def entries(host: Host, unit: str, *matches: str) -> list[dict[str, str]]:
+    """What systemd's journal has of a unit."""
+    text = host.sh(f"journalctl --no-pager -u {unit} -o json {' '.join(matches)}")
+    return [json.loads(line) for line in text.splitlines()]
+
+
 def test_the_agent_is_deployed_and_deploys(site: Site) -> None:
     """First, so that the store is made by one who may write it; the exporter only reads."""
     site.runner.write("/srv/project/surefoot.yml", PROJECT)
@@ -183,6 +189,15 @@ def test_the_agent_is_deployed_and_deploys(site: Site) -> None:
     shown = subprocess.run([*command[:5], "logs", "prod-1"], capture_output=True, text=True, timeout=60)
     assert "surefoot" in shown.stdout.split()
     assert exposure(site.runner, "surefoot-agent.service") <= 3.5
+    found = entries(site.runner, "surefoot-agent", "SUREFOOT_DEPLOYMENT=prod-1")
+    types = [entry["SUREFOOT_TYPE"] for entry in found]
+    assert types[0] == "lease_granted" and types[-1] == "finished"
+    assert {entry["SUREFOOT_TOKEN"] for entry in found} == {"1"}
+    assert {entry["SUREFOOT_ENVIRONMENT"] for entry in found} == {"prod"}
+    assert {entry["SUREFOOT_AGENT"] for entry in found} == {"runner"}
+    assert {entry["SYSLOG_IDENTIFIER"] for entry in found} == {"surefoot-agent"}
+    assert {entry["PRIORITY"] for entry in found} == {"6"}
+    assert found[-1]["MESSAGE"] == "prod-1 token 1: succeeded"
     site.play(site.role("agent", "runners", **told, agent_state="absent"))
     assert not site.runner.active("surefoot-agent")
     assert "handed" not in done.stderr
@@ -198,6 +213,8 @@ def test_the_exporter_is_deployed_by_the_playbook_confined_and_taken_away(site: 
     assert site.play(playbook, *told) > 0
     assert site.play(playbook, *told) == 0
     assert exposure(site.runner, "surefoot-exporter.service") <= 2.0
+    begun = entries(site.runner, "surefoot-exporter", "SUREFOOT_TYPE=exporter_started")[-1]
+    assert begun["SUREFOOT_RUNNER"] == "runner" and "metrics at" in begun["MESSAGE"]
     assert site.runner.sh("ps -o user= -p $(systemctl show --value -p MainPID surefoot-exporter)").strip() != "root"
     # Its confinement leaves it what it needs: the CI runner's service is asked after, the store is read.
     until(lambda: re.search(r"(?m)^runner_status\{.*\} 1", metrics(site.runner)), "the runner is up")
@@ -354,6 +371,7 @@ def test_dashboards_and_log_forwarding_by_files(site: Site) -> None:
     text = site.monitor.sh("cat /etc/alloy/surefoot.alloy")
     assert '"_SYSTEMD_UNIT=surefoot-agent.service"' in text and 'team = "sre"' in text
     assert text.count("{") == text.count("}")
+    assert '"__journal_surefoot_environment"' in text
     assert site.play(site.role("log_forwarding", "prometheus", log_forwarding_state="absent")) > 0
 
 

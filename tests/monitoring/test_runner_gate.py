@@ -7,6 +7,7 @@ from pathlib import Path
 
 from surefoot.agent.machine import Limits
 from surefoot.agent.runner_gate import RunnerGate
+from surefoot.core.notes import Note
 from tests.monitoring.servers import prometheus
 from tests.monitoring.support import until
 from tests.support.servers import free_port
@@ -28,7 +29,7 @@ groups:
 async def test_a_runner_is_judged_by_what_a_real_prometheus_says(tmp_path: Path) -> None:
     (tmp_path / "rules.yml").write_text(RULES)
     config = {"global": {"evaluation_interval": "200ms"}, "rule_files": ["rules.yml"]}
-    notes: list[str] = []
+    notes: list[Note] = []
     with prometheus(tmp_path, config) as server:
         until(lambda: server.query("evaluated"), "the rules were evaluated")
         said = {}
@@ -47,9 +48,9 @@ async def test_a_runner_is_judged_by_what_a_real_prometheus_says(tmp_path: Path)
 
 
 async def test_a_prometheus_that_is_down_decides_nothing_and_is_told_of_once() -> None:
-    notes: list[str] = []
+    notes: list[Note] = []
     gate = RunnerGate(f"http://127.0.0.1:{free_port()}", "runner-01", Limits(), notes.append)
     for _ in range(3):
         await gate.ask()
     assert gate.reason() == ""
-    assert len(notes) == 1 and "this agent's own measurements count" in notes[0]
+    assert len(notes) == 1 and "this agent's own measurements count" in notes[0].text

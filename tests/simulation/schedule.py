@@ -145,7 +145,7 @@ class Schedule:
             performer=SimPerformer(self.world, limb.name, group, logs),
             clock=lambda: self.loop.time_of(group),
             vitals=Vitals,
-            note=lambda text, _: self._note(group, text),
+            note=lambda note: self._note(group, note.text),
         )
         self.tasks[limb.name] = self.loop.create_task(agent.run(), context=context)
         if logs is not None:

@@ -24,6 +24,7 @@ from surefoot.core import opening
 from surefoot.core.deployment import Deployment, fold
 from surefoot.core.errors import Code, ConflictError, LeaseLostError, NotAllowedError, NotFoundError, StoreError
 from surefoot.core.lease import AgentStatus, Candidate, Choice, LeaseSeen, LeaseTiming, Role, choose, gives_way
+from surefoot.core.notes import Level, Note, Tell, note_of
 from surefoot.store.protocol import AgentReport, AgentRow, Append, Claim, EnvironmentRow, LeaseRow, Store, Work
 
 #: Seconds that an agent leaves to each better one before it claims in its place.
@@ -65,9 +66,9 @@ class Agent:
         performer: Performer,
         clock: Callable[[], float],
         vitals: Callable[[], Vitals],
-        note: Callable[[str, str | None], None],
+        note: Tell,
     ) -> None:
-        """`vital_access` is for renewals and signs of life; `note(text, deployment)` says what the agent does."""
+        """`vital_access` is for renewals and signs of life; `note` takes what the agent says of itself."""
         self.settings = settings
         self.stop = asyncio.Event()
         self.incarnation = uuid.uuid4().hex
@@ -80,6 +81,7 @@ class Agent:
         self._note = note
         self._changed = Changes()
         self._running: str | None = None
+        self._token: int | None = None
         self._way = Way()
         self._gave_way: set[str] = set()
         self._fit = True
@@ -123,7 +125,7 @@ class Agent:
                 await self._access(self._store.enter, self.settings.name, self.incarnation)
                 await self._vital_access(self._store.report, self._report())
             except StoreError as error:
-                self._note(f"store: {error.message}; trying again", None)
+                self._say(f"store: {error.message}; trying again", "store_failed", Level.WARNING)
             except NotAllowedError:
                 if self._clock() > patience:
                     raise
@@ -162,7 +164,7 @@ class Agent:
                 self._failed(error)
             except Exception as error:
                 # Whatever it is, an agent that fell silent would live on, keep its name, and take no work for ever.
-                self._note(f"no sign of life: {type(error).__name__}: {error}", self._running)
+                self._say(f"no sign of life: {type(error).__name__}: {error}", "error", Level.ERROR)
             await asyncio.sleep(self.settings.timing.renew_every)
 
     async def _consider_giving_way(self) -> None:
@@ -175,7 +177,7 @@ class Agent:
         rows = await self._vital_access(self._store.agents, self._silent)
         if (why := gives_way(self.settings.name, [_candidate(row) for row in rows])) is not None:
             self._gave_way.add(running)
-            self._note(f"{running}: {why}", running)
+            self._say(why, "gives_way")
             self._way.give(why)
 
     @property
@@ -198,7 +200,7 @@ class Agent:
 
     def _failed(self, error: StoreError | NotAllowedError) -> None:
         self._store_failed_at = self._clock()
-        self._note(f"store: {error.message}", self._running)
+        self._say(f"store: {error.message}", "store_failed", Level.WARNING)
 
     # -- claiming ------------------------------------------------------------------------------------
 
@@ -311,7 +313,6 @@ class Agent:
         )
         if grant is None:
             return None
-        self._note(f"{item.deployment}: {'; '.join(choice.reasons)}", None)
         if state.plan.gates.latest:
             await self._supersede(queue, state)
         return Holding(
@@ -351,7 +352,7 @@ class Agent:
 
     async def _work(self, deployment: str, holding: Holding) -> None:
         self._way = Way()
-        self._running = deployment
+        self._running, self._token = deployment, holding.grant.token
         renewals = asyncio.create_task(holding.keep())
         worker = Worker(
             deployment,
@@ -361,22 +362,32 @@ class Agent:
             performer=self._performer,
             changed=self._changed,
             handover=self.stop,
-            note=lambda text: self._note(text, deployment),
+            note=lambda text: self._say(text, "note"),
+            told=lambda entry: self._tell(deployment, entry),
             way=self._way,
         )
         try:
             await worker.work()
         except LeaseLostError as error:
-            self._note(error.message, deployment)
+            self._say(error.message, "lease_lost", Level.WARNING)
         except Exception as error:
             # As if this process had died: the lease runs out and the deployment is taken over, here or elsewhere, until
             # the limit of takeovers has it put back.
-            self._note(f"{deployment}: given up after an error: {type(error).__name__}: {error}", deployment)
+            self._say(f"given up after an error: {type(error).__name__}: {error}", "error", Level.ERROR)
             await self._stopped_within(self.settings.timing.ttl)
         finally:
-            self._running = None
+            self._running = self._token = None
             renewals.cancel()
             await asyncio.gather(renewals, return_exceptions=True)
+
+    def _say(self, text: str, what: str, level: Level = Level.INFO) -> None:
+        """Say something, of the deployment that is worked on where one is."""
+        self._note(Note(text, what, level, self._running, self._token))
+
+    def _tell(self, deployment: str, entry: ev.Entry) -> None:
+        """Say what was written into the journal; deliveries are said by whoever delivers."""
+        if not isinstance(entry.event, ev.Delivered | ev.DeliveryFailed):
+            self._note(note_of(deployment, entry))
 
     async def _done(self) -> bool:
         if self.settings.until is not None:

@@ -21,6 +21,7 @@ from surefoot.config.expansion import fill_secrets
 from surefoot.core import events as ev
 from surefoot.core.deployment import Deployment, fold
 from surefoot.core.errors import Code, ConflictError, Failure, NotFoundError, StoreError
+from surefoot.core.notes import Level, Note, Tell
 from surefoot.core.outbox import target_named
 from surefoot.core.targets import Target, secrets_of
 from surefoot.core.wording import duration
@@ -59,11 +60,11 @@ class Courier:
         agent: str,
         identity: str,
         secrets: Secrets,
-        note: Callable[[str], None],
+        note: Tell,
         reach: Callable[[Deployment], AbstractAsyncContextManager[Reach]],
         first_pause: float = FIRST_PAUSE,
     ) -> None:
-        """`identity` is the store's; `note` says what happens, for the agent's own output; `reach` is how secrets of a
+        """`identity` is the store's; `note` takes what happens, for the agent's own log; `reach` is how secrets of a
         deployment are reached, which need not be under way any more.
         """
         self._store = store
@@ -112,7 +113,7 @@ class Courier:
             found = await self._access(self._store.deliveries, within, AT_ONCE)
         except StoreError as error:
             if error.message != self._failed:
-                self._note(f"outbox: {error.message}")
+                self._note(Note(f"outbox: {error.message}", "outbox", Level.WARNING))
             self._failed = error.message
             return False
         self._failed = ""
@@ -127,7 +128,8 @@ class Courier:
         try:
             await self._tried(delivery, patience)
         except (StoreError, NotFoundError) as error:
-            self._note(f"outbox: {error.message}")  # it comes again when the hold is over
+            # It comes again when the hold is over.
+            self._note(Note(f"outbox: {error.message}", "outbox", Level.WARNING, delivery.deployment))
         finally:
             del self._under_way[delivery.deployment, delivery.target]
 
@@ -190,7 +192,8 @@ class Courier:
             tries=delivery.tries + 1,
             by=self._agent,
         )
-        self._note(f"{delivery.deployment}: {delivery.target}: {told.what} {told.where}".rstrip())
+        text = f"{delivery.target}: {told.what} {told.where}".rstrip()
+        self._note(Note(text, ev.type_of(event), deployment=state.id, token=state.token or None))
         await self._write_down(state, event, f"told:{delivery.of}:{delivery.target}")
 
     async def _not_told(
@@ -207,7 +210,10 @@ class Courier:
             for e in (entry.event for entry in entries)
         )
         what = "given up" if given_up else f"again in {duration(pause)}"
-        self._note(f"{delivery.deployment}: {delivery.target}: {message}; {what}")
+        state = fold(entries)
+        text = f"{delivery.target}: {message}; {what}"
+        fields = {"code": str(error.code)}
+        self._note(Note(text, "delivery_failed", Level.WARNING, state.id, state.token or None, fields=fields))
         if not given_up:
             await self._access(self._store.postpone_delivery, delivery, pause)
         if given_up or not known:
@@ -219,7 +225,7 @@ class Courier:
                 given_up=given_up,
                 by=self._agent,
             )
-            await self._write_down(fold(entries), event, f"untold:{delivery.of}:{delivery.target}:{tries}")
+            await self._write_down(state, event, f"untold:{delivery.of}:{delivery.target}:{tries}")
 
     async def _write_down(self, state: Deployment, event: ev.Delivered | ev.DeliveryFailed, event_id: str) -> None:
         """Append, behind whatever was appended meanwhile; once, however often this is tried."""
@@ -232,7 +238,8 @@ class Courier:
                 await asyncio.sleep(LOOK_EVERY)
             else:
                 return
-        self._note(f"{state.id}: what was told could not be written down; it comes again")
+        text = "what was told could not be written down; it comes again"
+        self._note(Note(text, "outbox", Level.WARNING, state.id, state.token or None))
 
 
 def _not_opened(failure: Failure) -> NotDelivered:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
 from surefoot.agent.machine import Limits, exceeded
 from surefoot.checks.asking import Asking, asked, json_of, read, url_shown
 from surefoot.checks.model import CheckFailed
+from surefoot.core.notes import Level, Note, Tell
 
 #: Seconds between two questions, and for one answer.
 ASK_EVERY, ANSWER_WITHIN = 5.0, 4.0
@@ -27,7 +28,7 @@ STATUS, CPU, MEMORY = "runner_status", "runner_cpu_usage_percent", "runner_memor
 class RunnerGate:
     """One agent's view of itself through Prometheus."""
 
-    def __init__(self, url: str, agent: str, limits: Limits, note: Callable[[str], None]) -> None:
+    def __init__(self, url: str, agent: str, limits: Limits, note: Tell) -> None:
         """Ask Prometheus at `url` for the runner called `agent`."""
         self._url = url.rstrip("/")
         self._agent = agent
@@ -53,11 +54,12 @@ class RunnerGate:
             found = await self._found()
         except (CheckFailed, ValueError, KeyError, TypeError) as error:
             if not self._silent:
-                self._note(f"runner gate: {url_shown(self._url)}: {error}; this agent's own measurements count")
+                said = f"{url_shown(self._url)}: {error}; this agent's own measurements count"
+                self._note(Note(f"runner gate: {said}", "runner_gate", Level.WARNING))
             self._silent = True
             return
         if self._silent:
-            self._note("runner gate: Prometheus answers again")
+            self._note(Note("runner gate: Prometheus answers again", "runner_gate"))
         self._silent = False
         self._reason, self._at = verdict(found, self._limits), time.monotonic()
 

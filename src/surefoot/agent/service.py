@@ -9,8 +9,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from surefoot.agent.reaching import reaching
 from surefoot.agent.secrets import Secrets
 from surefoot.agent.world import World
 from surefoot.core.lease import LeaseTiming, Role
+from surefoot.core.notes import Log, Note
 from surefoot.store import open_store
 from surefoot.store.protocol import LogLine
 
@@ -67,14 +67,14 @@ def run_agent(
     *,
     stop: threading.Event,
     ready: threading.Event | None = None,
-    log: Callable[[str], None] = lambda _: None,
+    log: Log | None = None,
 ) -> None:
     """Run an agent until `stop` is set or `once`/`until` is fulfilled; setting `stop` makes it hand over first.
 
     Blocks; runs an event loop of its own, so it may be called in any thread. Raises SurefootError as the store and
     the agent do.
     """
-    asyncio.run(_run(options, store_url, stop, ready, log))
+    asyncio.run(_run(options, store_url, stop, ready, log or Log()))
 
 
 async def _run(
@@ -82,7 +82,7 @@ async def _run(
     store_url: str,
     stop: threading.Event,
     ready: threading.Event | None,
-    log: Callable[[str], None],
+    log: Log,
 ) -> None:
     timing = LeaseTiming(options.ttl)
     # A call that hangs longer than this is worth less than a second one on a new connection.
@@ -97,16 +97,13 @@ async def _run(
     secrets = Secrets(os.environ, store_url)
     identity = await asyncio.to_thread(store.identity)
 
-    def note(text: str, deployment: str | None) -> None:
-        log(text)
-        if deployment is not None:
-            logs.add(deployment, LogLine(text, stream="agent", agent=options.name))
+    voice = _Voice(options.name, log, logs, secrets)
 
     gate = None
     if options.prometheus is not None:
         from surefoot.agent.runner_gate import RunnerGate
 
-        gate = RunnerGate(options.prometheus, options.name, options.limits, log)
+        gate = RunnerGate(options.prometheus, options.name, options.limits, voice.say)
     runner = ShimRunner(attempts_folder(), presence_fds=lambda: store.presence(options.name))
     await asyncio.to_thread(sshagent.sweep, attempts_folder().parent)
     world = World(
@@ -136,13 +133,15 @@ async def _run(
         performer=world,
         clock=boottime,
         vitals=vitals_of(folder, options.limits, gate.reason if gate is not None else lambda: ""),
-        note=note,
+        note=voice.of_deployment,
     )
     reach = partial(
         reaching, agent=options.name, store=store, access=beside, runner=runner, clock=boottime, identity=identity,
         parent=folder,
     )  # fmt: skip
-    courier = Courier(store, beside, agent=options.name, identity=identity, secrets=secrets, note=log, reach=reach)
+    courier = Courier(
+        store, beside, agent=options.name, identity=identity, secrets=secrets, note=voice.say, reach=reach
+    )
     writer = asyncio.create_task(logs.run())
     rounds = asyncio.create_task(courier.run())
     stopper = asyncio.create_task(_stop_when(stop, agent))
@@ -166,6 +165,29 @@ async def _run(
         beside.close()
         vital.close()
         store.close()
+
+
+class _Voice:
+    """What an agent says: in its own log, and of a deployment that it works on in that one's, too."""
+
+    def __init__(self, agent: str, log: Log, logs: LogSink, secrets: Secrets) -> None:
+        self._agent = agent
+        self._log = log
+        self._logs = logs
+        self._secrets = secrets
+        log.hide(self._hidden)
+
+    def say(self, note: Note) -> None:
+        self._log(replace(note, text=self._hidden(note.text)))
+
+    def of_deployment(self, note: Note) -> None:
+        self.say(note)
+        if note.deployment is not None and note.seq is None:
+            line = LogLine(self._hidden(note.text), stream="agent", agent=self._agent, token=note.token)
+            self._logs.add(note.deployment, line)
+
+    def _hidden(self, text: str) -> str:
+        return self._secrets.redactor(()).quoted(text)
 
 
 async def _stop_when(stop: threading.Event, agent: Agent) -> None:

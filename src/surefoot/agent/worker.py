@@ -63,9 +63,12 @@ class Worker:
         changed: Changes,
         handover: asyncio.Event,
         note: Callable[[str], None],
+        told: Callable[[ev.Entry], None] = lambda _: None,
         way: Way | None = None,
     ) -> None:
-        """Work on `deployment` under `holding`; `handover` asks to give it back at once, `way` between two actions."""
+        """Work on `deployment` under `holding`; `handover` asks to give it back at once, `way` between two actions.
+        `told` hears of each entry of the journal that is written meanwhile.
+        """
         self._id = deployment
         self._holding = holding
         self._store = store
@@ -75,6 +78,7 @@ class Worker:
         self._handover = handover
         self._way = way or Way()
         self._note = note
+        self._told = told
         self._state: Deployment | None = None
         self._read_at = 0.0
 
@@ -185,8 +189,11 @@ class Worker:
         return self.state.elapsed + asyncio.get_running_loop().time() - self._read_at
 
     def _absorb(self, entries: list[ev.Entry] | tuple[ev.Entry, ...]) -> None:
+        history = self._state is None
         for entry in entries:
             if self._state is None or entry.seq > self._state.seq:
+                if not history or entry.token == self._holding.grant.token:
+                    self._told(entry)
                 self._state = fold([entry], self._state)
                 self._read_at = asyncio.get_running_loop().time()
         if self._state is not None and self._state.token > self._holding.grant.token:

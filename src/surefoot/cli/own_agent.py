@@ -16,9 +16,11 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from surefoot.cli.text import clean
 from surefoot.cli.who import BACKGROUND, is_own_agent_of_the_past, own_agent_name
 from surefoot.core.errors import SurefootError
 from surefoot.core.lease import AgentStatus, Role
+from surefoot.core.notes import Log, Note
 
 if TYPE_CHECKING:
     from surefoot.cli.app import App
@@ -69,7 +71,7 @@ class OwnAgent:
                 until=self._until,
                 passing=True,
             )
-            run_agent(options, app.store_url, stop=self._stop, log=self._say)
+            run_agent(options, app.store_url, stop=self._stop, log=_Aloud(app))
             _forget_the_dead(app)
         except SurefootError as error:
             self._error = error
@@ -77,11 +79,16 @@ class OwnAgent:
             self._error = RuntimeError(f"the agent in this process ended: {error!r}")
             self._error.__cause__ = error
 
-    def _say(self, text: str) -> None:
-        if self._app.settings.verbose:
-            from surefoot.cli.text import clean
 
-            self._app.console.note(clean(text))
+class _Aloud(Log):
+    """Says with -v what the journal does not say, which is shown anyway."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def __call__(self, note: Note) -> None:
+        if self._app.settings.verbose and note.seq is None:
+            self._app.console.note(clean(note.text))
 
 
 def _forget_the_dead(app: App) -> None:

@@ -109,3 +109,13 @@ def _date(text: str) -> When | None:
 TEXT = TextParam()
 DURATION = Duration()
 TIME = Time()
+
+
+def log_format(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the option that says how a program that runs for long logs; what is given goes to `cli.log`."""
+    return click.option(
+        "--log-format",
+        type=click.Choice(["text", "json", "journal"]),
+        help="How it logs, on stderr. Default: $SUREFOOT_LOG_FORMAT, else as systemd's journal has it where that reads "
+        "stderr, else text.",
+    )(function)

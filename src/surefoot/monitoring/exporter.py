@@ -26,6 +26,7 @@ from prometheus_client.core import Metric
 
 from surefoot import __version__
 from surefoot.core.errors import Code, ConfigError, UsageError
+from surefoot.core.notes import Level, Note, Tell
 from surefoot.monitoring import families, webconfig
 from surefoot.monitoring.exposition import answer
 from surefoot.monitoring.following import Following
@@ -87,7 +88,7 @@ class Exporter:
         following: Following,
         *,
         web_config: Path | None = None,
-        note: Callable[[str], None] = lambda _: None,
+        note: Tell = lambda _: None,
     ) -> None:
         """Take its parts; nothing runs yet. ConfigError if the web config is wrong."""
         self._listen = listen
@@ -115,7 +116,8 @@ class Exporter:
             self._following.start()
             background = [asyncio.create_task(self._watch.run()), asyncio.create_task(self._reload())]
             shown = Address(self._listen.host, port)
-            self._note(f"runner {self._runner.name} ({self._runner.role}): metrics at {self._scheme}://{shown}/metrics")
+            where = f"metrics at {self._scheme}://{shown}/metrics"
+            self._note(Note(f"runner {self._runner.name} ({self._runner.role}): {where}", "exporter_started"))
             await stop.wait()
         finally:
             for task in background:
@@ -172,9 +174,9 @@ class Exporter:
             try:
                 self._take_up(webconfig.load(self._web_config))
             except ConfigError as error:
-                self._note(f"the web config is left as it was: {error}")
+                self._note(Note(f"the web config is left as it was: {error}", "web_config", Level.ERROR))
             else:
-                self._note("the web config was read anew")
+                self._note(Note("the web config was read anew", "web_config"))
 
     def _take_up(self, found: webconfig.WebConfig) -> None:
         if (found.tls is None) != (self._tls is None):

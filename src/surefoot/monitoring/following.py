@@ -17,6 +17,7 @@ from types import MappingProxyType
 from prometheus_client.core import Metric
 
 from surefoot.core.errors import StoreError
+from surefoot.core.notes import Level, Note, Tell
 from surefoot.monitoring import families
 from surefoot.monitoring.exposition import Text, render
 from surefoot.monitoring.ledger import Ledger
@@ -45,7 +46,7 @@ class Following:
         open_store: Callable[[], Store | None],
         *,
         known: Mapping[str, Iterable[str]] = MappingProxyType({}),
-        note: Callable[[str], None] = lambda _: None,
+        note: Tell = lambda _: None,
         every: float = EVERY,
     ) -> None:
         """`open_store` returns None for a store that was never written to: there is nothing in it yet. `known`: the
@@ -131,7 +132,7 @@ class Following:
         self.text = self._ledger_text + render(families.of_now(now, self._known))
         self.now, self.read_at = now, time.time()
         if self._trouble:
-            self._note("the store can be read again")
+            self._note(Note("the store can be read again", "store_back"))
         self._trouble = ""
 
     def _alive(self) -> bool:
@@ -142,7 +143,7 @@ class Following:
     def _tell(self, error: Exception) -> None:
         trouble = error.message if isinstance(error, StoreError) else f"{type(error).__name__}: {error}"
         if trouble != self._trouble:
-            self._note(f"the store can't be read: {trouble}")
+            self._note(Note(f"the store can't be read: {trouble}", "store_failed", Level.WARNING))
         self._trouble = trouble
 
 

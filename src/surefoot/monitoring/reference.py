@@ -66,6 +66,34 @@ basic_auth_users:
 
 Cipher suites and curves can't be chosen; a file that asks for it is refused.
 
+## Logs
+
+`surefoot agent run` and `surefoot exporter` say on stderr what they do, one line an event. An agent's log has each entry of the journal that it writes, and what the
+journal does not say: that the store is away, what a health check found, whom it gives way to. Secrets are taken out, as everywhere.
+
+| `--log-format`, `$SUREFOOT_LOG_FORMAT` | a line is |
+|---|---|
+| `text` | for people: the time of day; of a deployment, its id and the fencing token that it is worked on with; a sentence |
+| `json` | a document: `at`, `level` (`info`, `warning`, `error`, `critical`), `type`, `message`, and `agent` or `runner`; of a deployment also `deployment`, `environment`, `token`; of an entry of its journal `seq`; and what there is of `step`, `direction`, `attempt`, `status`, `code`, `host` |
+| `journal` | an entry of systemd's journal with the same as fields: `SUREFOOT_DEPLOYMENT`, `SUREFOOT_TOKEN`, `SUREFOOT_TYPE`, …, and `PRIORITY` and `SYSLOG_IDENTIFIER` (`surefoot-agent`, `surefoot-exporter`). No library is needed for it |
+
+Without either it is `journal` where systemd reads stderr (`$JOURNAL_STREAM`), else `text`. As JSON under systemd each line begins with its level (`<6>`), which
+the journal takes off. `type` is the name of the journal's event (`step_failed`, `finished`, …), or one of the log's own: `agent_started`, `agent_ended`, `gives_way`,
+`lease_lost`, `store_failed`, `store_back`, `runner_gate`, `outbox`, `exporter_started`, `web_config`, `machine_unknown`, `hosts_unknown`, `secrets_unknown`,
+`service_unknown`, `note`, `error`, and `library` for what libraries warn of. Read what you don't know of as a `note`: more may come.
+
+```sh
+journalctl -u surefoot-agent SUREFOOT_DEPLOYMENT=production-7          # all that this agent did of it
+journalctl -u surefoot-agent -p warning                               # what went wrong
+surefoot agent run production-runner-01 --log-format json 2>&1 | jq -r 'select(.deployment == "production-7") | .message'
+```
+
+In Loki the labels are `job`, `unit`, `host`, `level` and `environment`, which have few values each; the deployment and its token begin the line:
+`{job="surefoot", environment="production", level="warning"} |= "production-7 token 3"`.
+
+An error that ends a program is also written as every command does, `error[CODE]: sentence`, whatever the format.
+What a deployment's steps print is not here but in the store: `surefoot logs ID` has it of all agents in order.
+
 ## By Ansible
 
 The collection `surefoot.platform` (the folder `ansible/`) has roles for all of this: `exporter` and `agent` as systemd services that are confined to what

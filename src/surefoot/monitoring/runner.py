@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from surefoot.checks.programs import asked_program
+from surefoot.core.notes import Level, Note, Tell
 
 #: Seconds between two looks.
 MACHINE_EVERY = 5.0
@@ -94,7 +95,7 @@ class Watch:
         disk: Path = Path("/"),
         targets: Callable[[], Awaitable[Sequence[Target]]] | None = None,
         judge: Judge | None = None,
-        note: Callable[[str], None] = lambda _: None,
+        note: Tell = lambda _: None,
         every: float = 1.0,
     ) -> None:
         """`targets` and `judge` say which hosts there are, and how secrets are; `every` scales all pauses."""
@@ -124,7 +125,7 @@ class Watch:
             except Exception as error:  # one that can't be looked at must not end the others
                 trouble = f"{what}: {error}" if str(error) else f"{what}: {type(error).__name__}"
             if trouble and trouble != self._trouble.get(what):
-                self._note(trouble)
+                self._note(Note(trouble, f"{what}_unknown", Level.WARNING))
             self._trouble[what] = trouble
             await asyncio.sleep(pause * self._scale)
 
@@ -150,7 +151,7 @@ class Watch:
             )
         except (OSError, TimeoutError) as error:
             # A service that nobody can ask after is not known to be up.
-            self._note(f"service: {error or type(error).__name__}")
+            self._note(Note(f"service: {error or type(error).__name__}", "service_unknown", Level.WARNING))
             return False
 
     async def _look_at_hosts(self) -> None:

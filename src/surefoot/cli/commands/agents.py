@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from surefoot.cli.lazy import Command, LazyGroup, command
-from surefoot.cli.params import TEXT
+from surefoot.cli.params import TEXT, log_format
 
 if TYPE_CHECKING:
     from surefoot.cli.app import App
@@ -83,14 +83,16 @@ def agent(ctx: click.Context) -> None:
 @click.argument("name", type=TEXT)
 @click.option("--role", type=click.Choice(["primary", "secondary", "emergency"]), help="Instead of the config's.")
 @click.option("--once", is_flag=True, help="End when there is no work left.")
+@log_format
 @click.pass_context
-def run(ctx: click.Context, name: str, role: str | None, once: bool) -> None:
+def run(ctx: click.Context, name: str, role: str | None, once: bool, log_format: str | None) -> None:
     """Run an agent in this process.
 
     SIGTERM ends it: it stops its step and hands its deployment over first.
 
     A name that is not in the config may only run with --role emergency.
     """
+    import os
     import signal
     import threading
 
@@ -102,10 +104,12 @@ def run(ctx: click.Context, name: str, role: str | None, once: bool) -> None:
 
     from surefoot.agent.service import AgentOptions, run_agent
     from surefoot.cli.app import App
-    from surefoot.cli.text import clean
-    from surefoot.cli.views.plain import clock
+    from surefoot.cli.log import Log, form
+    from surefoot.core.errors import SurefootError
+    from surefoot.core.notes import Level, Note
 
     app = App.of(ctx)
+    how = form(log_format, os.environ)
     limits, prometheus = app.gate_of_runners()
     options = AgentOptions(
         name=name,
@@ -119,14 +123,14 @@ def run(ctx: click.Context, name: str, role: str | None, once: bool) -> None:
         passing=once and name not in app.agent_names,
     )
 
-    def say(text: str) -> None:
-        import time
-
-        app.console.note(f"{clock(time.time())} {clean(text)}")
-
-    say(f"agent {name} ({options.role}) runs; SIGTERM ends it")
-    run_agent(options, app.store_url, stop=stop, log=say)
-    say(f"agent {name} has ended")
+    log = Log("surefoot-agent", how, agent=name)
+    log(Note(f"agent {name} ({options.role}) runs; SIGTERM ends it", "agent_started"))
+    try:
+        run_agent(options, app.store_url, stop=stop, log=log)
+    except SurefootError as error:
+        log(Note(f"agent {name} ends: {error.message}", "agent_ended", Level.ERROR, fields={"code": str(error.code)}))
+        raise
+    log(Note(f"agent {name} has ended", "agent_ended"))
 
 
 def _role(app: App, name: str, given: str | None) -> Role:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from surefoot.cli.lazy import LazyGroup, command
-from surefoot.cli.params import TEXT
+from surefoot.cli.params import TEXT, log_format
 
 if TYPE_CHECKING:
     from surefoot.cli.app import App
@@ -39,6 +39,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 )
 @click.option("--secret", "secrets", metavar="NAME", multiple=True, help="A secret to watch, beside the config's.")
 @click.option("--web-config", metavar="FILE", type=_FILE, help="TLS and basic auth, as Prometheus's exporters have it.")
+@log_format
 @click.pass_context
 def exporter(  # noqa: PLR0917 - click passes by name
     ctx: click.Context,
@@ -51,6 +52,7 @@ def exporter(  # noqa: PLR0917 - click passes by name
     hosts: tuple[str, ...],
     secrets: tuple[str, ...],
     web_config: Path | None,
+    log_format: str | None,
 ) -> None:
     """Serve metrics to Prometheus.
 
@@ -58,10 +60,11 @@ def exporter(  # noqa: PLR0917 - click passes by name
     the store. SIGTERM ends it.
     """
     import asyncio
+    import os
     import socket
 
     from surefoot.cli.app import App
-    from surefoot.cli.text import clean
+    from surefoot.cli.log import Log, form
     from surefoot.core.lease import Role
     from surefoot.monitoring.exporter import Exporter, Runner, address
     from surefoot.monitoring.following import Following
@@ -69,16 +72,14 @@ def exporter(  # noqa: PLR0917 - click passes by name
     from surefoot.monitoring.subjects import Hosts, Secrets
 
     app = App.of(ctx)
-
-    def note(text: str) -> None:
-        app.console.note(clean(text))
-
+    how = form(log_format, os.environ)
     _patterns(process)
     where = address(listen)
     config = app.config if app.config_path is not None else None
     name = runner or _hosts_name(socket.gethostname(), app.agent_names)
     named = config.agents.get(name) if config is not None else None
     me = Runner(name, role or str(named.role if named is not None else Role.PRIMARY), Service(service, process))
+    note = Log("surefoot-exporter", how, runner=name)
     found_hosts, found_secrets = Hosts(config, [_target(text) for text in hosts]), Secrets(config, secrets)
     app.store_url  # noqa: B018 - says now, not in the background, that no store is named
     watch = Watch(
