@@ -310,3 +310,18 @@ def test_a_web_config_that_asks_for_what_is_not_done_is_refused(tmp_path: Path, 
     with pytest.raises(webconfig.ConfigError) as refused:
         webconfig.load(path)
     assert said in refused.value.message and refused.value.hint
+
+
+def test_a_full_collection_has_little_to_look_through_and_threads_give_way_soon() -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import gc, sys; from surefoot.monitoring.exporter import prepare_process as p; p();"
+            " print(len(gc.get_objects()) < gc.get_freeze_count() / 10, sys.getswitchinterval() < 0.001)",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["True", "True"]

@@ -22,6 +22,8 @@ from surefoot.core.notes import Level, Note, Tell
 MACHINE_EVERY = 5.0
 HOSTS_EVERY = 15.0
 SECRETS_EVERY = 60.0
+#: Seconds that the CPU's use is first measured over; then it is measured from look to look.
+FIRST_CPU = 0.1
 #: Seconds that a host has to accept a connection, and how many are asked at once.
 CONNECT = 3.0
 AT_ONCE = 50
@@ -133,7 +135,10 @@ class Watch:
         import psutil
 
         machine = self.found.machine
-        machine.cpu = psutil.cpu_percent() if machine.looked_at is not None else psutil.cpu_percent(0.1)
+        if machine.looked_at is None:
+            psutil.cpu_percent()  # what it says is the use since it was last asked
+            await asyncio.sleep(FIRST_CPU)
+        machine.cpu = psutil.cpu_percent()
         machine.memory = psutil.virtual_memory().percent
         machine.service_up = await self._service_up()
         machine.looked_at = time.time()

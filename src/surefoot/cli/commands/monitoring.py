@@ -66,7 +66,7 @@ def exporter(  # noqa: PLR0917 - click passes by name
     from surefoot.cli.app import App
     from surefoot.cli.log import Log, form
     from surefoot.core.lease import Role
-    from surefoot.monitoring.exporter import Exporter, Runner, address
+    from surefoot.monitoring.exporter import Exporter, Runner, address, prepare_process
     from surefoot.monitoring.following import Following
     from surefoot.monitoring.runner import Service, Watch
     from surefoot.monitoring.subjects import Hosts, Secrets
@@ -92,7 +92,9 @@ def exporter(  # noqa: PLR0917 - click passes by name
     environments = config.environments if config is not None else {}
     known = {name: [step.name for step in one.steps] for name, one in environments.items()}
     following = Following(lambda: _open(app), known=known, note=note)
-    asyncio.run(Exporter(where, me, watch, following, web_config=web_config, note=note).run())
+    exporter = Exporter(where, me, watch, following, web_config=web_config, note=note)
+    prepare_process()
+    asyncio.run(exporter.run())
 
 
 def _hosts_name(hostname: str, agents: tuple[str, ...]) -> str:
