@@ -17,7 +17,7 @@ import asyncio
 import contextvars
 import heapq
 import random
-from collections.abc import Generator
+from collections.abc import Iterator
 from typing import Any
 
 GROUP: contextvars.ContextVar[str | None] = contextvars.ContextVar("group", default=None)
@@ -32,12 +32,10 @@ class Handle:
 
     __slots__ = ("args", "callback", "context", "dropped", "time", "timer")
 
-    def __init__(
-        self, callback: Any, args: Any, context: contextvars.Context | None, time: float, timer: bool = True
-    ) -> None:
+    def __init__(self, callback: Any, args: Any, context: contextvars.Context, time: float, timer: bool) -> None:
         self.callback = callback
         self.args = args
-        self.context = contextvars.copy_context() if context is None else context
+        self.context = context
         self.dropped = False
         self.time = time
         self.timer = timer
@@ -53,38 +51,40 @@ class Handle:
         return self.time
 
 
-class Nap:
-    """A sleep: as much of a future as a task asks of what it waits for."""
+class Nap(Handle):
+    """A sleep: as much of a future as a task asks of what it waits for, and the callback that ends it."""
 
-    __slots__ = ("_asyncio_future_blocking", "_cancelled", "_handle", "_loop", "_wakeup", "_when")
+    __slots__ = ("_asyncio_future_blocking", "_loop")
 
     def __init__(self, loop: VirtualLoop, when: float) -> None:
         self._loop = loop
-        self._when = when
-        self._cancelled = False
-        self._asyncio_future_blocking = False
-
-    def __await__(self) -> Generator[Any, None, None]:
         self._asyncio_future_blocking = True
-        yield self
+        self.time = when
+        self.timer = True
+        self.dropped = False
 
-    def add_done_callback(self, callback: Any, *, context: Any = None) -> None:
-        self._wakeup = (callback, context)
-        self._handle = self._loop._call_at(self._when, callback, (self,), context)
+    def __await__(self) -> Iterator[Nap]:
+        return iter((self,))
+
+    def add_done_callback(self, callback: Any, *, context: Any) -> None:
+        self.callback = callback
+        self.args = (self,)
+        self.context = context
+        self._loop.push(self.time, self)
 
     def get_loop(self) -> VirtualLoop:
         return self._loop
 
     def result(self) -> None:
-        if self._cancelled:
+        self.args = None  # a circle
+        if self.dropped:
             raise asyncio.CancelledError
 
-    def cancel(self, msg: object = None) -> bool:
-        if self._cancelled:
+    def cancel(self, msg: object = None) -> bool:  # type: ignore[override]
+        if self.dropped:
             return False
-        self._cancelled = True
-        self._handle.cancel()
-        self._loop.call_soon(self._wakeup[0], self, context=self._wakeup[1])
+        self.dropped = True
+        self._loop.call_soon(self.callback, self, context=self.context)
         return True
 
 
@@ -99,13 +99,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.dead: set[str] = set()
         self.steps = 0
         self.fuses: dict[str | None, tuple[int, Any]] = {}
+        #: All groups that have ever been in one of these three; most never are.
+        self.touched: set[str | None] = set()
         #: All tasks ever: a killed group's must stay as they are, not be collected (which would run their `finally`).
         self.tasks: list[asyncio.Task[Any]] = []
         self.set_task_factory(self._make_task)
         #: How a group's clock goes: local time is `now * rate - lag`.
         self.clocks: dict[str | None, tuple[float, float]] = {}
         self.paused: dict[str, float] = {}
-        self._clock: tuple[float, float] | None = None  #: of the group whose callback runs now
+        #: Of the callback that runs now: its group's clock, and the context that what it schedules runs in, too.
+        self._clock: tuple[float, float] | None = None
+        self._context: contextvars.Context | None = None
         self._ready: list[Handle] = []  # type: ignore[assignment]
         self._held: list[Handle] = []
         self._timers: list[tuple[float, int, Handle]] = []
@@ -130,25 +134,36 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self.now * rate - lag
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
-        handle = Handle(callback, args, context, self.now, timer=False)
+        handle = Handle(callback, args, self._in(context), self.now, False)
         self._ready.append(handle)
         return handle
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:
         if self._clock is not None:
             delay /= self._clock[0]
-        return self._call_at(self.now + delay, callback, args, context)
+        when = self.now + delay
+        handle = Handle(callback, args, self._in(context), when, True)
+        self.push(when, handle)
+        return handle
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
         if self._clock is not None:
             when = (when + self._clock[1]) / self._clock[0]
-        return self._call_at(when, callback, args, context)
+        handle = Handle(callback, args, self._in(context), when, True)
+        self.push(when, handle)
+        return handle
 
-    def _call_at(self, when: float, callback: Any, args: Any, context: Any) -> Handle:
-        handle = Handle(callback, args, context, when)
+    def _in(self, context: contextvars.Context | None) -> contextvars.Context:
+        """Return the context that is given, or else the one that runs now: nobody sets anything in it but groups'
+        names, so it needs no copy.
+        """
+        context = self._context if context is None else context
+        return contextvars.copy_context() if context is None else context
+
+    def push(self, when: float, handle: Handle) -> None:
+        """Have a handle run at a time."""
         self._count += 1
         heapq.heappush(self._timers, (when, self._count, handle))
-        return handle
 
     def nap(self, seconds: float) -> Nap:
         """Sleep, in one step instead of the two of `asyncio.sleep`, by true time; for the world, not for agents."""
@@ -163,14 +178,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def kill(self, group: str) -> None:
         """Drop all that a group would ever do."""
         self.dead.add(group)
+        self.touched.add(group)
 
     def kill_after(self, group: str, steps: int, kill: Any) -> None:
         """Call `kill` when a group has taken so many more steps: between any two of them."""
         self.fuses[group] = (steps, kill)
+        self.touched.add(group)
 
     def freeze(self, group: str) -> None:
         """Hold back all that a group would do."""
         self.frozen.add(group)
+        self.touched.add(group)
 
     def thaw(self, group: str) -> None:
         """Let a frozen group go on."""
@@ -215,46 +233,44 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return [queues[group].pop() for group in order]
 
     def _run_once(self) -> None:
-        timers, ready = self._timers, self._ready
-        if not ready:
-            while timers and timers[0][2].dropped:
-                heapq.heappop(timers)
-            if not timers:
-                raise AssertionError("nothing is ready and nothing is scheduled: a deadlock")
-            if timers[0][0] > self.now:
-                self.now = timers[0][0]
-        while timers and timers[0][0] <= self.now:
-            handle = heapq.heappop(timers)[2]
-            if not handle.dropped:
-                ready.append(handle)
-        self._ready = []
-        if len(ready) == 1:
-            self._run(ready[0])
-        else:
-            for handle in self._interleaved(ready):
-                self._run(handle)
-        self._clock = None
+        """Run all there is, until the loop is stopped: what is ready at one instant, then at the next."""
+        while not self._stopping:
+            timers, ready = self._timers, self._ready
+            if not ready:
+                while timers and timers[0][2].dropped:
+                    heapq.heappop(timers)
+                if not timers:
+                    raise AssertionError("nothing is ready and nothing is scheduled: a deadlock")
+                if timers[0][0] > self.now:
+                    self.now = timers[0][0]
+            while timers and timers[0][0] <= self.now:
+                handle = heapq.heappop(timers)[2]
+                if not handle.dropped:
+                    ready.append(handle)
+            self._ready = []
+            for handle in ready if len(ready) == 1 else self._interleaved(ready):
+                context = handle.context
+                group = context.get(GROUP)
+                if handle.dropped or (group in self.touched and not self._may_run(group, handle)):
+                    continue
+                self.steps += 1
+                self._clock = self.clocks.get(group)
+                self._context = context
+                context.run(handle.callback, *handle.args)
+            self._clock = self._context = None
+            if self.steps > MOST_STEPS:
+                raise AssertionError("somebody runs in circles")
 
-    def _run(self, handle: Handle) -> None:
-        """Run a callback, unless it was dropped or its group can't run."""
-        if handle.dropped:
-            return
-        context = handle.context
-        group = context.get(GROUP)
+    def _may_run(self, group: str | None, handle: Handle) -> bool:
+        """Whether a group can take a step; what it can't run now is held for later, or never run."""
         if group in self.dead:
-            return
+            return False
         if group in self.frozen:
             self._held.append(handle)
-            return
-        self.steps += 1
-        if self.steps > MOST_STEPS:
-            raise AssertionError("somebody runs in circles")
+            return False
         if group in self.fuses:
             self._burn(group)
-            if group in self.dead:
-                return
-        self._clock = self.clocks.get(group)
-        context.run(handle.callback, *handle.args)
+        return group not in self.dead
 
     def _burn(self, group: str | None) -> None:
         steps, kill = self.fuses[group]

@@ -184,7 +184,7 @@ def append_does_not_check_what_it_follows() -> Any:
 
     def append(self: Any, append: Any) -> Any:
         newest = states.fold(self.journal(append.state.id))
-        return right(self, replace(append, state=newest))
+        return right(self, structs.replace(append, state=newest))
 
     return patch.object(memory.MemoryStore, "append", append)
 
@@ -196,7 +196,7 @@ def append_checks_neither_the_token_nor_what_it_follows() -> Any:
     def append(self: Any, append: Any) -> Any:
         newest = states.fold(self.journal(append.state.id))
         grant = append.grant and self._lease(append.grant.environment)
-        return right(self, replace(append, state=newest, grant=grant))
+        return right(self, structs.replace(append, state=newest, grant=grant))
 
     return patch.object(memory.MemoryStore, "append", append)
 
@@ -206,7 +206,7 @@ def append_is_repeated_without_its_id() -> Any:
     right = memory.MemoryStore._append
 
     def append(self: Any, append: Any, lease: Any) -> Any:
-        return right(self, replace(append, event_id=uuid.uuid4().hex), lease)
+        return right(self, structs.replace(append, event_id=uuid.uuid4().hex), lease)
 
     return patch.object(memory.MemoryStore, "_append", append)
 
@@ -297,7 +297,7 @@ def newest_deployment_comes_first() -> Any:
         found = right(self)
         queue = self._queue(self._environments["production"]) if "production" in self._environments else []
         if found and queue and found[0].deployment == queue[0].id:
-            return [replace(found[0], deployment=queue[-1].id)]
+            return [structs.replace(found[0], deployment=queue[-1].id)]
         return found
 
     return patch.object(memory.MemoryStore, "work", work)

@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from surefoot.agent.agent import Agent, AgentSettings
 from surefoot.agent.logs import LogSink
@@ -39,6 +38,7 @@ TTL = 5.0
 EPOCH = 1_700_000_000.0
 #: Virtual seconds in which every schedule must have come to its end once all faults are over.
 PATIENCE = 900.0
+FIT = Vitals()
 
 
 class Schedule:
@@ -77,21 +77,22 @@ class Schedule:
 
     def run(self) -> None:
         """Run the schedule to its end and judge it. Raises PromiseBrokenError."""
-        collects = gc.isenabled()
+        collects, again = gc.isenabled(), requests.AGAIN
         gc.disable()  # what a schedule makes is let go of as a whole
+        requests.AGAIN = 0.0  # real seconds
         asyncio.set_event_loop(self.loop)
         # Groups that were killed leave tasks that never end; that is what a kill is.
         self.loop.set_exception_handler(lambda *_: None)
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         try:
-            with patch.object(requests, "AGAIN", 0.0):  # real seconds
-                self.loop.run_until_complete(self._play())
+            self.loop.run_until_complete(self._play())
         except PromiseBrokenError:
             raise
         except Exception as error:
             raise self._broken(self.judge.broken or f"{type(error).__name__}: {error}") from error
         finally:
             asyncio.set_event_loop(None)
+            requests.AGAIN = again
             self._drop()
             if self.folder is not None:
                 self.store.close()
@@ -105,9 +106,10 @@ class Schedule:
         hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
         try:
             for task in self.loop.tasks:
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
-                with contextlib.suppress(RuntimeError):
-                    task.get_coro().close()  # type: ignore[union-attr]
+                if not task.done():
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]
+                    with contextlib.suppress(RuntimeError):
+                        task.get_coro().close()  # type: ignore[union-attr]
             self.loop.tasks.clear()
         finally:
             sys.unraisablehook = hook
@@ -144,7 +146,7 @@ class Schedule:
             vital_access=access,
             performer=SimPerformer(self.world, limb.name, group, logs),
             clock=lambda: self.loop.time_of(group),
-            vitals=Vitals,
+            vitals=lambda: FIT,
             note=lambda note: self._note(group, note.text),
         )
         self.tasks[limb.name] = self.loop.create_task(agent.run(), context=context)

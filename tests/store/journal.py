@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import replace
+
+from msgspec import structs
 
 from surefoot.core import events as ev
 from surefoot.core.deployment import Deployment, fold
@@ -73,4 +74,4 @@ def deployed(store: Store, version: str, environment: str = "prod", status: Stat
 
 
 def without_age(lease: LeaseRow) -> LeaseRow:
-    return replace(lease, age=0.0)
+    return structs.replace(lease, age=0.0)

@@ -8,6 +8,7 @@ import uuid
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from surefoot.core import events as ev
 from surefoot.core.errors import Code, Failure
@@ -69,7 +70,7 @@ def a_failed_deployment(store: MemoryStore, clock: Clock, status: Status = Statu
     clock.at += 5
     taken_over = j.a_claim(store, id_, "b")
     granted = ev.LeaseGranted("b", first.token + 1, ("b chosen",), None, "a", 4.5)
-    grant = store.claim(replace(taken_over, append=replace(taken_over.append, events=(granted,))))
+    grant = store.claim(replace(taken_over, append=structs.replace(taken_over.append, events=(granted,))))
     assert grant is not None
     j.append(store, id_, grant, ev.StepStarted("only", Direction.FORWARD, 2))
     clock.at += 7

@@ -10,8 +10,9 @@ agent dies runs again elsewhere.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Literal, TypeVar, assert_never
 
 from surefoot.agent.access import StoreAccess
@@ -160,9 +161,9 @@ class Worker:
         ends = [asyncio.create_task(event.wait()) for event in events]
         try:
             while True:
-                change = asyncio.create_task(self._changed.next(LOOK_AGAIN, self._id))
-                await asyncio.wait({task, change, *ends}, return_when=asyncio.FIRST_COMPLETED)
-                change.cancel()
+                with self._changed.heard(LOOK_AGAIN, self._id) as change:
+                    anything: set[asyncio.Future[Any]] = {task, change, *ends}
+                    await asyncio.wait(anything, return_when=asyncio.FIRST_COMPLETED)
                 if task.done() and not task.cancelled():
                     return task.result()
                 self._check_lease()
@@ -257,27 +258,40 @@ class Changes:
 
     def __init__(self) -> None:
         """Nobody waits yet."""
-        self._waiting: dict[asyncio.Event, str | None] = {}
+        self._waiting: dict[asyncio.Future[None], str | None] = {}
 
     def announce(self, asked: frozenset[str] | None = None) -> None:
         """Wake all that wait now, but of those that wait for one deployment only those of which something was asked
         (None: of any).
         """
-        for event, deployment in self._waiting.items():
+        for change, deployment in self._waiting.items():
             if deployment is None or asked is None or deployment in asked:
-                event.set()
+                _wake(change)
 
-    async def next(self, timeout: float, deployment: str | None = None) -> None:
-        """Return at the next announcement (that concerns a deployment, if one is given), or after `timeout` seconds."""
-        event = asyncio.Event()
-        self._waiting[event] = deployment
+    @contextlib.contextmanager
+    def heard(self, timeout: float, deployment: str | None = None) -> Iterator[asyncio.Future[None]]:
+        """Give what is done at the next announcement (that concerns a deployment, if one is given), or after `timeout`
+        seconds.
+        """
+        loop = asyncio.get_running_loop()
+        change: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(timeout, _wake, change)
+        self._waiting[change] = deployment
         try:
-            async with asyncio.timeout(timeout):
-                await event.wait()
-        except TimeoutError:
-            pass
+            yield change
         finally:
-            del self._waiting[event]
+            timer.cancel()
+            del self._waiting[change]
+
+    async def next(self, timeout: float) -> None:
+        """Return at the next announcement, or after `timeout` seconds."""
+        with self.heard(timeout) as change:
+            await change
+
+
+def _wake(change: asyncio.Future[None]) -> None:
+    if not change.done():
+        change.set_result(None)
 
 
 async def _ended(task: asyncio.Task[Any]) -> None:

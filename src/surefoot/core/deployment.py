@@ -225,10 +225,10 @@ def evolve(state: Deployment, entry: ev.Entry) -> Deployment:
     """Return the state after one more entry; `AssertionError` if it can't follow."""
     assert entry.seq == state.seq + 1, f"{state.id}: entry {entry.seq} after {state.seq}"
     elapsed = state.elapsed + max(0.0, entry.at - state.last_at)
-    after = replace(_apply(replace(state, elapsed=elapsed), entry), seq=entry.seq, last_at=entry.at)
+    after = _apply(replace(state, elapsed=elapsed, seq=entry.seq, last_at=entry.at), entry)
     assert not state.status.terminal or after.status is state.status, f"{state.id}: {state.status} is an end"
     assert after.token >= state.token, f"{state.id}: token went back"
-    assert sum(run.status is StepStatus.RUNNING for run in after.steps) <= 1, f"{state.id}: two steps run"
+    assert [run.status for run in after.steps].count(StepStatus.RUNNING) <= 1, f"{state.id}: two steps run"
     return after
 
 

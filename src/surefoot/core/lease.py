@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
+import msgspec
+
 #: Share of the ttl for which a holder trusts its lease. The rest pays for clocks that run at different rates
 #: (10 %) and for ending the processes of a step.
 HOLD = 0.8
@@ -45,8 +47,7 @@ class LeaseTiming:
         return sent + self.ttl * HOLD
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseSeen:
+class LeaseSeen(msgspec.Struct, frozen=True):
     """What an observer saw of a lease, and when on its own monotonic clock it first saw just that."""
 
     token: int
@@ -82,8 +83,7 @@ class AgentStatus(StrEnum):
     OFFLINE = "offline"
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """An agent, as far as the choice is concerned."""
 
     name: str

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from msgspec import structs
+
 from surefoot.core import outbox
 from surefoot.core.deployment import Deployment, Summary, summarise
 from surefoot.core.environment import Deed, EnvironmentEntry, Freeze, freeze_after
@@ -120,14 +122,15 @@ class MemoryStore:
         self._sightings = Sightings(monotonic)
         self._changes = 0
         self._seen = 0
-        self._lock = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
 
     @contextmanager
     def _change(self) -> Iterator[None]:
         with self._lock:
             yield
             self._changes += 1
-            self._lock.notify_all()
+            self._changed.notify_all()
 
     # -- deployments -------------------------------------------------------------------------------------------
 
@@ -329,7 +332,7 @@ class MemoryStore:
         """Take the lease if it is still what was seen; see the protocol."""
         seen, name = claim.seen, claim.seen.environment
         grant = Grant(name, claim.agent, seen.token + 1)
-        append = replace(claim.append, grant=grant)
+        append = structs.replace(claim.append, grant=grant)
         with self._change():
             row = self._environments.get(name)
             if row is None:
@@ -524,7 +527,7 @@ class MemoryStore:
         """Wait for a change; see the protocol."""
         with self._lock:
             since = self._seen if mark is None else mark
-            self._lock.wait_for(lambda: self._changes > since, timeout=timeout)
+            self._changed.wait_for(lambda: self._changes > since, timeout=timeout)
             heard = self._changes > since
             if heard and mark is None:
                 self._seen = self._changes

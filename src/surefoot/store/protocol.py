@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from surefoot.core.deployment import Deployment, Summary
 from surefoot.core.environment import Deed, EnvironmentEntry, Freeze
 from surefoot.core.events import Entry, Event, Origin
@@ -40,8 +42,7 @@ class Submission:
     promoted: Promoted | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True):
     """A lease that was granted: it stands as long as the store's row says just this."""
 
     environment: str
@@ -49,8 +50,7 @@ class Grant:
     token: int
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseRow:
+class LeaseRow(msgspec.Struct, frozen=True):
     """An environment's lease. `token` only grows. `holder` is None while nobody holds it."""
 
     environment: str
@@ -61,8 +61,7 @@ class LeaseRow:
     age: float = 0.0  #: seconds since the last renewal, by the store's clock; for people, never for decisions
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(msgspec.Struct, frozen=True):
     """An environment that wants an agent: its next deployment and its lease."""
 
     environment: str
@@ -85,8 +84,7 @@ class EnvironmentRow:
     freeze: Freeze | None = None  #: the one that is in force, by the store's clock
 
 
-@dataclass(frozen=True, slots=True)
-class AgentReport:
+class AgentReport(msgspec.Struct, frozen=True):
     """What an agent says of itself with each sign of life."""
 
     name: str
@@ -101,8 +99,7 @@ class AgentReport:
     stopping: bool = False  #: last words: counts as offline from now on
 
 
-@dataclass(frozen=True, slots=True)
-class AgentRow:
+class AgentRow(msgspec.Struct, frozen=True):
     """An agent as others see it."""
 
     report: AgentReport
@@ -147,8 +144,7 @@ class Journal:
     entries: tuple[Entry, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(msgspec.Struct, frozen=True):
     """Events to be added to one journal.
 
     The store gives them their time, folds them onto `state`, and writes events, summary (`summarise`) and environment

@@ -8,7 +8,6 @@ its fold; text is such that any database takes it. Trusts the caller that `state
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
@@ -29,8 +28,7 @@ MAX_NAME = 500
 DUPLICATE_WITHIN = 15.0
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True):
     """Where a journal stands before an append."""
 
     environment: str

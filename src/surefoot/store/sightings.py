@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import inf
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class _Sight:
+
+class _Sight(msgspec.Struct, frozen=True):
     beat: tuple[str, int]
     at: float  #: when it was first seen
     slack: float  #: for how long it may have been there before, unseen

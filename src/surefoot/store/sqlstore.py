@@ -17,11 +17,13 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import aiosql
+from msgspec import structs
 
 from surefoot.core import outbox
 from surefoot.core.deployment import Summary
@@ -70,6 +72,7 @@ class Presence:
     held: bool | None
 
 
+@cache
 def load_queries(adapter: str, only: str) -> Any:
     """Return the named queries for one database."""
     names = ("environments", "deployments", "agents", "logs", "bundles", "outbox", only)
@@ -374,7 +377,7 @@ class SqlStore(ABC):
         """Take the lease if it is still what was seen; see the protocol."""
         seen = claim.seen
         grant = Grant(seen.environment, claim.agent, seen.token + 1)
-        append = replace(claim.append, grant=grant)
+        append = structs.replace(claim.append, grant=grant)
         deployment = append.state.id
 
         def work(conn: Any) -> Grant | None:
