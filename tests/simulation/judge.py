@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from surefoot.core import events as ev
 from surefoot.core.errors import Code
 from surefoot.core.plan import Direction
@@ -56,6 +58,11 @@ class Written:
         return f"  {self.deployment} {entry.seq} [{entry.agent} {entry.token}] {sentence(entry)}"
 
 
+def _listed(versions: set[str | None]) -> str:
+    """Say versions, in an order that is the same each time."""
+    return ", ".join(sorted(map(str, versions)))
+
+
 class Judge:
     """Watches one schedule. The first broken promise is kept in `broken`."""
 
@@ -72,31 +79,34 @@ class Judge:
         self.before: dict[str, str | None] = {}  #: by deployment, what its environment ran when it began
         self.newest = 0
         self.touched: set[str] = set()
+        #: What hosts were asked for since the last change of any of them: (health or version, host).
+        self.asked: set[tuple[str, str]] = set()
         self.refused: set[str] = set()
         self.cancelled: set[str] = set()
         self.waited: set[str] = set()
         self.approved: set[str] = set()
         self.freezes = 0
 
-    def hold(self, promise: str, *, holds: bool) -> None:
-        """Note that a promise is broken, unless it holds."""
+    def hold(self, promise: str, *about: object, holds: bool) -> None:
+        """Note that a promise is broken, unless it holds. What it is about is put in its `{}` only then."""
         if not holds and self.broken is None:
-            self.broken = promise
-            self.tell(f"BROKEN: {promise}")
+            self.broken = promise.format(*about) if about else promise
+            self.tell(f"BROKEN: {self.broken}")
 
     # -- hosts ---------------------------------------------------------------------------------------
 
     def saw(self, host: Host, touch: Touch) -> None:
         """Judge one change of a host, before it is made."""
         self.tell(Seen(host.name, touch))
-        self.hold(f"1, one at a time: {touch} after token {self.newest}", holds=touch.token >= self.newest)
+        self.hold("1, one at a time: {} after token {}", touch, self.newest, holds=touch.token >= self.newest)
         # What it left on a host that nobody could reach may end as it likes: that is what stranded says.
         left = touch.deployment == self.locked_by
-        self.hold(f"1, one at a time: {touch} after the end", holds=left or touch.deployment not in self.ended)
-        self.hold(f"5, honest: {touch} while {self.locked_by} is stranded", holds=left or self.locked_by is None)
-        self.hold(f"3, all or nothing: {touch} although it was refused", holds=touch.deployment not in self.refused)
+        self.hold("1, one at a time: {} after the end", touch, holds=left or touch.deployment not in self.ended)
+        self.hold("5, honest: {} while {} is stranded", touch, self.locked_by, holds=left or self.locked_by is None)
+        self.hold("3, all or nothing: {} although it was refused", touch, holds=touch.deployment not in self.refused)
         self.newest = max(self.newest, touch.token)
         self.touched.add(touch.deployment)
+        self.asked.clear()
         if host.name not in self.world.restored:
             self._order(host, touch)
 
@@ -104,11 +114,12 @@ class Judge:
         """Forward, a step finds those before it done; back, it finds those after it undone."""
         if touch.direction is Direction.FORWARD:
             done = all(host.applied.get(step) == touch.version for step in range(touch.step))
-            self.hold(f"3, all or nothing: {touch} on {host.name} before the steps before it", holds=done)
+            self.hold("3, all or nothing: {} on {} before the steps before it", touch, host.name, holds=done)
         else:
             later = range(touch.step + 1, len(self.world.steps))
             undone = all(host.applied.get(step) == touch.version for step in later)
-            self.hold(f"3, all or nothing: {touch} on {host.name} undone before the steps after it", holds=undone)
+            told = "3, all or nothing: {} on {} undone before the steps after it"
+            self.hold(told, touch, host.name, holds=undone)
 
     def _hosts(self) -> set[str | None]:
         return {host.version for host in self.world.hosts.values()}
@@ -159,7 +170,8 @@ class Judge:
                 self._finished(deployment, status)
             case ev.Resolved(version=version, unchecked=unchecked):
                 self.locked_by = None
-                self.hold(f"5, honest: {deployment} resolved: {self._hosts()}", holds=self._hosts() == {version})
+                saw = self._hosts()
+                self.hold(f"5, honest: {deployment} resolved: {_listed(saw)}", holds=saw == {version})
                 self.hold(f"5, honest: {deployment} resolved by itself", holds=unchecked or version is not MIXED)
                 self.version = version
             case _:
@@ -179,21 +191,26 @@ class Judge:
         saw = self._hosts()
         match status:
             case Status.SUCCEEDED:
-                self.hold(f"3, all or nothing: {deployment} {status}, hosts run {saw}", holds=saw == {version})
+                self.hold(f"3, all or nothing: {deployment} {status}, hosts run {_listed(saw)}", holds=saw == {version})
                 well = version not in self.world.unhealthy
                 self.hold(f"5, honest: {deployment} {status} and is not healthy", holds=well)
                 late = deployment not in self.cancelled
                 self.hold(f"2, it ends: {deployment} {status} although it was cancelled", holds=late)
                 self._checked(deployment, ev.HealthPassed, ev.VersionsRecorded)
+                self._were_asked(deployment, "health", "version")
                 self.version = version
             case Status.FAILED:
                 holds = deployment not in self.touched
                 self.hold(f"3, all or nothing: {deployment} {status}, and touched hosts", holds=holds)
             case Status.ROLLED_BACK | Status.CANCELLED:
                 holds = deployment not in self.touched or saw == {was}
-                self.hold(f"3, all or nothing: {deployment} {status}, hosts run {saw}, before: {was}", holds=holds)
+                put_back = f"3, all or nothing: {deployment} {status}, hosts run {_listed(saw)}, before: {was}"
+                self.hold(put_back, holds=holds)
                 if deployment in self.touched and was is not None:
                     self._checked(deployment, ev.HealthPassed, ev.VersionsRecorded)
+                    self._were_asked(deployment, "health", "version")
+                elif deployment in self.touched:
+                    self._were_asked(deployment, "version")  # nothing can be healthy
             case Status.STRANDED:
                 self._tried(deployment)
                 self.locked_by = deployment
@@ -205,6 +222,12 @@ class Judge:
         for kind in kinds:
             holds = any(isinstance(event, kind) for event in events[last:])
             self.hold(f"5, honest: {deployment} ended without {kind.__name__}", holds=holds)
+
+    def _were_asked(self, deployment: str, *whats: str) -> None:
+        """What the journal says was checked is what hosts themselves were asked for, each of them."""
+        for what in whats:
+            holds = all((what, host) in self.asked for host in self.world.hosts)
+            self.hold(f"5, honest: {deployment} ended, and not every host was asked for its {what}", holds=holds)
 
     def _tried(self, deployment: str) -> None:
         """What is stranded could not be put back: each step was undone, or something kept it from that."""
@@ -236,11 +259,11 @@ class Judge:
             holds = store.journal(deployment) == known
             self.hold(f"4, nothing is lost: the journal of {deployment} has changed", holds=holds)
             self._log(deployment, store.log(deployment))
-            quiet = self.canary not in repr(known)
+            quiet = self.canary.encode() not in msgspec.json.encode(known)
             self.hold(f"6, secrets: the journal of {deployment} holds one", holds=quiet)
         row = store.environment("production")
         self.hold(f"4, nothing is lost: locked by {row.locked_by}", holds=row.locked_by == self.locked_by)
         if self.locked_by is None:
-            self.hold(f"3, all or nothing: hosts run {self._hosts()}", holds=self._hosts() == {self.version})
+            self.hold(f"3, all or nothing: hosts run {_listed(self._hosts())}", holds=self._hosts() == {self.version})
             holds = row.current_version == self.version
             self.hold(f"4, nothing is lost: {row.current_version} is not {self.version}", holds=holds)

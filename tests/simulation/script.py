@@ -177,7 +177,7 @@ def draw(seed: int) -> Script:
         versions = [_decided(people, version) for version in versions]
         freezes = tuple((people.uniform(0, 8), people.uniform(0.1, 12)) for _ in range(people.choice([0, 1, 2])))
         bake = people.choice([0.0, 0.0, 3.0, 12.0])
-    return Script(
+    script = Script(
         seed=seed,
         hosts=hosts,
         agents=tuple(agents),
@@ -199,6 +199,27 @@ def draw(seed: int) -> Script:
         freezes=freezes,
         bake=bake,
     )
+    chance = people.random() if story >= 0.56 else 1.0
+    if chance < 0.1:
+        return _set_back(people, script)
+    return _asleep(people, script) if chance < 0.15 else script
+
+
+def _set_back(rng: random.Random, script: Script) -> Script:
+    """Have the store's clock jump while a step that failed waits for its next attempt, and the agent die that waits."""
+    at = rng.uniform(1, 8)
+    jump = Fault(at, Kind.CLOCK, agent=0, host=0, seconds=0.0, steps=0)
+    kill = Fault(at + rng.uniform(0.1, 2), Kind.KILL, agent=0, host=0, seconds=rng.uniform(1, 9), steps=0)
+    return replace(script, versions=(Version(0.0, "fails"),), faults=(jump, kill), attempts=3, delay=6.0)
+
+
+def _asleep(rng: random.Random, script: Script) -> Script:
+    """Have a machine paused with its clock in the midst of a play: it goes on with the next host when it wakes up, long
+    after another agent has begun, and only that host can refuse it.
+    """
+    pause = Fault(rng.uniform(0.3, 4), Kind.PAUSE, agent=0, host=0, seconds=rng.uniform(6, 14), steps=0)
+    steps = (True,) * rng.choice([1, 2])
+    return replace(script, hosts=3, steps=steps, versions=(Version(0.0),), faults=(pause,), pace=1200.0, timeout=40.0)
 
 
 def _decided(rng: random.Random, version: Version) -> Version:

@@ -46,6 +46,21 @@ def test_a_seed_replays_to_the_last_event() -> None:
         assert told(draw(seed)) == told(draw(seed))
 
 
+def test_a_seed_replays_in_another_process() -> None:
+    # The order of sets is another one there.
+    told_there = {
+        subprocess.run(
+            [sys.executable, "-m", "tests.simulation.replay", "8"],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": str(order)},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for order in range(4)
+    }
+    assert len(told_there) == 1
+
+
 def test_every_kind_of_fault_is_drawn() -> None:
     drawn = {fault.kind for seed in range(1, 1000) for fault in draw(seed).faults}
     assert drawn == set(Kind)

@@ -77,6 +77,11 @@ class Host:
         found = {self.applied.get(step) for step in self.world.steps}
         return found.pop() if len(found) == 1 else MIXED
 
+    def tells(self, what: str) -> str | None:
+        """Say which version it runs to whoever asks for its health, or for its version."""
+        self.world.judge.asked.add((what, self.name))
+        return self.version
+
     def raise_fence(self, token: int) -> None:
         """Refuse smaller tokens from now on, and end what they still run here."""
         if token < self.token:
@@ -300,7 +305,7 @@ class SimPerformer:
         wrong = [
             h.name
             for h in self._hosts()
-            if not self._reaches(h) or h.version != want or h.version in self.world.unhealthy
+            if not self._reaches(h) or h.tells("health") != want or h.version in self.world.unhealthy
         ]
         if wrong or self._trips():
             return ev.HealthFailed(direction, Failure(Code.HEALTH_FAILED, f"{wrong} unhealthy"))
@@ -314,7 +319,7 @@ class SimPerformer:
     async def record(self, job: Job, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed:
         direction = job.state.direction
         await self.world.loop.nap(self._while())
-        versions = {h.name: h.version if self._reaches(h) else MIXED for h in self._hosts()}
+        versions = {h.name: h.tells("version") if self._reaches(h) else MIXED for h in self._hosts()}
         if set(versions.values()) == {version} and not self._trips():
             return ev.VersionsRecorded(direction, version, tuple(versions))
         return ev.VersionsMixed(direction, Failure(Code.VERSIONS_MIXED, f"{versions}"), versions)
@@ -330,7 +335,7 @@ class SimPerformer:
         versions = {h.version if self._reaches(h) else MIXED for h in self._hosts()}
         if len(versions) == 1 and MIXED not in versions and not self._trips():
             return ev.Resolved(versions.pop())
-        return ev.ResolveRefused(Failure(Code.VERSIONS_MIXED, f"{versions}"))
+        return ev.ResolveRefused(Failure(Code.VERSIONS_MIXED, str(sorted(map(str, versions)))))
 
     async def settle(self, job: Job) -> None:
         if self.logs is not None:

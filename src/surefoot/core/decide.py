@@ -205,10 +205,10 @@ def _fenced(s: Deployment, now: float, *, by_step: bool = False) -> Action | Non
 
 
 def _left(since: float, delay: float, now: float) -> float:
-    """Return what is left of a delay; never more than the delay, whatever clocks do, and nothing too short for a
-    clock to tell.
+    """Return what is left of a delay, but nothing too short for a clock to tell. What has elapsed never goes back, so
+    it is never more than the delay.
     """
-    left = min(delay, delay - (now - since))
+    left = delay - (now - since)
     return left if left > SHORTEST_WAIT else 0.0
 
 
