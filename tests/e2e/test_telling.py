@@ -168,6 +168,10 @@ def test_reports_are_made_from_the_journal(project: Project, hook: Hook) -> None
     assert project.run("deploy", "prod", "bad").returncode == 4
     (levels,) = project.json("report", "slo")["environments"]
     assert (levels["name"], levels["counted"], levels["success_rate"]) == ("prod", 2, 0.5)
+    drawn = project.run("report", "slo", "--svg", "slo.svg")
+    assert drawn.returncode == 0 and "50.0 %" in drawn.stdout
+    assert "<title>Service levels of deployments: prod</title>" in (project.folder / "slo.svg").read_text()
+    assert project.run("report", "slo", "--svg", "nowhere/slo.svg").returncode == 2
     (figures,) = project.json("report", "dora", "prod", "--days", "7")["environments"]
     assert figures["change_failure_rate"] == 0.5
     assert project.json("report", "postmortem", "prod-2")["deployment"]["status"] == "rolled_back"

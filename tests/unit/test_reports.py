@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import json
+from xml.etree import ElementTree
 
 import pytest
+from msgspec.structs import replace
 
 from surefoot.core import events as ev
 from surefoot.core.deployment import fold, summarise
 from surefoot.core.errors import Code, Failure
 from surefoot.core.plan import Command, Plan, Step
 from surefoot.core.status import Status
-from surefoot.reports import levels, postmortem
+from surefoot.reports import levels, plot, postmortem
 from surefoot.reports.levels import Ended, quantile
 from surefoot.reports.story import Story
 from surefoot.store.memory import MemoryStore
@@ -95,6 +97,42 @@ def test_dora_is_that_of_the_journals() -> None:
     assert found["lead_time_seconds"] == (250 + 1870) / 2
     assert found["change_failure_rate"] == pytest.approx(3 / 5)
     assert found["time_to_restore_seconds"] == 30  # of 5, 30 and 305: put back, taken back by hand, repaired
+
+
+def drawn(series: list[plot.Series]) -> list[ElementTree.Element]:
+    return list(ElementTree.fromstring(plot.svg(series)).iter())
+
+
+def of(found: list[ElementTree.Element], kind: str) -> list[ElementTree.Element]:
+    return [element for element in found if element.get("class") == kind]
+
+
+def test_the_picture_of_service_levels_ends_at_the_figures() -> None:
+    summaries = [one.summary for one in MONTH]
+    series = plot.Series("prod", summaries, -20 * DAY, 10 * DAY, 0.95, 600.0)
+    found = drawn([series])
+    (rates,) = of(found, "rate")
+    x, y = map(float, rates.attrib["points"].split()[-1].split(","))
+    top, floor = plot.HEAD, 0.5  # the lowest rate on the way is 2 of 4
+    assert x == plot.WIDTH - plot.RIGHT
+    assert (y - top) / plot.HEIGHT == pytest.approx((1 - 4 / 6) / (1 - floor), abs=0.001)
+    assert len(of(found, "failure")) == 2
+    tallest = max(float(bar.attrib["height"]) for bar in of(found, "bar"))
+    assert tallest == pytest.approx(plot.HEIGHT * 240 / 300, abs=0.1), "the day of the slowest success, of 300 s"
+    assert len(of(found, "objective")) == 1, "ten minutes are above all that was seen"
+
+
+def test_a_picture_of_nothing_and_of_strange_names_is_well_formed() -> None:
+    found = drawn([plot.Series(name, [], 0, 30 * DAY, 0.95, 600.0) for name in ("a<b>&'\"", "empty")])
+    assert [element.text for element in of(found, "title")] == ["a<b>&'\"", "empty"]
+    assert not of(found, "rate") and len(of(found, "bar")) == 0
+    assert plot.svg([]).startswith("<svg")
+
+
+def test_a_picture_of_a_long_history_stays_small() -> None:
+    one = MONTH[0].summary
+    many = [replace(one, started_at=n * 1000.0, finished_at=n * 1000.0 + n % 90) for n in range(100_000)]
+    assert len(plot.svg([plot.Series("prod", many, 0, 1e8, 0.95, 600.0)])) < 60_000
 
 
 def test_quantiles() -> None:

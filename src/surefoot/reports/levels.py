@@ -22,7 +22,8 @@ OBJECTIVE = 0.95
 MEDIAN_WITHIN = 600.0
 DAY = 86400.0
 
-_FAILED = (Status.ROLLED_BACK, Status.STRANDED)
+#: The ends that count as failures.
+FAILED = (Status.ROLLED_BACK, Status.STRANDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,11 @@ def service_levels(
     """Return how often and how fast deployments succeed, and what is left of the budget of failures."""
     within = [summary for summary in ended if since <= (summary.finished_at or 0.0) <= until]
     succeeded = [summary for summary in within if summary.status is Status.SUCCEEDED]
-    failed = [summary for summary in within if summary.status in _FAILED]
+    failed = [summary for summary in within if summary.status in FAILED]
     counted = len(succeeded) + len(failed)
     rate = len(succeeded) / counted if counted else None
     allowed = (1 - objective) * counted
-    durations = [_took(summary) for summary in succeeded]
+    durations = [took(summary) for summary in succeeded]
     middle = quantile(durations, 0.5)
     return {
         "since": rfc3339(since),
@@ -69,7 +70,7 @@ def dora(ended: Iterable[Ended], *, since: float, until: float) -> dict[str, Any
     within = [one for one in ended if since <= (one.summary.finished_at or 0.0) <= until]
     changes = [one for one in within if not one.summary.rollback]
     succeeded = [one for one in changes if one.summary.status is Status.SUCCEEDED]
-    failed = [one for one in changes if one.summary.status in _FAILED]
+    failed = [one for one in changes if one.summary.status in FAILED]
     taken_back = [one for one in within if one.summary.rollback and one.summary.status is Status.SUCCEEDED]
     counted = len(succeeded) + len(failed)
     leads = [lead for one in succeeded for lead in _leads(one)]
@@ -101,7 +102,8 @@ def quantile(values: Sequence[float], share: float) -> float | None:
     return ordered[min(len(ordered) - 1, max(0, -int(-share * len(ordered) // 1) - 1))]
 
 
-def _took(summary: Summary) -> float:
+def took(summary: Summary) -> float:
+    """Return how long a deployment took that has ended: from the first agent's start, where one began it."""
     assert summary.finished_at is not None
     return max(0.0, summary.finished_at - (summary.started_at or summary.requested_at))
 

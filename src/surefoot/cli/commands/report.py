@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,7 @@ from surefoot.cli.params import DURATION, TEXT
 
 if TYPE_CHECKING:
     from surefoot.cli.app import App
+    from surefoot.reports.plot import Series
     from surefoot.reports.story import Story
 
 #: Seconds of a day.
@@ -58,12 +60,20 @@ def _window(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("environment", metavar="[ENV]", required=False, type=TEXT)(function)
 
 
-@command("slo", example="surefoot report slo production\nsurefoot report slo --days 7 --output json")
+@command(
+    "slo",
+    example="surefoot report slo production --svg slo.svg\nsurefoot report slo --days 7 --output json",
+)
 @_window
 @click.option("--objective", type=click.FloatRange(0, 100), default=95.0, show_default=True, help="Percent of success.")
 @click.option("--median", metavar="DURATION", type=DURATION, default="10m", show_default=True, help="Half are faster.")
+@click.option(
+    "--svg", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Draw it, too: over time, by day."
+)
 @click.pass_context
-def slo(ctx: click.Context, environment: str | None, days: int, objective: float, median: float) -> None:
+def slo(
+    ctx: click.Context, *, environment: str | None, days: int, objective: float, median: float, svg: Path | None
+) -> None:
     """Show how often and how fast deployments succeed.
 
     And what is left of the error budget. Refused and cancelled deployments count for nothing.
@@ -72,17 +82,22 @@ def slo(ctx: click.Context, environment: str | None, days: int, objective: float
     from surefoot.cli.app import App
     from surefoot.cli.text import duration
     from surefoot.reports.levels import service_levels
+    from surefoot.reports.plot import Series
 
     app = App.of(ctx)
     found: list[dict[str, Any]] = []
+    series: list[Series] = []
     with app.reading() as store:
         until = store.now()
         since = until - days * DAY
         for name in _environments(app, store, environment):
-            levels = service_levels(
-                ended_since(store, name, since), since=since, until=until, objective=objective / 100, median=median
-            )
+            # The rate of a moment is that of the time before it, so a picture needs as much again of what was before.
+            ended = list(ended_since(store, name, since - days * DAY if svg is not None else since))
+            levels = service_levels(ended, since=since, until=until, objective=objective / 100, median=median)
             found.append({"name": name, **levels})
+            series.append(Series(name, ended, since, until, objective / 100, median))
+    if svg is not None:
+        _draw(series, svg)
     if app.json:
         app.console.document({"days": days, "environments": found})
         return
@@ -178,6 +193,16 @@ def jira(ctx: click.Context, deployment: str | None, issue: str | None, post: bo
         app.console.document(comment.document(story))
     else:
         _print(app, comment.text(story))
+
+
+def _draw(series: list[Series], path: Path) -> None:
+    from surefoot.core.errors import UsageError
+    from surefoot.reports import plot
+
+    try:
+        path.write_text(plot.svg(series), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} can't be written: {error.strerror}", hint="name another with --svg") from error
 
 
 def _post(app: App, story: Story, issue: str, transition: str | None) -> None:
