@@ -290,6 +290,7 @@ def test_a_clock_that_jumps_never_lengthens_a_delay(now: float) -> None:
         start=2,
     ):
         state = evolve(state, ev.Entry(seq, 5.0, event, "x", 1))
+    assert do.decide(state, state.elapsed + 10.0) == do.Wait(20.0), "and it is no shorter than it says"
     over = evolve(state, ev.Entry(state.seq + 1, now, ev.LeaseGranted("y", 2)))
     assert isinstance(do.decide(over, over.elapsed + 30.0), do.RunStep), "whoever has waited so long goes on"
     action = do.decide(over, over.elapsed)
