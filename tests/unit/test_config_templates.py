@@ -22,13 +22,13 @@ def plan_of(folder: Path, environment: str = "production") -> Plan:
 
 
 def test_the_default_comes_first_and_is_the_one_without_a_name(tmp_path: Path) -> None:
-    assert templates() == ["default", "minimal", "paws360"]
+    assert templates() == ["default", "ansible", "minimal", "paws360"]
     write_template(None, tmp_path)
     write_template("default", tmp_path / "named")
     assert (tmp_path / "surefoot.yml").read_text() == (tmp_path / "named" / "surefoot.yml").read_text()
 
 
-@pytest.mark.parametrize("name", ["default", "minimal", "paws360"])
+@pytest.mark.parametrize("name", ["default", "ansible", "minimal", "paws360"])
 def test_each_template_passes_the_check_as_it_stands(tmp_path: Path, name: str) -> None:
     written = write_template(name, tmp_path)
     assert written[0] == tmp_path / "surefoot.yml"
