@@ -126,12 +126,19 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
+_RENEW = (
+    "Get a new one, put it into /etc/surefoot-agent/environment and /etc/surefoot-exporter/environment of every runner, and "
+    "there: systemctl restart surefoot-agent surefoot-exporter."
+)
+
+
 def _runner_alerts(d: Scale, job: str) -> tuple[Alert, ...]:
     def offline(name: str, role: str, wait: float, severity: str, what: str) -> Alert:
         return Alert(
             name, f'surefoot:runner_up{{role="{role}"}} == 0', wait, severity,
             "Runner {{ $labels.runner }} (" + role + ") is offline",
-            f"For {d(wait)} the runner {{{{ $labels.runner }}}} has been down, or nothing has been heard of it. {what}",
+            f"For {d(wait)} the runner {{{{ $labels.runner }}}} has been down, or nothing has been heard of it. {what} "
+            "First, on {{ $labels.runner }}: surefoot doctor. Where that does not answer, on another runner.",
             "runner-offline", RUNNER_DASHBOARD,
         )  # fmt: skip
 
@@ -140,7 +147,7 @@ def _runner_alerts(d: Scale, job: str) -> tuple[Alert, ...]:
             name, f"max by (runner, role) ({metric}) > 90", 5 * MINUTE, "warning",
             "Runner {{ $labels.runner }} is short of " + what,
             f"{what} in use has been above 90 % for {d(5 * MINUTE)}: {{{{ $value | printf \"%.0f\" }}}} % on "
-            "{{ $labels.runner }}. Deploys from there will be slow or fail.",
+            "{{ $labels.runner }}. Deploys from there will be slow or fail. First, on {{ $labels.runner }}: surefoot doctor",
             "runner-degraded", RUNNER_DASHBOARD,
         )  # fmt: skip
 
@@ -152,8 +159,9 @@ def _runner_alerts(d: Scale, job: str) -> tuple[Alert, ...]:
         Alert(
             "BothRunnersOffline", 'max(surefoot:runner_up{role=~"primary|secondary"}) == 0', MINUTE, "critical",
             "No runner is left: nothing can be deployed, or put back",
-            "All primary and secondary runners have been offline for " + d(MINUTE) + ". Start an emergency agent on any "
-            "machine that reaches the store and the hosts: surefoot agent run NAME --role emergency",
+            "All primary and secondary runners have been offline for " + d(MINUTE) + ". First, on one of them: surefoot "
+            "doctor. If none can be had, on any machine with the project that reaches the store and the hosts: surefoot "
+            "agent run NAME --role emergency --once",
             "both-runners-offline", RUNNER_DASHBOARD, page=True,
         ),
         high("RunnerDegradedHighCPU", "runner_cpu_usage_percent", "CPU"),
@@ -163,52 +171,53 @@ def _runner_alerts(d: Scale, job: str) -> tuple[Alert, ...]:
             "RunnerClockSkew", "max by (runner, role) (abs(surefoot_clock_skew_seconds)) > 2", 5 * MINUTE, "warning",
             "The clock of {{ $labels.runner }} is {{ $value | printf \"%.1f\" }} s off",
             "It differs from the store's by more than 2 s. No decision rests on it, but times in logs do, and certificates "
-            "and tokens are judged by it.",
+            "and tokens are judged by it. First, on {{ $labels.runner }}: timedatectl set-ntp true",
             "clock-skew", RUNNER_DASHBOARD,
         ),
         Alert(
             "HostUnreachable", "max by (runner, environment, host) (surefoot_host_reachable) == 0", 2 * MINUTE, "critical",
             "{{ $labels.runner }} can't reach {{ $labels.host }}",
             "The SSH port of {{ $labels.host }} ({{ $labels.environment }}) has not accepted a connection from "
-            "{{ $labels.runner }} for " + d(2 * MINUTE) + ". A deploy from there would be refused.",
+            "{{ $labels.runner }} for " + d(2 * MINUTE) + ". A deploy from there would be refused. First, on "
+            "{{ $labels.runner }}: surefoot doctor, which says how far the way goes.",
             "network-unreachable", RUNNER_DASHBOARD,
         ),
         Alert(
             "SecretInvalid", "min by (runner, secret) (surefoot_secret_valid) == 0", 5 * MINUTE, "critical",
             "{{ $labels.secret }} on {{ $labels.runner }} is missing, expired or not what it should be",
-            "Deploys that need {{ $labels.secret }} are refused on {{ $labels.runner }}. What is wrong: surefoot preflight "
-            "ENV VERSION",
+            "Deploys that need {{ $labels.secret }} are refused on {{ $labels.runner }}, if its agent has the same as this "
+            "exporter. First, on {{ $labels.runner }}: surefoot doctor, which looks into the agent's own environment.",
             "secrets-expired", RUNNER_DASHBOARD,
         ),
         Alert(
             "SecretExpiresIn14Days", f"{days} < 14", 0.0, "warning",
-            expires, "Renew it in time, and set it where the agent and the exporter are started.",
+            expires, _RENEW + " There is time: it is valid still.",
             "secrets-expired", RUNNER_DASHBOARD,
         ),
         Alert(
             "SecretExpiresIn2Days", f"{days} < 2", 0.0, "critical",
-            expires, "Renew it now: once it has expired, deploys that need it are refused.",
+            expires, _RENEW + " Once it has expired, deploys that need it are refused.",
             "secrets-expired", RUNNER_DASHBOARD,
         ),
         Alert(
             "SurefootExporterDown", f"max by (instance) (up{{job={_quoted(job)}}}) == 0", 5 * MINUTE, "warning",
             "The exporter at {{ $labels.instance }} does not answer",
             "Prometheus has not been able to scrape {{ $labels.instance }} for " + d(5 * MINUTE) + ": nobody sees how that "
-            "runner fares.",
+            "runner fares. First, on it: systemctl status surefoot-exporter",
             "exporter-down", RUNNER_DASHBOARD,
         ),
         Alert(
             "SurefootStoreDown", "max(surefoot_store_up) == 0", MINUTE, "critical",
             "The store can't be reached from any runner",
             "No exporter has been able to read the store for " + d(MINUTE) + ". What runs stops by itself within the lease's "
-            "ttl and goes on once the store is back; nothing new is accepted.",
+            "ttl and goes on once the store is back; nothing new is accepted. First, on a runner: surefoot doctor",
             "store-down", PIPELINE_DASHBOARD, page=True,
         ),
         Alert(
             "SurefootStoreUnreachable",
             "min by (instance) (surefoot_store_up) == 0 and on () max(surefoot_store_up) == 1", 2 * MINUTE, "warning",
             "The store can't be reached from {{ $labels.instance }}",
-            "Others reach it. An agent there takes no work, and loses what it runs.",
+            "Others reach it. An agent there takes no work, and loses what it runs. First, there: surefoot doctor",
             "store-down", PIPELINE_DASHBOARD,
         ),
     )  # fmt: skip
@@ -261,7 +270,7 @@ def _deployment_alerts(d: Scale) -> tuple[Alert, ...]:
         Alert(
             "DeploymentFailureRateHigh", "surefoot:deployment_failures:count_1h > 3", 0.0, "critical",
             "{{ $value | printf \"%.0f\" }} deployments" + in_environment + " failed within " + d(HOUR),
-            "More than 3 were refused, put back or stranded. Why: surefoot history {{ $labels.environment }}",
+            "More than 3 were refused, put back or stranded. First, on a runner: surefoot doctor, which says why.",
             "health-checks-failing", PIPELINE_DASHBOARD,
         ),
         Alert(
@@ -270,27 +279,27 @@ def _deployment_alerts(d: Scale) -> tuple[Alert, ...]:
             f"or {_grown(_SLOW, d, 15 * MINUTE)} > 0",
             0.0, "warning",
             "A deployment" + in_environment + " takes longer than " + d(10 * MINUTE),
-            "It is still at work, or ended within the last " + d(15 * MINUTE) + ". Where the time goes: surefoot status "
-            "{{ $labels.environment }}",
+            "It is still at work, or ended within the last " + d(15 * MINUTE) + ". First, on a runner: surefoot status "
+            "{{ $labels.environment }} names it; surefoot doctor ID says where the time goes.",
             "deployment-slow", PIPELINE_DASHBOARD,
         ),
         Alert(
             "DeploymentStranded", "max by (environment) (surefoot_environment_stranded) == 1", 0.0, "critical",
             "{{ $labels.environment }} is stranded: it could not be put back",
-            "It is locked until a person has repaired it: surefoot status {{ $labels.environment }} names the deployment, "
-            "surefoot show ID says what failed, surefoot resolve ID --reason TEXT unlocks it.",
+            "It is locked until a person has repaired it. First, on a runner: surefoot doctor, which says what each host "
+            "runs and what to run. When it is repaired, surefoot resolve ID --reason TEXT unlocks it.",
             "stranded", PIPELINE_DASHBOARD, page=True,
         ),
         Alert(
             "RollbackHappened", _grown(f'{_TOTAL}{{outcome="rolled_back"}}', d, 15 * MINUTE) + " > 0", 0.0, "warning",
             "A deployment" + in_environment + " was rolled back",
-            "All hosts run the version before it. Why: surefoot history {{ $labels.environment }}",
+            "All hosts run the version before it. First, on a runner: surefoot doctor, which says why.",
             "health-checks-failing", PIPELINE_DASHBOARD,
         ),
         Alert(
             "TakeoversTooMany", _grown("surefoot:takeovers:total", d, HOUR) + " > 3", 0.0, "warning",
             "{{ $value | printf \"%.0f\" }} takeovers" + in_environment + " within " + d(HOUR),
-            "Agents are lost again and again, or lose their leases: surefoot agents",
+            "Agents are lost again and again, or lose their leases. First, on a runner: surefoot doctor",
             "runner-degraded", PIPELINE_DASHBOARD,
         ),
         Alert(
@@ -300,22 +309,23 @@ def _deployment_alerts(d: Scale) -> tuple[Alert, ...]:
             MINUTE, "critical",
             "The deployment" + in_environment + " is at a standstill",
             "Its agent has not been heard of for 3 times the lease's ttl, and none has taken over: no other is eligible. "
-            "surefoot agents shows why; surefoot agent run NAME --role emergency starts one.",
+            "First, on a runner: surefoot doctor, which says why; surefoot agent run NAME --role emergency starts one.",
             "both-runners-offline", PIPELINE_DASHBOARD,
         ),
         Alert(
             "QueueGrowing", f"{depth} > 5 and {depth} >= max by (environment) (surefoot_queue_depth offset "
             f"{d(5 * MINUTE)})", 10 * MINUTE, "warning",
             "{{ $value | printf \"%.0f\" }} deployments wait" + in_environment,
-            "More than 5 have waited for " + d(10 * MINUTE) + ", and they do not get fewer: surefoot status "
-            "{{ $labels.environment }}",
+            "More than 5 have waited for " + d(10 * MINUTE) + ", and they do not get fewer. First, on a "
+            "runner: surefoot doctor, which says what they wait for.",
             "queue-growing", PIPELINE_DASHBOARD,
         ),
         Alert(
             "BackupAgentMissing",
             'count(max by (agent) (surefoot_agent_online{role!="emergency"}) == 1) < 2', 10 * MINUTE, "warning",
             "Only one agent is left",
-            "For " + d(10 * MINUTE) + " only one agent has been online. If it dies, nobody takes over: surefoot agents",
+            "For " + d(10 * MINUTE) + " only one agent has been online. If it dies, nobody takes over. First, on the "
+            "other's machine: surefoot doctor",
             "runner-offline", RUNNER_DASHBOARD,
         ),
         Alert(
@@ -323,7 +333,7 @@ def _deployment_alerts(d: Scale) -> tuple[Alert, ...]:
             f"{_grown(failed, d, HOUR)} >= 2\nand on (environment) {_grown(passed, d, HOUR)} >= 2", 0.0, "warning",
             "Health checks" + in_environment + " pass and fail by turns",
             "Within " + d(HOUR) + " at least 2 rounds passed and 2 failed: what they look at is not stable, or they are "
-            "too strict.",
+            "too strict. First, on a runner: surefoot doctor",
             "health-checks-failing", PIPELINE_DASHBOARD,
         ),
     )  # fmt: skip
@@ -371,7 +381,8 @@ def _burning(d: Scale) -> Iterator[Record | Alert]:
             "The budget of failed deployments in {{ $labels.environment }} burns "
             + ("fast" if severity == "critical" else "too fast to last"),
             f"{{{{ $value | humanizePercentage }}}} of the deployments failed, in a longer and in a shorter window; "
-            f"{OBJECTIVE:.0%} must succeed over 30 days. surefoot report slo {{{{ $labels.environment }}}}",
+            f"{OBJECTIVE:.0%} must succeed over 30 days. First, on a runner: surefoot report slo "
+            "{{ $labels.environment }}",
             "health-checks-failing", PIPELINE_DASHBOARD,
         )  # fmt: skip
 
