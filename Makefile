@@ -71,6 +71,10 @@ chaos: debian venv ## Deploy in the lab while everything fails at random (root);
 N ?= 20
 SEED ?=
 
+.PHONY: doctor-faults
+doctor-faults: debian venv ## Make every fault of docs/doctor.md in the lab (root), and print what doctor says of it; ARGS="sudo clock" for some
+	@$(BIN)/python -m tests.lab.examine $(ARGS)
+
 .PHONY: ci-local
 ci-local: debian venv ## Play the four scenarios of PAWS360 in the lab (root); reports in build/drills; SCENARIOS="failover" for some
 	@tools/ci-local $(BIN)/surefoot build/drills $(SCENARIOS)

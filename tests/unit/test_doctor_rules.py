@@ -20,6 +20,7 @@ from surefoot.core.plan import Check, Command, Direction, Plan, Retry, Step
 from surefoot.core.status import Status
 from surefoot.doctor.facts import (
     AgentProcess,
+    Borrowed,
     Checked,
     EnvironmentFacts,
     Facts,
@@ -285,3 +286,74 @@ def test_report_says_what_it_could_not_check_and_shows_no_secret() -> None:
     assert "could not check services: no systemd" in said
     assert "   fix: renew ***" in said
     assert "hunter2" not in repr(report) + repr(said)
+
+
+# -- where an agent belongs, and what a shell does not know --------------------------------------------------------
+
+
+def test_agent_of_another_machine_is_started_there_and_not_here() -> None:
+    rows = (agent("one", AgentStatus.ONLINE), agent("two", AgentStatus.OFFLINE, "its process is gone"))
+    units = (Unit("surefoot-agent.service", "active", "running", "one"),)
+    processes = (AgentProcess(12, "one", False, True),)
+    found = only(diagnose(facts(agents=rows, configured=("one", "two"), units=units, processes=processes)))
+    assert found.fix == "on the machine of two: systemctl restart surefoot-agent.service"
+
+
+def test_agent_that_runs_on_another_machine_under_the_name_of_this_ones() -> None:
+    units = (Unit("surefoot-agent.service", "failed", "failed", "one"),)
+    found = only(diagnose(facts(agents=(agent("one", AgentStatus.ONLINE),), configured=("one",), units=units)))
+    assert (found.rule, found.code) == ("agent-duplicate", Code.AGENT_DUPLICATE)
+    assert "another machine" in found.title
+
+
+def test_stopped_process_of_a_name_that_is_taken_is_killed_since_it_takes_no_other_signal() -> None:
+    processes = (AgentProcess(12, "one", False, True), AgentProcess(13, "one", True, True))
+    found = diagnose(facts(agents=(agent("one", AgentStatus.ONLINE),), configured=("one",), processes=processes))
+    assert next(one for one in found if one.rule == "agent-duplicate").fix == "kill -KILL 13"
+
+
+def test_sudo_is_missed_where_the_inventory_becomes() -> None:
+    host = HostFacts("web-01", "10.0.0.1", told=WELL | {"sudo": "no"}, becomes=True)
+    found = only(diagnose(facts(environments=(prod(hosts=(host,)),))))
+    assert (found.rule, found.severity) == ("host-sudo", Severity.BROKEN)
+
+
+def test_refused_deployment_whose_checks_pass_by_now_is_to_be_asked_for_again() -> None:
+    failure = Failure(Code.PREFLIGHT_FAILED, "2.0.tar.gz is not there")
+    refused = deployment(ev.LeaseGranted(agent="runner-01", token=1), ev.Finished(Status.FAILED, failure))
+    missing = failing("file", "2.0.tar.gz is not there")
+    first = diagnose(facts(environments=(prod(last=refused, looked=True, checks=(missing,)),)))
+    assert [one.rule for one in first] == ["artifact-file"]
+    found = only(diagnose(facts(environments=(prod(last=refused, looked=True),))))
+    assert (found.severity, found.fix) == (Severity.NOTE, "surefoot deploy prod 2.0")
+
+
+@pytest.mark.parametrize(
+    ("network", "fix"),
+    [
+        (
+            "10.0.0.1 port 22: Connection refused (the host is up, and nothing listens there: …)",
+            "systemctl restart ssh",
+        ),
+        ("10.0.0.1 port 22 does not answer within 2 s: the host is off, or …", "power web-01 on"),
+        ("the name web-01 can't be resolved: Name or service not known", "getent hosts 10.0.0.1"),
+        ("", "ask it by hand"),
+    ],
+)
+def test_what_mends_a_way_follows_from_how_far_it_goes(network: str, fix: str) -> None:
+    failure = Failure(Code.HOST_UNREACHABLE, "no route", hint="ask it by hand", host="web-01")
+    host = HostFacts("web-01", "10.0.0.1", failure, network)
+    assert fix in only(diagnose(facts(environments=(prod(hosts=(host,)),)))).fix
+
+
+def test_package_that_holds_a_missing_program_is_named() -> None:
+    host = HostFacts("web-01", "10.0.0.1", told=WELL | {"missing": "flock awk"})
+    assert (
+        only(diagnose(facts(environments=(prod(hosts=(host,)),)))).fix == "on web-01: apt-get install mawk util-linux"
+    )
+
+
+def test_shell_that_does_not_know_what_the_agents_know() -> None:
+    borrowed = Borrowed(("surefoot-agent.service works for /srv/shop",), "cd /srv/shop")
+    found = only(diagnose(facts(borrowed=borrowed)))
+    assert (found.rule, found.severity, found.fix) == ("shell", Severity.NOTE, "cd /srv/shop")

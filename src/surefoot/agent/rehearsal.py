@@ -36,6 +36,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 Outcome = ev.PreflightPassed | ev.PreflightFailed
+#: Nobody else wants this lease, so that a machine which is too busy to renew it every other second may still look.
+UNHURRIED = LeaseTiming(60.0)
 
 
 async def rehearse(
@@ -69,7 +71,7 @@ async def stage(
     store = MemoryStore()
     store.put_bundle(digest, chunks)
     deployment, _ = store.submit(replace(submission, bundle=digest))
-    timing, incarnation, sent = LeaseTiming(), uuid.uuid4().hex, boottime()
+    timing, incarnation, sent = UNHURRIED, uuid.uuid4().hex, boottime()
     store.enter(agent, incarnation)
     (work,) = store.work()
     granted = ev.LeaseGranted(agent=agent, token=work.lease.token + 1, previous_version=previous_version)

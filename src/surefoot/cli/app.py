@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,6 +153,22 @@ class App:
         return validate_version(version)
 
     # -- store ---------------------------------------------------------------------------------------
+
+    @property
+    def names_store(self) -> bool:
+        """Whether the call or the config says where the store is."""
+        if self._store_named:
+            return True
+        peek = self._peek
+        return peek is not None and peek.store is not None
+
+    def stand_in(self, *, config: Path | None = None, store: str | None = None) -> None:
+        """Take a config and a store that neither the call nor the folder names."""
+        if config is not None:
+            self.settings = replace(self.settings, config=str(config))
+            del self.config_path
+        if store is not None:
+            self.settings = replace(self.settings, store=store)
 
     @cached_property
     def store_url(self) -> str:

@@ -16,3 +16,4 @@ class Host:
     variables: Mapping[str, str] = field(default_factory=dict)
     port: int = 22  #: where its SSH listens
     local: bool = False  #: whether it is the agent's own machine
+    becomes: bool = False  #: whether the inventory has tasks become another user there, and names no password for it

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import re
+import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,10 @@ from surefoot.store.protocol import Store
 #: Deployments of each environment whose journal and log are kept, and lines of each log.
 NEWEST = 3
 LOG_LINES = 2000
+#: Services whose last lines are kept: an agent that does not come up says why there, and nowhere else.
+SERVICES = "surefoot*"
+#: Seconds that systemd has for them.
+ASK = 5.0
 _URL_PASSWORD = re.compile(r"(?<=://)([^\s/:@\"']*):[^\s/@\"']+(?=@)")
 
 
@@ -72,8 +77,20 @@ def _contents(
     yield "environment.txt", "\n".join(sorted(os.environ)) + "\n"  # names alone
     if config is not None:
         yield "surefoot.yml", config.read_text(encoding="utf-8", errors="replace")
+    if (said := _services()) is not None:
+        yield "services.txt", said
     if store is not None:
         yield from _journals(store, deployment)
+
+
+def _services() -> str | None:
+    """Return what this machine's services have said lately; None where there are none to be asked."""
+    ask = ("journalctl", "--quiet", "--no-pager", "--output=short-iso", f"--lines={LOG_LINES}", f"--unit={SERVICES}")
+    try:
+        told = subprocess.run(ask, check=False, capture_output=True, timeout=ASK, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return told.stdout.decode(errors="replace") or None
 
 
 def _journals(store: Store, deployment: str | None) -> Iterator[tuple[str, str]]:

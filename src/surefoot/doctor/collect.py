@@ -39,6 +39,7 @@ from surefoot.core.plan import Check, Plan
 from surefoot.doctor import look, machine
 from surefoot.doctor.facts import (
     AgentProcess,
+    Borrowed,
     Checked,
     EnvironmentFacts,
     Facts,
@@ -72,6 +73,7 @@ class Question:
     config: Config | None = None
     trouble: Trouble | None = None
     deployment: str | None = None
+    borrowed: Borrowed | None = None
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
     seconds: float = 10.0
 
@@ -127,6 +129,7 @@ async def collect(question: Question) -> tuple[Facts, Secrets]:
         environments=tuple(looks),
         focus=read.focus if read is not None else None,
         unchecked=tuple(unchecked),
+        borrowed=question.borrowed,
     )
     return facts, Secrets(environ, question.store_url)
 
@@ -263,7 +266,11 @@ def _writable(url: str) -> Trouble | None:
     if "://" not in url and not Path(url).exists():
         return None
     try:
-        open_store(url).close()
+        store = open_store(url)
+        try:
+            store.leave("", "")  # asks for what any change asks for, and changes nothing: there is no such agent
+        finally:
+            store.close()
     except SurefootError as error:
         return Trouble(error.code, error.message, error.hint)
     return None

@@ -30,6 +30,14 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
+class Borrowed:
+    """What neither this command nor the config told, and what was taken from this machine's agents instead."""
+
+    told: tuple[str, ...]  #: who has told what
+    command: str  #: what makes a shell know it
+
+
+@dataclass(frozen=True, slots=True)
 class StoreFacts:
     """How the store is reached from here."""
 
@@ -71,6 +79,7 @@ class HostFacts:
     version: str | None = None  #: which its state file names
     token: int | None = None  #: which its fence holds
     skew: float | None = None  #: seconds by which its clock is off this machine's, at least
+    becomes: bool = False  #: whether the inventory has every task on it become another user, without a password
 
     @property
     def answered(self) -> bool:
@@ -151,6 +160,7 @@ class Facts:
     environments: tuple[EnvironmentFacts, ...] = ()
     focus: Deployment | None = None  #: the deployment that was asked after
     unchecked: tuple[Unchecked, ...] = ()
+    borrowed: Borrowed | None = None
 
     @property
     def has_agents(self) -> bool:

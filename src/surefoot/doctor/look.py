@@ -75,7 +75,13 @@ def told_by(host: Host, answer: Answer, begun: float, ended: float) -> HostFacts
     skew = None if now is None else max(begun - now - 1, now - ended - 1, 0.0)
     token = int(told["token"]) if told.get("token", "").strip().isdigit() else None
     return HostFacts(
-        host.name, host.address, told=told, version=_version(told.pop("state", "")), token=token, skew=skew
+        host.name,
+        host.address,
+        told=told,
+        version=_version(told.pop("state", "")),
+        token=token,
+        skew=skew,
+        becomes=host.becomes,
     )
 
 

@@ -30,7 +30,7 @@ def agent_processes(config: Path | None, store: str) -> list[AgentProcess]:
     found = []
     for process in psutil.process_iter(["pid", "cmdline", "status"]):
         words = process.info["cmdline"] or []
-        if (name := _agent(words)) is None:
+        if (name := agent_of(words)) is None:
             continue
         try:
             environ, cwd = process.environ(), Path(process.cwd())
@@ -58,7 +58,7 @@ def readable(pid: int) -> bool:
     return os.access(f"/proc/{pid}/environ", os.R_OK)
 
 
-def _agent(words: Sequence[str]) -> str | None:
+def agent_of(words: Sequence[str]) -> str | None:
     """Return the name of the agent that a command line runs."""
     if not any(Path(word).name == "surefoot" or word.endswith("surefoot/__main__.py") for word in words[:4]):
         return None  # `python -m surefoot` shows as one of the two
@@ -78,10 +78,10 @@ def _agent(words: Sequence[str]) -> str | None:
 
 def _same(words: Sequence[str], environ: dict[str, str], cwd: Path, config: Path | None, store: str) -> bool | None:
     """Whether an agent works with the store of this command, as far as its command line and environment tell."""
-    named = _option(words, "--store") or environ.get("SUREFOOT_STORE")
+    named = option(words, "--store") or environ.get("SUREFOOT_STORE")
     if named is not None:
         return _place(named, cwd) == _place(store, Path.cwd())
-    chosen = _option(words, "--config") or environ.get("SUREFOOT_CONFIG")
+    chosen = option(words, "--config") or environ.get("SUREFOOT_CONFIG")
     try:
         its = (cwd / chosen).resolve() if chosen else find_config(None, {}, cwd)
     except SurefootError:
@@ -92,7 +92,8 @@ def _same(words: Sequence[str], environ: dict[str, str], cwd: Path, config: Path
     return None if "://" in store else _place(store, Path.cwd()) == str(own) or None
 
 
-def _option(words: Sequence[str], name: str) -> str | None:
+def option(words: Sequence[str], name: str) -> str | None:
+    """Return the value of an option of a command line."""
     for word, following in zip(words, [*words[1:], ""], strict=True):
         if word == name:
             return following
@@ -109,18 +110,32 @@ def _place(store: str, cwd: Path) -> str:
 
 async def units() -> list[Unit]:
     """Return the services of agents and CI runners on this machine. OSError if systemd can't be asked."""
-    listed = await _systemctl("list-units", "--all", "--plain", "--no-legend", *UNITS)
-    rows = [line.split(None, 4) for line in listed.splitlines()]
-    found = {row[0]: row for row in rows if len(row) >= 4 and row[1] != "not-found"}
-    if not found:
-        return []
-    shown = await _systemctl("show", "--property=Id,ExecStart", *found)
-    agents = {}
+    return [
+        Unit(told["Id"], told["ActiveState"], told["SubState"], agent_of(command_of(told)) or "")
+        for told in await shown_units()
+    ]
+
+
+_SHOWN = "Id,LoadState,ActiveState,SubState,ExecStart,WorkingDirectory,Environment,EnvironmentFiles"
+
+
+async def shown_units() -> list[dict[str, str]]:
+    """Return what systemd says of each of these services. OSError if it can't be asked."""
+    shown = await _systemctl("show", "--all", f"--property={_SHOWN}", *UNITS)
+    found = []
     for block in shown.split("\n\n"):
-        told = dict(line.partition("=")[::2] for line in block.splitlines())
-        words = told.get("ExecStart", "").partition("argv[]=")[2].partition(" ;")[0].split()
-        agents[told.get("Id", "")] = _agent(words) or ""
-    return [Unit(name, row[2], row[3], agents.get(name, "")) for name, row in found.items()]
+        told: dict[str, str] = {}
+        for line in block.splitlines():
+            name, _, value = line.partition("=")
+            told[name] = f"{told[name]} {value}" if name in told else value
+        if told.get("Id") and told.get("LoadState") != "not-found":
+            found.append(told)
+    return sorted(found, key=lambda told: told["Id"])
+
+
+def command_of(told: dict[str, str]) -> list[str]:
+    """Return the words that a service starts with."""
+    return told.get("ExecStart", "").partition("argv[]=")[2].partition(" ;")[0].split()
 
 
 async def _systemctl(*words: str) -> str:
@@ -132,8 +147,9 @@ async def _systemctl(*words: str) -> str:
 
 
 def disk_percent(folder: Path) -> tuple[float, str]:
-    """Return how full the disk is that a folder is on, or will be, and which folder of it there is."""
+    """Return how full the disk is that a folder is on, or will be, and where it is mounted."""
     import psutil
 
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    return psutil.disk_usage(str(there)).percent, str(there)
+    there = next(path for path in (folder, *folder.parents) if path.exists()).resolve()
+    mount = next(path for path in (there, *there.parents) if path.is_mount())
+    return psutil.disk_usage(str(there)).percent, str(mount)

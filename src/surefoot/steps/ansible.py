@@ -174,7 +174,12 @@ class Progress:
     def _take_host(self, event: Mapping[str, Any]) -> None:
         name = event["name"]
         self.hosts[name] = Host(
-            name, event["address"], event["variables"], int(event["port"]), event["connection"] == "local"
+            name,
+            event["address"],
+            event["variables"],
+            int(event["port"]),
+            event["connection"] == "local",
+            bool(event.get("becomes")),
         )
         self._kinds[name] = event["connection"]
 

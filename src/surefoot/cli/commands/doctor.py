@@ -14,6 +14,7 @@ from surefoot.cli.params import DURATION, TEXT
 if TYPE_CHECKING:
     from surefoot.cli.app import App
     from surefoot.doctor.collect import Question
+    from surefoot.doctor.facts import Borrowed
 
 #: Seconds that a look takes at most, where nobody says otherwise.
 SECONDS = 10.0
@@ -46,7 +47,8 @@ def doctor(ctx: click.Context, deployment: str | None, *, bundle: str | None, ti
     from surefoot.doctor.report import document, lines
 
     app = App.of(ctx)
-    question = _question(app, deployment, timeout or SECONDS)
+    borrowed = _borrow(app)
+    question = _question(app, deployment, timeout or SECONDS, borrowed)
     begun = time.monotonic()
     facts, secrets = asyncio.run(collect(question))
     redact = secrets.redactor(facts.secrets.names).text
@@ -62,7 +64,34 @@ def doctor(ctx: click.Context, deployment: str | None, *, bundle: str | None, ti
         _archive(app, Path(bundle), deployment, whole)
 
 
-def _question(app: App, deployment: str | None, seconds: float) -> Question:
+def _borrow(app: App) -> Borrowed | None:
+    """Have the app stand in the project of this machine's agents, and use their store, where nobody has said which."""
+    import asyncio
+    from shlex import quote
+
+    from surefoot.doctor.facts import Borrowed
+    from surefoot.doctor.named import named
+
+    if app.config_path is not None and app.names_store:
+        return None
+    found = asyncio.run(named())
+    told, commands = [], []
+    projects = {one.config: one.by for one in found if one.service}
+    if app.config_path is None and not app.names_store and len(projects) == 1:
+        ((config, by),) = projects.items()
+        app.stand_in(config=config)
+        told.append(f"{by} works for {config.parent}")
+        commands.append(f"cd {quote(str(config.parent))}")
+    if app.config_path is not None and not app.names_store:
+        of_this = (one for one in found if one.store and one.config == app.config_path.resolve())
+        if (its := next(of_this, None)) is not None:
+            app.stand_in(store=its.store)
+            told.append(f"{its.by} names the store")
+            commands.append(its.command)
+    return Borrowed(tuple(told), "; ".join(commands)) if told else None
+
+
+def _question(app: App, deployment: str | None, seconds: float, borrowed: Borrowed | None) -> Question:
     """Return what is asked; a config that is wrong is a finding, not an end."""
     from surefoot.core.errors import ConfigError
     from surefoot.doctor.collect import Question
@@ -74,7 +103,7 @@ def _question(app: App, deployment: str | None, seconds: float) -> Question:
             config = app.config
         except ConfigError as error:
             trouble = Trouble(error.code, error.message, error.hint)
-    return Question(app.store_url, app.state_folder, config, trouble, deployment, seconds=seconds)
+    return Question(app.store_url, app.state_folder, config, trouble, deployment, borrowed, seconds=seconds)
 
 
 def _painted(app: App, line: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from surefoot.core.errors import Code
 from surefoot.core.lease import AgentStatus
-from surefoot.doctor.facts import AgentProcess, Facts
+from surefoot.doctor.facts import AgentProcess, Facts, Unit
 from surefoot.doctor.findings import Depth, Finding, Severity
 from surefoot.store.protocol import AgentRow
 
@@ -32,9 +32,14 @@ def _processes(facts: Facts, name: str) -> list[AgentProcess]:
 
 
 def start_of(facts: Facts, name: str) -> str:
-    """Return the command that starts an agent on its machine."""
-    unit = next((unit.name for unit in facts.units if unit.agent == name), None)
-    return f"systemctl restart {unit}" if unit else f"surefoot agent run {name}"
+    """Return the command that starts an agent, and where: a machine that is another agent's is not this one's."""
+    units = {unit.agent: unit.name for unit in facts.units if unit.agent}
+    if unit := units.get(name):
+        return f"systemctl restart {unit}"
+    others = sorted({process.name for process in facts.processes if process.name != name} | units.keys())
+    there = f"on the machine of {name}: " if others else ""
+    like = next((units[other].replace(other, name) for other in others if other in units), None)
+    return f"{there}systemctl restart {like}" if like else f"{there}surefoot agent run {name}"
 
 
 def frozen(facts: Facts) -> Iterator[Finding]:
@@ -55,17 +60,32 @@ def frozen(facts: Facts) -> Iterator[Finding]:
 
 def duplicate(facts: Facts) -> Iterator[Finding]:
     """The second one of a name is refused; which of the two should be there, a person knows."""
+    for unit in facts.units:
+        if _elsewhere(facts, unit):
+            yield Finding(
+                "agent-duplicate",
+                Severity.WARNING,
+                Depth.AGENTS,
+                f"another machine runs an agent of the name {unit.agent}, so {unit.name} of {facts.here} is refused",
+                (f"{unit.name} is {unit.active} ({unit.sub})", *_seen(facts, unit.agent)),
+                f"on every other machine that runs agents: pgrep -af 'agent run {unit.agent}'; end it there, "
+                f"then here: systemctl restart {unit.name}",
+                agent=unit.agent,
+                code=Code.AGENT_DUPLICATE,
+                runbook="runner-offline",
+            )
     for name in dict.fromkeys(process.name for process in facts.processes):
         same = [process for process in _processes(facts, name) if process.here is not False]
         if len(same) > 1:
             pids = ", ".join(str(process.pid) for process in same)
+            one = next((process for process in same if process.frozen), same[-1])
             yield Finding(
                 "agent-duplicate",
                 Severity.WARNING,
                 Depth.AGENTS,
                 f"{len(same)} processes on {facts.here} run an agent of the name {name}",
                 (f"processes {pids}",),
-                f"kill {same[-1].pid}",
+                f"kill {'-KILL ' if one.frozen else ''}{one.pid}",  # a stopped process takes no other signal
                 agent=name,
                 code=Code.AGENT_DUPLICATE,
                 runbook="runner-offline",
@@ -81,9 +101,12 @@ def offline(facts: Facts) -> Iterator[Finding]:
         if facts.configured and name not in facts.configured:
             continue  # one that came for a while
         gone = row.reason in ("its process is gone", "stopped")
-        title = f"agent {name} has ended ({row.reason})" if gone else f"agent {name} is frozen or cut off: {row.reason}"
-        start = start_of(facts, name)
-        fix = start if gone else f"on the machine of {name}: surefoot doctor, then {start}"
+        title = (
+            f"agent {name} has ended ({row.reason})"
+            if gone
+            else f"agent {name} is frozen, off or cut off: {row.reason}"
+        )
+        fix = start_of(facts, name) if gone else "power its machine on, if it is off; else on it: surefoot doctor"
         yield Finding(
             "agent-ended" if gone else "agent-silent",
             _severity(facts),
@@ -167,6 +190,8 @@ def services(facts: Facts) -> Iterator[Finding]:
             continue
         if unit.agent and any(row.report.name == unit.agent and row.status not in _ABLE for row in facts.agents):
             continue  # told as the agent
+        if _elsewhere(facts, unit):
+            continue  # told as a duplicate
         ours = unit.name.startswith("surefoot")
         yield Finding(
             "service-down",
@@ -182,6 +207,12 @@ def services(facts: Facts) -> Iterator[Finding]:
 
 def _known_here(facts: Facts, name: str) -> bool:
     return any(process.here is not False for process in _processes(facts, name))
+
+
+def _elsewhere(facts: Facts, unit: Unit) -> bool:
+    """Whether a service does not run while its agent does: on another machine then."""
+    able = any(row.report.name == unit.agent and row.status in _ABLE for row in facts.agents)
+    return able and unit.active in ("failed", "inactive", "activating") and not _known_here(facts, unit.agent)
 
 
 def _strangers(facts: Facts, name: str) -> tuple[str, ...]:

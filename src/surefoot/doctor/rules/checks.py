@@ -99,6 +99,8 @@ def _fix(facts: Facts, environment: EnvironmentFacts, found: Checked, hint: str)
         and environment.row.previous_version is not None
     ):
         return f"surefoot rollback {quote(environment.row.name)}"
+    if found.health and not hint and found.result.host is not None:
+        return f"on {found.result.host}: systemctl --failed; then restart what should answer there"
     return hint or _FIX
 
 

@@ -32,7 +32,7 @@ def failed(facts: Facts) -> Iterator[Finding]:
         failure = deployment.outcome or deployment.cause
         root = deployment.cause if deployment.status is Status.STRANDED and deployment.cause else failure
         if root is not None and root.code is not Code.CANCELLED and not _still(facts, environment, root):
-            yield _of_failure(deployment, root)
+            yield _of_failure(deployment, root, again=_may_pass_now(facts, environment, deployment, root))
 
 
 def _still(facts: Facts, environment: EnvironmentFacts, failure: Failure) -> bool:
@@ -47,26 +47,43 @@ def _still(facts: Facts, environment: EnvironmentFacts, failure: Failure) -> boo
     )
 
 
+def _may_pass_now(facts: Facts, environment: EnvironmentFacts, deployment: Deployment, failure: Failure) -> bool:
+    """Whether what a refused deployment wanted is there by now, as far as its checks tell."""
+    return (
+        deployment is environment.last
+        and failure.code in (Code.PREFLIGHT_FAILED, Code.SECRET_MISSING)
+        and environment.looked
+        and not facts.secrets.missing
+        and not any(found.result.status is CheckStatus.FAIL for found in environment.checks if not found.health)
+    )
+
+
 def _asked(facts: Facts, environment: EnvironmentFacts) -> Deployment | None:
     if facts.focus is not None and facts.focus.environment == environment.row.name:
         return facts.focus
     return environment.last
 
 
-def _of_failure(deployment: Deployment, failure: Failure) -> Finding:
+def _of_failure(deployment: Deployment, failure: Failure, *, again: bool) -> Finding:
     where = ", ".join(
         f"{kind} {name}"
         for kind, name in (("step", failure.step), ("host", failure.host), ("agent", failure.agent))
         if name
     )
     ended = "was refused" if deployment.status is Status.FAILED else "failed"
+    severity = Severity.WARNING if deployment.status is Status.FAILED else Severity.BROKEN
+    deploy = f"surefoot deploy {quote(deployment.environment)} {quote(deployment.version)}"
     return Finding(
         "deployment-failed",
-        Severity.WARNING if deployment.status is Status.FAILED else Severity.BROKEN,
+        Severity.NOTE if again else severity,
         Depth.DEPLOYMENT,
         f"{deployment.id} ({deployment.version}) {ended}: {failure.message}",
-        (*((where,) if where else ()), *failure.evidence.splitlines()[-5:]),
-        failure.hint or f"surefoot logs {deployment.id}",
+        (
+            *((where,) if where else ()),
+            *failure.evidence.splitlines()[-5:],
+            *(("every preflight check passes now",) if again else ()),
+        ),
+        deploy if again else failure.hint or f"surefoot logs {deployment.id}",
         environment=deployment.environment,
         code=failure.code,
         runbook=ADVICE[failure.code].runbook,

@@ -12,6 +12,8 @@ from surefoot.doctor.findings import Depth, Finding, Severity
 
 #: Seconds: what playbooks write on hosts is out of order then.
 SKEW = 30.0
+#: Debian's packages with what the fence needs, where they have other names.
+_PACKAGES = {"flock": "util-linux", "awk": "mawk", "tr": "coreutils"}
 #: Bytes that a host must have free.
 FREE = 100e6
 
@@ -50,12 +52,31 @@ def unreached(facts: Facts) -> Iterator[Finding]:
                 Depth.HOSTS,
                 f"{environment.row.name}: {host.name} can't be reached from {facts.here}: {_why(host)}",
                 tuple(evidence),
-                host.failure.hint,
+                _way_back(host) or host.failure.hint,
                 environment=environment.row.name,
                 code=host.failure.code,
                 runbook="secret-rotation" if host.failure.code is Code.HOST_AUTH else "network-unreachable",
                 host=host.name,
             )
+
+
+_NAMES = "getent hosts {address} || cat /etc/resolv.conf; or name an IP address as its ansible_host in the inventory"
+#: What mends a way to a host, by how far it goes; see `look.way`.
+_WAYS = (
+    ("nothing listens there", "on {host}, at its console: systemctl restart ssh"),
+    ("says nothing", "on {host}, at its console: systemctl restart ssh; if that hangs, restart the machine"),
+    ("does not answer within", "power {host} on; if it is on, at its console: nft list ruleset"),
+    ("can't be resolved", _NAMES),
+    ("no name server", _NAMES),
+)
+
+
+def _way_back(host: HostFacts) -> str | None:
+    assert host.failure is not None
+    if host.failure.code is not Code.HOST_UNREACHABLE:
+        return None
+    fix = next((fix for words, fix in _WAYS if words in host.network), None)
+    return fix.format(host=host.name, address=host.address) if fix else None
 
 
 _WORDS = {
@@ -64,6 +85,7 @@ _WORDS = {
     Code.HOST_KEY_UNKNOWN: "its key is not known here",
     Code.HOST_PYTHON: "it has no Python",
     Code.HOST_DISK_FULL: "its disk is full",
+    Code.HOST_SUDO: "its user can't become root without a password",
 }
 
 
@@ -98,11 +120,11 @@ def _unfit(facts: Facts, environment: EnvironmentFacts, host: HostFacts) -> Iter
         )
 
     fence = told.get("fence", "")
-    if _asks_for(environment, host, Code.HOST_SUDO) and told.get("sudo") != "yes":
+    if told.get("sudo") != "yes" and (why := _needs_sudo(environment, host)) is not None:
         sudoers = f"/etc/sudoers.d/{user}"
         yield finding(
             "host-sudo",
-            f"does not let {user} become root without a password",
+            f"does not let {user} become root without a password, {why}",
             f"on {host.name}: echo '{user} ALL=(ALL) NOPASSWD: ALL' > {sudoers}",
             Code.HOST_SUDO,
         )
@@ -112,7 +134,7 @@ def _unfit(facts: Facts, environment: EnvironmentFacts, host: HostFacts) -> Iter
         yield finding(
             "fence-programs",
             f"has no {missing}, which the fence needs",
-            f"on {host.name}: apt-get install {missing}",
+            f"on {host.name}: apt-get install {' '.join(sorted({_PACKAGES.get(one, one) for one in missing.split()}))}",
             Code.FENCE_FOLDER,
         )
     free = int(told["free"]) * 1024 if told.get("free", "").isdigit() else None
@@ -140,14 +162,19 @@ def _unfit(facts: Facts, environment: EnvironmentFacts, host: HostFacts) -> Iter
         )
 
 
-def _asks_for(environment: EnvironmentFacts, host: HostFacts, code: Code) -> bool:
-    """Whether the newest deployments failed of just that on this host; only a playbook knows if it needs it."""
-    return any(
-        failure is not None and failure.code is code and failure.host in (host.name, None)
+def _needs_sudo(environment: EnvironmentFacts, host: HostFacts) -> str | None:
+    """Return why a deployment needs to become root there, as far as is known: only a playbook knows for sure."""
+    if host.becomes:
+        return "as the inventory wants it"
+    failures = (
+        failure
         for deployment in (environment.running, environment.last, environment.lock)
         if deployment is not None
         for failure in _failures(deployment)
     )
+    if any(f is not None and f.code is Code.HOST_SUDO and f.host in (host.name, None) for f in failures):
+        return "which a deployment has failed of"
+    return None
 
 
 def _failures(deployment: Deployment) -> list[Failure | None]:

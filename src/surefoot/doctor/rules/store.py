@@ -32,6 +32,20 @@ def store_trouble(facts: Facts) -> Iterator[Finding]:
     )
 
 
+def shell(facts: Facts) -> Iterator[Finding]:
+    """Other commands of this shell would look at nothing, or at an empty store beside the config."""
+    if (borrowed := facts.borrowed) is not None:
+        yield Finding(
+            "shell",
+            Severity.NOTE,
+            Depth.STORE,
+            "this shell does not know what the agents of this machine work for: other commands would look elsewhere",
+            borrowed.told,
+            borrowed.command,
+            runbook="index",
+        )
+
+
 def config_trouble(facts: Facts) -> Iterator[Finding]:
     """A config that is wrong stops every new deployment; those in the journal carry their own plan."""
     if facts.config is not None:
@@ -69,12 +83,12 @@ def disk_full(facts: Facts) -> Iterator[Finding]:
             "agent-disk",
             Severity.BROKEN,
             Depth.AGENTS,
-            f"the disk of {facts.disk_where} on {facts.here} is {facts.disk_percent:.0f} % full",
+            f"the disk of {facts.here} that is mounted at {facts.disk_where} is {facts.disk_percent:.0f} % full",
             ("agents unpack each deployment's files there",),
-            f"du -xh {facts.disk_where} | sort -h | tail",
+            f"du -xh {facts.disk_where} 2>/dev/null | sort -h | tail",
             code=Code.AGENT_FOLDER,
             runbook="runner-degraded",
         )
 
 
-RULES = (store_trouble, config_trouble, clock_skew, disk_full)
+RULES = (store_trouble, shell, config_trouble, clock_skew, disk_full)

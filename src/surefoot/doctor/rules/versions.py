@@ -90,7 +90,7 @@ def _repair(environment: EnvironmentFacts, lock: Deployment) -> str:
     if len(versions) > 1 and playbook is not None and wanted is not None:
         return (
             f"ansible-playbook -i {environment.inventory} {playbook} --limit {','.join(off)} "
-            f"-e surefoot_version={quote(lock.version)} -e surefoot_previous_version={quote(wanted)}; then: {resolve}"
+            f"-e surefoot_version={quote(lock.version)} -e surefoot_previous_version={quote(wanted)} && {resolve}"
         )
     if len(versions) > 1:
         return f"bring {', '.join(off)} to {wanted or 'what they ran before'} by hand; then: {resolve}"

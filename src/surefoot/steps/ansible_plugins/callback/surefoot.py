@@ -100,6 +100,12 @@ class Settings:
         return "sh -c " + " ".join(map(quote, words))
 
 
+def _becomes(known: dict) -> bool:
+    """Whether the inventory has all tasks of a host become another user, for which no password is known."""
+    password = any(name in known for name in ("ansible_become_password", "ansible_become_pass"))
+    return str(known.get("ansible_become", "")).lower() in ("true", "yes", "on", "1") and not password
+
+
 def _is_plain(key: str, value: object) -> bool:
     """Whether a variable may be used in a check's address: something short that the inventory says, and no secret
     by its name.
@@ -283,6 +289,7 @@ class CallbackModule(CallbackBase):
                 port=int(port) if port.isdigit() else 22,
                 connection=connection.rpartition(".")[2],
                 variables=plain,
+                becomes=_becomes(manager.get_vars(host=host, include_hostvars=False)),  # the play's own say nothing
             )
 
     def v2_runner_on_ok(self, result) -> None:
