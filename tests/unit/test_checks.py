@@ -26,7 +26,7 @@ from surefoot.core.errors import Code
 from surefoot.core.host import Host
 from surefoot.core.plan import Check, HealthPolicy
 from tests.support.looking import GENEROUS, context, look
-from tests.support.servers import Answer, certificate, free_port, saying, tls_of
+from tests.support.servers import Answer, certificate, free_port, saying, silence, tls_of
 
 PASS, FAIL = CheckStatus.PASS, CheckStatus.FAIL
 
@@ -547,6 +547,25 @@ async def test_what_failed_last_is_told_when_the_time_is_over() -> None:
     assert failure.code is Code.HEALTH_FAILED
     assert (failure.message, failure.hint, failure.host) == ("c1 on web-1: m1", "h1", "web-1")
     assert len(began) >= 2
+
+
+async def test_last_round_that_is_cut_off_does_not_hide_what_failed_before() -> None:
+    broken = CheckResult("services", FAIL, "it is inactive", "start it", host="web-2")
+    well = CheckResult("frontend", PASS, "fine", host="web-2")
+    cut = [replace(one, status=FAIL, message="no result", given_up=True) for one in (well, broken)]
+    once, began = rounds([well, broken], cut)
+    failure = await until_healthy(once, HealthPolicy(within=0.3, interval=0.2, successes=1))
+    assert len(began) == 2 and failure is not None
+    assert failure.message == "services on web-2: it is inactive; frontend on web-2: no result"
+    assert failure.hint == "start it"
+
+
+async def test_only_what_has_no_time_left_is_given_up() -> None:
+    async with saying(silence) as port:
+        slow = [Check("http", {"url": f"http://127.0.0.1:{port}/", "timeout": each}) for each in ("100ms", "100s")]
+        own, cut = await run_all(slow, context(), until=asyncio.get_running_loop().time() + 4)
+    assert (own.status, own.given_up) == (FAIL, False), own.message
+    assert (cut.status, cut.given_up) == (FAIL, True), cut.message
 
 
 async def test_services_that_flap_do_not_pass() -> None:

@@ -214,6 +214,7 @@ class CheckResult:
     duration_seconds: float = 0.0
     host: str | None = None
     pins: Mapping[str, str] = field(default_factory=dict)  #: what the rest of the deployment is held to, by variable
+    given_up: bool = False  #: because the time of all was over, and not its own
 
 
 @dataclass(frozen=True, slots=True)

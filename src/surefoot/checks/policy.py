@@ -8,7 +8,7 @@ rounds in which every check passed, one right after the other. Only the loop's c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from surefoot.checks.model import CheckResult, CheckStatus
 from surefoot.core.errors import Code, Failure
@@ -35,6 +35,7 @@ async def until_healthy(
     loop = asyncio.get_running_loop()
     end = loop.time() + policy.within
     passed, last = 0, None
+    before: dict[tuple[str, str | None], CheckResult] = {}
     while True:
         start = loop.time()
         until = end - _last_words(end - start)
@@ -44,7 +45,8 @@ async def until_healthy(
         except TimeoutError:
             return _not_in_time(policy, passed, last, "the next round was still under way")
         told(results)
-        failure = failed(results)
+        failure = failed(_known(results, before))
+        before = {(result.name, result.host): result for result in results}
         passed, last = (passed + 1, last) if failure is None else (0, failure)
         if passed >= policy.successes:
             return None
@@ -84,6 +86,20 @@ async def stays_healthy(
         if failure is None:
             again = min(again, end)
         await asyncio.sleep(max(0.0, again - loop.time()))
+
+
+def _known(
+    results: Sequence[CheckResult], before: Mapping[tuple[str, str | None], CheckResult]
+) -> Sequence[CheckResult]:
+    """Return a round's results, with what is known of those that its end has cut off: how they failed in the round
+    before. What only had no time to pass again comes last: it is not why health was lost.
+    """
+
+    def known(result: CheckResult) -> CheckResult:
+        old = before.get((result.name, result.host)) if result.given_up else None
+        return old if old is not None and old.status is CheckStatus.FAIL else result
+
+    return sorted(map(known, results), key=lambda result: result.given_up)
 
 
 def _last_words(seconds: float) -> float:

@@ -169,6 +169,7 @@ async def _run(check: Check, context: Context, gate: asyncio.Semaphore, until: f
         redacted = REDACT.set(context.redact)
         status, hint = CheckStatus.FAIL, ""
         found: str | Found = ""
+        given_up = False
         try:
             found, status = await _probe(check, context, until), CheckStatus.PASS
             message = found.message if isinstance(found, Found) else found
@@ -176,6 +177,7 @@ async def _run(check: Check, context: Context, gate: asyncio.Semaphore, until: f
             message, hint, status = str(outcome), outcome.hint, outcome.status
         except TimeoutError:
             took = loop.time() - start
+            given_up = until is not None and loop.time() >= until
             message = f"no result within {took:.1f} s" if took > SHORTEST else "there was no time left to look"
             hint = "see why what it looks at does not answer, or give the check a longer timeout"
         except ValidationError as error:
@@ -187,7 +189,7 @@ async def _run(check: Check, context: Context, gate: asyncio.Semaphore, until: f
             REDACT.reset(redacted)
         host = context.host.name if context.host else None
         pins = found.pins if isinstance(found, Found) else {}
-        return CheckResult(check.name or check.kind, status, message, hint, loop.time() - start, host, pins)
+        return CheckResult(check.name or check.kind, status, message, hint, loop.time() - start, host, pins, given_up)
 
 
 async def _probe(check: Check, context: Context, until: float | None) -> str | Found:
