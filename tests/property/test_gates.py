@@ -194,7 +194,7 @@ def test_nothing_that_has_begun_meets_a_gate() -> None:
 
 @given(st.lists(any_window, min_size=1, max_size=3), times)
 @settings(deadline=None)
-def test_a_closed_window_opens_within_eight_days_and_is_open_then(some: list[Window], now: float) -> None:
+def test_a_closed_window_opens_within_fifteen_days_and_is_open_then(some: list[Window], now: float) -> None:
     opens = windows.next_opening(some, now)
     assert now < opens <= now + 15 * DAY
     assert windows.is_open(some, opens)
@@ -214,6 +214,14 @@ def test_a_window_is_open_when_the_clocks_of_its_zone_say_so(window: Window, now
     clocks_are_set = {datetime.fromtimestamp(now + h * 3600, ZoneInfo(window.time_zone)).utcoffset() for h in (-26, 26)}
     if len(clocks_are_set) == 1:
         assert windows.is_open([window], now) == expected
+
+
+def test_a_weekly_window_that_clocks_skip_opens_a_week_later() -> None:
+    skipped = Window(days=(6,), start=2 * 60 + 30, end=3 * 60, time_zone="Europe/Zurich")
+    monday = datetime(2026, 3, 23, 12, tzinfo=ZoneInfo("Europe/Zurich")).timestamp()
+    opens = datetime(2026, 4, 5, 2, 30, tzinfo=ZoneInfo("Europe/Zurich")).timestamp()
+    assert windows.next_opening([skipped], monday) == opens
+    assert not windows.is_open([skipped], datetime(2026, 3, 29, 3, tzinfo=ZoneInfo("Europe/Zurich")).timestamp())
 
 
 def test_windows_without_any_are_always_open() -> None:
@@ -242,7 +250,7 @@ def test_a_promotion_needs_a_success_that_is_neither_too_old_nor_too_fresh() -> 
     staged = add(deployment(Gates()), START, ev.LeaseGranted("a", 1), ev.Finished(Status.SUCCEEDED))
     for found, now in ((None, START), (summarise(staged), START + 60), (summarise(staged), START + 2 * DAY)):
         with pytest.raises(RefusedError) as refused:
-            opening.promotion(gate, "prod", "1.0", found, now)
+            opening.promotion(gate, "prod", "1.0", found, (), now=now)
         assert refused.value.code is Code.NOT_PROMOTED and refused.value.hint
-    promoted = opening.promotion(gate, "prod", "1.0", summarise(staged), START + 7200)
+    promoted = opening.promotion(gate, "prod", "1.0", summarise(staged), (), now=START + 7200)
     assert (promoted.environment, promoted.deployment, promoted.finished_at) == ("stage", "prod-1", START)

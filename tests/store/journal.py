@@ -45,7 +45,8 @@ def a_claim(
     """The claim of a deployment, as an agent makes it from what it sees now (or saw: `lease`)."""
     at = state(store, deployment)
     lease = lease or seen(store, at.environment)
-    event = ev.LeaseGranted(agent=agent, token=lease.token + 1, reasons=("a test",))
+    previous = store.environment(at.environment).current_version
+    event = ev.LeaseGranted(agent=agent, token=lease.token + 1, reasons=("a test",), previous_version=previous)
     return Claim(agent, f"{agent}-1", ttl, lease, Append(at, (event,), str(uuid.uuid4())))
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -92,6 +93,38 @@ def test_a_version_that_has_not_succeeded_where_it_is_promoted_from_is_refused(p
     assert (evidence["deployment"], evidence["version"]) == ("staging-1", "1.0")
     assert evidence["bundle"] and evidence["finished_at"]
     assert call("deploy", "prod", "2.0", "--detach").exit_code == 3
+
+
+def test_what_was_taken_back_or_failed_where_it_is_promoted_from_must_succeed_there_again(project: Path) -> None:
+    for number, version in enumerate(("0.9", "1.0"), 1):
+        assert call("deploy", "staging", version, "--detach").exit_code == 0
+        run(f"staging-{number}")
+    assert document("plan", "prod", "1.0")["refused"] is None
+    assert call("rollback", "staging", "--detach", by="ann").exit_code == 0
+    assert document("plan", "prod", "1.0")["refused"] is None, "nobody knows yet whether it will be taken back"
+    run("staging-3")
+    refused = call("deploy", "prod", "1.0", "--detach")
+    assert refused.exit_code == 3 and "SF-NOT-PROMOTED" in refused.stderr
+    assert "was then taken back there by ann@" in refused.stderr and "(staging-3)" in refused.stderr
+    assert call("deploy", "staging", "1.0", "--detach").exit_code == 0
+    run("staging-4")
+    assert document("plan", "prod", "1.0")["refused"] is None, "it has succeeded once more"
+    assert call("deploy", "staging", "1.0", "--detach").exit_code == 0
+    run("staging-5", Status.ROLLED_BACK)
+    refused = call("deploy", "prod", "1.0", "--detach")
+    assert refused.exit_code == 3 and "failed there when it was deployed again (staging-5)" in refused.stderr
+    assert document("plan", "prod", "0.9")["refused"] is None, "the other version did nothing wrong"
+
+
+def test_other_files_than_those_that_succeeded_are_warned_of(project: Path) -> None:
+    for words in (["init", "-q"], ["add", "surefoot.yml"], ["commit", "-qm", "one"]):
+        who = ("-c", "user.name=ann", "-c", "user.email=ann@example.invalid")
+        subprocess.run(["git", *who, *words], cwd=project, check=True)
+    staged("1.0")
+    assert "files are not those" not in call("deploy", "prod", "1.0", "--detach").stderr
+    (project / "surefoot.yml").write_text((project / "surefoot.yml").read_text() + "# never seen in staging\n")
+    warned = call("deploy", "prod", "1.0", "--detach")
+    assert warned.exit_code == 0 and "the files are not those that staging-1 ran with" in warned.stderr
 
 
 def test_so_many_others_of_the_group_must_approve(project: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from surefoot.api.requests import AGAIN, SUBMIT_TRIES, Events, request
 from surefoot.core import opening
-from surefoot.core.deployment import Deployment
+from surefoot.core.deployment import Deployment, Summary
 from surefoot.core.environment import Deed, EnvironmentEntry, Freeze, Frozen, Unfrozen
 from surefoot.core.errors import Code, NotAllowedError, RefusedError, StoreError
 from surefoot.core.gates import Wait
@@ -22,6 +22,9 @@ from surefoot.store import rules
 from surefoot.store.protocol import EnvironmentRow, Store, Submission
 
 T = TypeVar("T")
+
+#: Summaries read at a time.
+PAGE = 200
 
 
 def approve(store: Store, deployment: str, *, by: str, reason: str = "") -> Deployment:
@@ -86,8 +89,19 @@ def promoted(store: Store, submission: Submission) -> Submission:
     if gate is None or submission.rollback:
         return submission
     found = store.find_version(gate.environment, submission.version)
-    evidence = opening.promotion(gate, submission.environment, submission.version, found, store.now())
+    since = _since(store, found) if found is not None else ()
+    evidence = opening.promotion(gate, submission.environment, submission.version, found, since, now=store.now())
     return replace(submission, promoted=evidence)
+
+
+def _since(store: Store, found: Summary) -> list[Summary]:
+    """Return the deployments of an environment that came after one, newest first."""
+    later: list[Summary] = []
+    while page := store.history(found.environment, PAGE, later[-1].number if later else None):
+        later += [summary for summary in page if summary.number > found.number]
+        if later[-1:] != page[-1:]:
+            break
+    return later
 
 
 def foreseen(store: Store, submission: Submission) -> tuple[tuple[Wait, ...], RefusedError | None]:

@@ -189,15 +189,24 @@ def _groups(s: Deployment, by: str) -> tuple[str, ...]:
 # -- promotion -------------------------------------------------------------------------------------------------------
 
 
-def promotion(gate: PromoteFrom, environment: str, version: str, found: Summary | None, now: float) -> Promoted:
+def promotion(
+    gate: PromoteFrom, environment: str, version: str, found: Summary | None, since: Sequence[Summary], *, now: float
+) -> Promoted:
     """Return the evidence that a version may come here: its newest success (`found`) where it is promoted from.
 
-    RefusedError if there is none, or if it is too old or too fresh.
+    RefusedError if there is none, if it is too old or too fresh, or if what came there after it (`since`) speaks
+    against the version.
     """
     source = gate.environment
     if found is None or found.finished_at is None:
         raise RefusedError(
             f"{version} has not succeeded in {source} yet, where {environment} is promoted from",
+            code=Code.NOT_PROMOTED,
+            hint=f"surefoot deploy {source} {version}",
+        )
+    if against := next((said for other in since if (said := _against(version, other))), ""):
+        raise RefusedError(
+            f"{version} succeeded in {source} ({found.id}), but {against}",
             code=Code.NOT_PROMOTED,
             hint=f"surefoot deploy {source} {version}",
         )
@@ -216,3 +225,12 @@ def promotion(gate: PromoteFrom, environment: str, version: str, found: Summary 
             hint=f"deploy it again in {duration(gate.after - ago)}",
         )
     return Promoted(source, found.id, found.version, found.finished_at, found.bundle, found.commit)
+
+
+def _against(version: str, other: Summary) -> str:
+    """Say what a later deployment tells against a version; nothing if it does not."""
+    if other.version == version and other.status in (Status.ROLLED_BACK, Status.STRANDED):
+        return f"failed there when it was deployed again ({other.id})"
+    if other.rollback and other.previous_version == version and other.status is Status.SUCCEEDED:
+        return f"was then taken back there by {other.requested_by} ({other.id})"
+    return ""

@@ -12,6 +12,7 @@ from surefoot.cli.lazy import command
 from surefoot.cli.params import DURATION, TEXT, TIME
 
 if TYPE_CHECKING:
+    from surefoot.cli.app import App
     from surefoot.cli.following import Patience
     from surefoot.cli.params import When
     from surefoot.core.deployment import Deployment
@@ -71,6 +72,22 @@ def _wishes(store: Store, submission: Submission, when_open: bool, at: When | No
     return replace(submission, when_open=when_open, not_before=not_before, override=override)
 
 
+def _warn_of_other_files(app: App, submission: Submission) -> None:
+    """Say that what succeeded where the version is promoted from is not what is deployed, where git can tell: else
+    anything that lies in the folder counts as a file of the project.
+    """
+    from surefoot.cli.text import clean
+
+    evidence = submission.promoted
+    if evidence is None or not evidence.commit or not submission.commit or evidence.bundle == submission.bundle:
+        return
+    app.console.warn(
+        f"the files are not those that {evidence.deployment} ran with: what succeeded in {evidence.environment} is not "
+        "all that is deployed",
+        f"if that matters: surefoot deploy {evidence.environment} {clean(submission.version)}, from these files",
+    )
+
+
 @command(
     "deploy",
     example="surefoot deploy production 2.0\nsurefoot deploy production 2.0 --detach --key build-1042 --output json",
@@ -116,6 +133,7 @@ def deploy(
     with app.writing() as store, Interrupts() as interrupts:
         submission = _wishes(store, submission, when_open, at, override_freeze)
         submission = promoted(store, replace(submission, bundle=files.digest))
+        _warn_of_other_files(app, submission)
         store.put_bundle(files.digest, files.chunks())
         deployment, new = submit(store, app.asked_from(store, submission))
         app.accepted(deployment, new, key)
