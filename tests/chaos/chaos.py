@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -30,6 +31,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent))
 
+from surefoot.core.errors import SurefootError  # noqa: E402
+from surefoot.store import open_store  # noqa: E402
 from tests.support.postgres import PostgresServer  # noqa: E402
 
 CANARY = "s3cr3t-c4n4ry-9f8e7d"
@@ -79,9 +82,11 @@ class Chaos:
         self.environments = [f"env{i}" for i in range(environments)]
         self.postgres = postgres
         self.store = postgres.new_database() if postgres else f"sqlite:///{folder}/surefoot.db"
+        self.reader = open_store(self.store)
         self.agents: dict[str, subprocess.Popen[bytes]] = {}
         self.starts: dict[str, int] = {}
         self.tally = Tally()
+        self.asked = 0
         self.ids: list[str] = []
 
     # -- the stage -----------------------------------------------------------------------------------
@@ -166,21 +171,22 @@ class Chaos:
     def play(self) -> None:
         for name in ("primary", "secondary"):
             self.start(name)
-        while len(self.ids) < self.deployments:
-            for _ in range(self.random.choice([1, 2, 4])):
-                self.submit()
-            for _ in range(self.random.choice([1, 2, 3])):
-                self.fault()
-            self.unlock()
+        with ThreadPoolExecutor(4) as pool:
+            while len(self.ids) < self.deployments:
+                # All at once, and while things go wrong: one after the other, each would have ended before the next.
+                submitted = [pool.submit(self.call, *self.deploy()) for _ in range(self.random.choice([2, 3, 4]))]
+                for _ in range(self.random.choice([1, 2, 3])):
+                    self.fault()
+                self.ids += [shown["id"] for one in submitted if (shown := one.result()) is not None]
+                self.unlock()
         self.settle()
 
-    def submit(self) -> None:
-        number = len(self.ids) + 1
+    def deploy(self) -> tuple[str, ...]:
+        """Return the words that ask for another deployment."""
+        self.asked += 1
         kind = self.random.choices(["", "-bad", "-sick"], [0.8, 0.1, 0.1])[0]
         environment = self.random.choice(self.environments)
-        shown = self.call("deploy", environment, f"v{number}{kind}", "--detach", "--key", f"k{number}")
-        if shown is not None:
-            self.ids.append(shown["id"])
+        return "deploy", environment, f"v{self.asked}{kind}", "--detach", "--key", f"k{self.asked}"
 
     def fault(self) -> None:
         kind = self.random.choices(
@@ -201,7 +207,8 @@ class Chaos:
         elif kind == "freeze all":
             self.freeze([agent.pid, *descendants(agent.pid)])
         elif kind == "cancel" and self.ids:
-            self.call("cancel", self.random.choice(self.ids[-6:]), "--reason", "chaos")
+            chosen = self.at_work().get(name) or self.random.choice(self.ids[-6:])
+            self.call("cancel", chosen, "--reason", "chaos")
         elif kind == "term":
             self.runs(name)
             agent.terminate()
@@ -214,11 +221,21 @@ class Chaos:
 
     def victim(self) -> str:
         """Choose an agent; one that is at work, mostly: faults that hit idle ones teach little."""
-        if self.random.random() < 0.8:
-            for row in self.call("agents")["agents"]:
-                if row["running"] and row["name"] in self.agents:
-                    return str(row["name"])
+        end = time.monotonic() + (2 * TTL if self.random.random() < 0.8 else 0)
+        while time.monotonic() < end:
+            if busy := self.at_work():
+                return next(iter(busy))
+            time.sleep(0.02)
         return self.random.choice(list(self.agents))
+
+    def at_work(self) -> dict[str, str]:
+        """Return what each agent says that it is at work on, asked without a program's start: that would take longer
+        than most deployments do.
+        """
+        with contextlib.suppress(SurefootError):
+            rows = self.reader.agents(TTL)
+            return {row.report.name: row.report.running for row in rows if row.report.running}
+        return {}
 
     def freeze(self, pids: list[int]) -> None:
         for pid in pids:
@@ -316,6 +333,7 @@ class Chaos:
             self.tally.broken.append("promise 6: the database holds the canary")
 
     def end(self) -> None:
+        self.reader.close()
         for agent in self.agents.values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(agent.pid, signal.SIGCONT)
