@@ -136,6 +136,30 @@ def test_a_deploy_tells_its_tasks_and_hands_its_variables_over(shop: Shop, hosts
         assert json.loads(host.disk(shop.state_file).read_text())["current_version"] == "1.10"
 
 
+def test_the_journal_and_the_trace_keep_what_a_playbook_came_to_on_each_host(shop: Shop) -> None:
+    """Forward it fails on one of the two hosts; on the way back it succeeds on both."""
+    broken = ACTIVATE + "    - {name: Break, fail: {msg: broken}, when: inventory_hostname == 'beta'}\n"
+    (shop.folder / "broken.yml").write_text(broken)
+    shop.configure("        playbook: activate.yml\n", "        playbook: broken.yml\n")
+    assert shop.run("deploy", "prod", "1.0").returncode == 4
+    told = [json.loads(line) for line in shop.run("events", "prod-1", "--output", "json").stdout.splitlines()]
+    for kind, lost in (("step_failed", {"beta"}), ("step_succeeded", set())):
+        (entry,) = [entry for entry in told if entry["type"] == kind]
+        hosts = {host["host"]: host for host in entry["data"]["hosts"]}
+        assert set(hosts) == {"alpha", "beta"}
+        assert {name for name, host in hosts.items() if host.get("failed")} == lost
+        assert all(host["after"] > 0 and host["seconds"] > 0 for host in hosts.values())
+    spans = json.loads(shop.run("report", "trace", "prod-1", "--output", "json").stdout)["spans"]
+    names = {span["span_id"]: span["name"] for span in spans}
+    found = [(names[s["parent_span_id"]], s["name"], s["error"]) for s in spans if s["name"].startswith("host ")]
+    assert sorted(found, key=str) == [
+        ("step activate", "host alpha", None),
+        ("step activate", "host beta", "failed there"),
+        ("undo activate", "host alpha", None),
+        ("undo activate", "host beta", None),
+    ]
+
+
 def test_a_state_file_that_names_the_version_already_is_left_as_it_is(shop: Shop, hosts: list[SshHost]) -> None:
     """Whoever wrote it, and however: a second run of the same version changes nothing."""
     alpha, beta = hosts

@@ -67,8 +67,11 @@ class Agent:
         clock: Callable[[], float],
         vitals: Callable[[], Vitals],
         note: Tell,
+        ended: Callable[[Deployment], None] = lambda _: None,
     ) -> None:
-        """`vital_access` is for renewals and signs of life; `note` takes what the agent says of itself."""
+        """`vital_access` is for renewals and signs of life; `note` takes what the agent says of itself;
+        `ended` takes each deployment that it has brought to its end.
+        """
         self.settings = settings
         self.stop = asyncio.Event()
         self.incarnation = uuid.uuid4().hex
@@ -79,6 +82,7 @@ class Agent:
         self._clock = clock
         self._vitals = vitals
         self._note = note
+        self._ended = ended
         self._changed = Changes()
         self._running: str | None = None
         self._token: int | None = None
@@ -368,6 +372,8 @@ class Agent:
         )
         try:
             await worker.work()
+            if worker.state.status.terminal:
+                self._ended(worker.state)
         except LeaseLostError as error:
             self._say(error.message, "lease_lost", Level.WARNING)
         except Exception as error:

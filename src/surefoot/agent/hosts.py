@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from shlex import quote
@@ -77,6 +78,7 @@ class Hosts:
         env = step_environment(job, action)
         output = self._world.output(job, action)
         raised: list[asyncio.Task[None]] = []
+        began = time.monotonic()
 
         def begun(progress: Progress) -> None:
             if action.raises_fence:
@@ -91,7 +93,8 @@ class Hosts:
                 await task
         self._learn(job, progress)
         if ran.succeeded and (progress.hosts or not action.raises_fence):
-            return ev.StepSucceeded(run.name, run.direction, action.attempt, progress.changed)
+            hosts = progress.host_runs(began)
+            return ev.StepSucceeded(run.name, run.direction, action.attempt, progress.changed, hosts)
         if ran.succeeded:
             failure = no_hosts(_inventory(job))
         else:
@@ -106,7 +109,7 @@ class Hosts:
             failure = msgspec.structs.replace(failure, agent=job.agent, step=run.name, evidence="\n".join(tail[-10:]))
         if not progress.begun and (action.raises_fence or not ran.timed_out):
             return ev.FenceFailed(failure)
-        return ev.StepFailed(run.name, run.direction, action.attempt, failure)
+        return ev.StepFailed(run.name, run.direction, action.attempt, failure, progress.host_runs(began))
 
     async def known(self, job: Job) -> tuple[tuple[Host, ...], Failure | None]:
         """Return the hosts of the inventory, or why they can't be known."""

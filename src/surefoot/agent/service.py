@@ -22,6 +22,7 @@ from surefoot.agent.machine import Limits, vitals_of
 from surefoot.agent.processes import ShimRunner
 from surefoot.agent.reaching import reaching
 from surefoot.agent.secrets import Secrets
+from surefoot.agent.tracing import Tracing
 from surefoot.agent.world import World
 from surefoot.core.lease import LeaseTiming, Role
 from surefoot.core.notes import Log, Note
@@ -117,6 +118,7 @@ async def _run(
         environ=os.environ,
         secrets=secrets,
     )
+    tracing = Tracing(store, beside, identity, os.environ, voice.say)
     agent = Agent(
         AgentSettings(
             options.name,
@@ -134,6 +136,7 @@ async def _run(
         clock=boottime,
         vitals=vitals_of(folder, options.limits, gate.reason if gate is not None else lambda: ""),
         note=voice.of_deployment,
+        ended=tracing.ended,
     )
     reach = partial(
         reaching, agent=options.name, store=store, access=beside, runner=runner, clock=boottime, identity=identity,
@@ -154,6 +157,7 @@ async def _run(
             rounds.cancel()
             await logs.last_words()
             await courier.finish(LAST_DELIVERIES)
+        await tracing.finish(LAST_DELIVERIES)
     finally:
         for task in beside_work:
             task.cancel()

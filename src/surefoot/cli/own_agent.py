@@ -20,7 +20,7 @@ from surefoot.cli.text import clean
 from surefoot.cli.who import BACKGROUND, is_own_agent_of_the_past, own_agent_name
 from surefoot.core.errors import SurefootError
 from surefoot.core.lease import AgentStatus, Role
-from surefoot.core.notes import Log, Note
+from surefoot.core.notes import Level, Log, Note
 
 if TYPE_CHECKING:
     from surefoot.cli.app import App
@@ -81,13 +81,15 @@ class OwnAgent:
 
 
 class _Aloud(Log):
-    """Says with -v what the journal does not say, which is shown anyway."""
+    """Says with -v what the journal does not say, which is shown anyway; without, that a trace was lost."""
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     def __call__(self, note: Note) -> None:
-        if self._app.settings.verbose and note.seq is None:
+        if note.type == "trace" and note.level <= Level.WARNING:
+            self._app.console.warn(note.text)
+        elif self._app.settings.verbose and note.seq is None:
             self._app.console.note(clean(note.text))
 
 

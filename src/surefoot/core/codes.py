@@ -449,8 +449,8 @@ ADVICE: dict[Code, Advice] = {
         ("the message names the key",),
     ),
     Code.PUSH_FAILED: Advice(
-        "Metrics could not be pushed; the deployment's outcome does not depend on it.",
-        ("the Pushgateway is down or elsewhere",),
+        "Metrics or a trace could not be pushed; the deployment's outcome does not depend on it.",
+        ("the Pushgateway, or the receiver of traces, is down or elsewhere",),
         ("check its address and that it answers",),
     ),
     Code.CODE_UNKNOWN: Advice(

@@ -155,6 +155,16 @@ class StepStarted(msgspec.Struct, frozen=True, tag="step_started"):
     attempt: int
 
 
+class HostRun(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a playbook came to on one host: from its first task there to the end of its last."""
+
+    host: str
+    after: float  #: seconds since the attempt began
+    seconds: float
+    changed: int = 0  #: how many tasks changed something
+    failed: bool = False  #: or could not be reached
+
+
 class StepSucceeded(msgspec.Struct, frozen=True, tag="step_succeeded"):
     """The attempt ended well, and nothing of it runs any more."""
 
@@ -162,6 +172,7 @@ class StepSucceeded(msgspec.Struct, frozen=True, tag="step_succeeded"):
     direction: Direction
     attempt: int
     changed: int | None = None  #: how many tasks changed something, where the step can tell
+    hosts: tuple[HostRun, ...] = ()  #: where it is a playbook; of many hosts the slowest
 
 
 class StepFailed(msgspec.Struct, frozen=True, tag="step_failed"):
@@ -171,6 +182,7 @@ class StepFailed(msgspec.Struct, frozen=True, tag="step_failed"):
     direction: Direction
     attempt: int
     failure: Failure
+    hosts: tuple[HostRun, ...] = ()  #: as above, where the playbook came to its end; those that failed first
 
 
 class StepInterrupted(msgspec.Struct, frozen=True, tag="step_interrupted"):

@@ -80,7 +80,7 @@ journal does not say: that the store is away, what a health check found, whom it
 Without either it is `journal` where systemd reads stderr (`$JOURNAL_STREAM`), else `text`. As JSON under systemd each line begins with its level (`<6>`), which
 the journal takes off. `type` is the name of the journal's event (`step_failed`, `finished`, …), or one of the log's own: `agent_started`, `agent_ended`, `gives_way`,
 `lease_lost`, `store_failed`, `store_back`, `runner_gate`, `outbox`, `exporter_started`, `web_config`, `machine_unknown`, `hosts_unknown`, `secrets_unknown`,
-`service_unknown`, `note`, `error`, and `library` for what libraries warn of. Read what you don't know of as a `note`: more may come.
+`service_unknown`, `trace`, `note`, `error`, and `library` for what libraries warn of. Read what you don't know of as a `note`: more may come.
 
 ```sh
 journalctl -u surefoot-agent SUREFOOT_DEPLOYMENT=production-7          # all that this agent did of it
@@ -93,6 +93,27 @@ In Loki the labels are `job`, `unit`, `host`, `level` and `environment`, which h
 
 An error that ends a program is also written as every command does, `error[CODE]: sentence`, whatever the format.
 What a deployment's steps print is not here but in the store: `surefoot logs ID` has it of all agents in order.
+
+## Traces
+
+With `pip install 'surefoot[otel]'` and OpenTelemetry's own variables in an agent's environment (and that of a `deploy` which runs its own), the agent that brings
+a deployment to its end sends its trace by OTLP over HTTP:
+
+```sh
+OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318 surefoot agent run production-runner-01
+```
+
+One trace a deployment: a span for all of it, one for its time in the queue, one for each agent that held it, and below these what they did: preflight and each check,
+the fence, each attempt of each step and of each undo, each host of a playbook, health checks, versions, baking; later the repair of a stranded one. Each agent is an
+instance (`service.instance.id`) of the service `surefoot`. An attempt that was lost with its agent ends when the next one takes over, as an error.
+
+- Spans are derived from the journal, and their ids from the store's identity and the deployment's: after a takeover, too, it is one trace, and
+  what is sent twice has the same ids. `surefoot report trace ID` shows it, `--send` sends it again.
+- It is sent once, when all is written and the lease is given back. A receiver that is away is said in the log (`trace`), and changes nothing.
+- `OTEL_EXPORTER_OTLP_HEADERS`, `_TIMEOUT`, `_CERTIFICATE`, `_COMPRESSION`, `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` are as
+  everywhere; `OTEL_SDK_DISABLED=true` or `OTEL_TRACES_EXPORTER=none` turns it off. Only `http/protobuf`, no gRPC.
+- Steps get the agent's environment, these variables too: what they run may send traces of its own.
+- A deployment that ended before an agent had begun it (rejected, expired) has no trace.
 
 ## By Ansible
 

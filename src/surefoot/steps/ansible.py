@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from surefoot.core import events as ev
 from surefoot.core.errors import Code, Failure
 from surefoot.core.host import Host
 from surefoot.steps.fence import SCRIPT, Fence, refusal
@@ -32,6 +33,8 @@ HOSTS_PLAYBOOK = PLUGINS / "hosts.yml"
 LOOK_PLAYBOOK = PLUGINS / "look.yml"
 #: What our callback prints between our own play and the user's playbook.
 BEGIN = b"\x1esurefoot: the playbook begins\n"
+#: Hosts of which the journal keeps what a playbook came to.
+HOSTS_KEPT = 100
 #: Where Ansible looks for callbacks if nobody says where, below its home and on the machine.
 CALLBACKS = ("plugins/callback", "/usr/share/ansible/plugins/callback")
 
@@ -138,6 +141,7 @@ class Progress:
         self.refused: list[tuple[str, str]] = []
         self.begun = False  #: every host was raised, and the user's playbook has begun
         self.changed: int | None = None
+        self.times: dict[str, dict[str, Any]] = {}  #: of each host that had a task: `begun`, `ended`, `changed`
         self._raising = False
         self._lost: frozenset[str] | None = None
         self._ssh: dict[str, tuple[str, ...]] = {}
@@ -166,6 +170,7 @@ class Progress:
                 self._lost = frozenset(event["failed"])
                 if not event["own"]:
                     self.changed = event["changed"]
+                    self.times = event["hosts"]
 
     def _begins(self, *, own: bool) -> None:
         self.begun = self.begun or not own
@@ -182,6 +187,23 @@ class Progress:
             bool(event.get("becomes")),
         )
         self._kinds[name] = event["connection"]
+
+    def host_runs(self, begun: float) -> tuple[ev.HostRun, ...]:
+        """Return what it came to on each host, in an attempt that began at `begun` on this machine's monotonic clock;
+        of many hosts those that failed, then the slowest.
+        """
+        lost = self._lost or frozenset()
+        runs = [
+            ev.HostRun(
+                host,
+                after=round(max(0.0, at["begun"] - begun), 3),
+                seconds=round(at["ended"] - at["begun"], 3),
+                changed=at["changed"],
+                failed=host in lost,
+            )
+            for host, at in self.times.items()
+        ]
+        return tuple(sorted(runs, key=lambda run: (not run.failed, -run.seconds))[:HOSTS_KEPT])
 
     def reachable(self) -> dict[str, Channel]:
         """Return the channels that are known: of ssh hosts that needed no password, and of this machine."""

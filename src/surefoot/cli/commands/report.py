@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from surefoot.cli.app import App
     from surefoot.reports.plot import Series
     from surefoot.reports.story import Story
+    from surefoot.reports.trace import Span
 
 #: Seconds of a day.
 DAY = 86400.0
@@ -195,6 +196,52 @@ def jira(ctx: click.Context, deployment: str | None, issue: str | None, post: bo
         _print(app, comment.text(story))
 
 
+@command("trace", example="surefoot report trace production-7\nsurefoot report trace production-7 --send")
+@click.argument("deployment", metavar="ID", type=TEXT)
+@click.option("--send", is_flag=True, help="Send it where $OTEL_EXPORTER_OTLP_ENDPOINT says; again is no harm.")
+@click.pass_context
+def trace(ctx: click.Context, deployment: str, send: bool) -> None:
+    """Show what took how long.
+
+    The deployment, each agent that held it, its steps and checks, and the hosts: spans, as OpenTelemetry has them,
+    which agents send by themselves where its variables name a receiver.
+    """
+    from surefoot.api.reporting import story_of
+    from surefoot.cli.app import App
+    from surefoot.core.errors import UsageError
+    from surefoot.monitoring import otlp
+    from surefoot.reports import trace as tracing
+
+    app = App.of(ctx)
+    if send and not otlp.wanted(os.environ):
+        raise UsageError("no receiver is named", hint="set OTEL_EXPORTER_OTLP_ENDPOINT=http://HOST:4318")
+    with app.reading() as store:
+        story = story_of(store, deployment)
+    found, number = tracing.spans(story.store, story.entries), tracing.trace_id(story.store, deployment)
+    if send:
+        otlp.send(number, found, os.environ)
+    if app.json:
+        app.console.document({"trace_id": f"{number:032x}", "sent": send, "spans": [s.shown() for s in found]})
+        return
+    _show_spans(app, found)
+    app.console.note(f"trace {number:032x}{' was sent' if send else ''}")
+
+
+def _show_spans(app: App, found: list[Span]) -> None:
+    from surefoot.cli.text import duration
+
+    depths: dict[int, int] = {}
+    rows: list[tuple[str, ...]] = []
+    for span in found:
+        depth = depths[span.id] = depths.get(span.parent or 0, -1) + 1
+        since = span.begun - found[0].begun
+        rows.append(
+            ("  " * depth + span.name, f"+{duration(since)}", duration(span.ended - span.begun), span.agent or "-",
+             span.error or "-")
+        )  # fmt: skip
+    app.console.table(("SPAN", "BEGAN", "TOOK", "AGENT", "ERROR"), rows)
+
+
 def _draw(series: list[Series], path: Path) -> None:
     from surefoot.core.errors import UsageError
     from surefoot.reports import plot
@@ -264,5 +311,5 @@ def _or_dash(value: float | None, said: Callable[[float], str]) -> str:
     return "-" if value is None else said(value)
 
 
-for _command in (postmortem, slo, dora, jira):
+for _command in (postmortem, slo, dora, trace, jira):
     report.add_command(_command)

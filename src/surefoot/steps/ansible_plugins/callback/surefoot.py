@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import re
 import sys
+import time
 import uuid
 from pathlib import Path
 from shlex import quote
@@ -247,6 +248,7 @@ class CallbackModule(CallbackBase):
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.settings = Settings()
+        self.times: dict[str, list[float]] = {}  #: when a host's first task began, and its last one ended
         if self.settings.progress >= 0:
             gc.set_threshold(*GARBAGE)
         if self.settings.name:
@@ -292,7 +294,20 @@ class CallbackModule(CallbackBase):
                 becomes=_becomes(manager.get_vars(host=host, include_hostvars=False)),  # the play's own say nothing
             )
 
+    def v2_runner_on_start(self, host, task) -> None:
+        if not self.settings.own:
+            now = time.monotonic()
+            self.times.setdefault(host.get_name(), [now, now])
+
+    def _ended(self, result) -> None:
+        if (times := self.times.get(result._host.get_name())) is not None:
+            times[1] = time.monotonic()
+
+    def v2_runner_on_skipped(self, result) -> None:
+        self._ended(result)
+
     def v2_runner_on_ok(self, result) -> None:
+        self._ended(result)
         if self.settings.own:
             data = result._result
             out, err = str(data.get("stdout", "")), str(data.get("stderr", ""))
@@ -301,10 +316,12 @@ class CallbackModule(CallbackBase):
             )
 
     def v2_runner_on_failed(self, result, ignore_errors=False) -> None:
+        self._ended(result)
         if not ignore_errors:
             self._failed(result, "failed")
 
     def v2_runner_on_unreachable(self, result) -> None:
+        self._ended(result)
         self._failed(result, "unreachable")
 
     def _failed(self, result, status: str) -> None:
@@ -324,6 +341,10 @@ class CallbackModule(CallbackBase):
             "stats",
             own=self.settings.own,
             changed=sum(host["changed"] for host in hosts.values()),
+            hosts={
+                name: {"begun": begun, "ended": ended, "changed": hosts[name]["changed"] if name in hosts else 0}
+                for name, (begun, ended) in self.times.items()
+            },
             failed=[name for name, host in hosts.items() if host["failures"] or host["unreachable"]],
         )
 
