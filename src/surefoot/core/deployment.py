@@ -88,7 +88,7 @@ class Deployment(msgspec.Struct, frozen=True):
     survey: ev.VersionsSurveyed | None = None  #: what hosts said when it could not be put back
     bake_until: float | None = None  #: in `elapsed`; moves on by any time for which nobody watched
     baked: bool = False
-    handed_over: float | None = None  #: when that was last, in `elapsed`
+    handed_over: float | None = None  #: when it was, in `elapsed`, until somebody takes it
     cancel: ev.CancelRequested | None = None
     cause: Failure | None = None  #: why it is put back, or was refused
     outcome: Failure | None = None
@@ -334,6 +334,7 @@ def _granted(s: Deployment, e: ev.LeaseGranted, at: float) -> Deployment:
         token=e.token,
         fence=e.token * FENCES,
         held=True,
+        handed_over=None,
         grants=s.grants + 1,
         losses=s.losses + (1 if s.held else 0),
         fence_failures=0,
