@@ -131,6 +131,16 @@ def test_so_many_different_people_must_agree_and_never_who_asked(who: list[str],
     assert (state.status is Status.QUEUED) == (len(names) >= required)
 
 
+@pytest.mark.parametrize("other", ["Eve", "eve ", " eve@laptop", "ev\u200be", "\uff45ve", "eve\u00ad@x", "eve\t"])
+def test_a_name_that_looks_like_the_requesters_is_the_requesters(other: str) -> None:
+    gate = Gates(approvals=Approvals(groups={"anyone": None}))
+    asked = deployment(gate)
+    with pytest.raises(NotAllowedError) as refused:
+        opening.approval(asked, other, "")
+    assert refused.value.code is Code.APPROVAL_NOT_ALLOWED
+    assert opening.approval(asked, "\u00e9ve", "")
+
+
 def test_only_members_count_where_the_config_knows_the_group() -> None:
     state = deployment(Gates(approvals=Approvals(groups={"sre": ("ann", "bob@laptop")})))
     for by in ("cyn", "bob@elsewhere"):

@@ -7,6 +7,7 @@ records who said that they agree, it does not keep out an enemy who has the stor
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 
 from surefoot.core.gates import Approvals
@@ -14,7 +15,15 @@ from surefoot.core.gates import Approvals
 
 def person(identity: str) -> str:
     """Return the person's name without the machine's."""
-    return identity.partition("@")[0].casefold()
+    return _name(identity.partition("@")[0])
+
+
+def _name(text: str) -> str:
+    """Return a name such that names which look the same are the same: whatever case and form of its letters, without
+    blanks around it and signs that nobody sees.
+    """
+    seen = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) not in ("Cc", "Cf"))
+    return unicodedata.normalize("NFKC", seen.casefold()).strip()
 
 
 def same_person(one: str, other: str) -> bool:
@@ -25,7 +34,7 @@ def same_person(one: str, other: str) -> bool:
 def is_member(identity: str, members: Iterable[str]) -> bool:
     """Whether a person is listed: by name, or by name and machine where the list says which machine."""
     return any(
-        identity.casefold() == member.casefold() or ("@" not in member and person(identity) == member.casefold())
+        _name(identity) == _name(member) or ("@" not in member and person(identity) == _name(member))
         for member in members
     )
 
