@@ -181,9 +181,10 @@ async def test_github_that_refuses_fails(github: GitHubStandIn, fault: Any, said
 
 
 async def test_github_that_hangs_or_does_not_know_us_fails(github: GitHubStandIn) -> None:
-    github.faults = [("GET", "/branches/main", "hang")]
-    result = await ask(github, timeout="500ms")
-    assert (result.status, "within 0.5 s" in result.message) == (FAIL, True), result.message
+    for kind, end, options in (("git", "/branches/main", {}), ("github_artifact", "/artifacts", {"name": "x"})):
+        github.faults = [("GET", end, "hang")]
+        result = await ask(github, kind=kind, timeout="500ms", **options)
+        assert (result.status, "within 0.5 s" in result.message) == (FAIL, True), result.message
     result = await ask(github, token="${BAD}")
     assert (result.status, "(401): Bad credentials" in result.message) == (FAIL, True), result.message
     assert "ghp_" not in result.message
