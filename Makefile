@@ -100,6 +100,14 @@ mutants: venv ## Put protocol bugs into the simulation, one by one: each must be
 crash-points: venv ## Kill the real agent at every point of a deployment, on both databases; about an hour
 	@$(BIN)/python -m tests.crash.points $(ARGS)
 
+.PHONY: check-kinds
+check-kinds: debian venv cache ## What each kind of check says of what is well, is not, hangs, or answers garbage: a table
+	@$(BIN)/python -m tests.checks.table
+
+.PHONY: health-faults
+health-faults: debian venv cache ## Break each health check of PAWS360 in turn in the lab (root); ARGS="database" for some
+	@$(BIN)/python -m tests.lab.paws360 $(ARGS)
+
 .PHONY: mutation
 mutation: venv ## Change the core by one thing at a time: something must notice; an hour; ARGS="--sample 50" for less
 	@$(BIN)/python -m tests.mutation.core $(ARGS)
