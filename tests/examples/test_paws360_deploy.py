@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import urllib.error
@@ -24,27 +23,10 @@ from typing import Any
 import pytest
 
 from surefoot.drills.lab import Host, Lab, missing
+from tests.support import paws360
+from tests.support.paws360 import ANSIBLE, BIN, ENVIRON, EXAMPLE
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "paws360"
-ANSIBLE = Path("infrastructure/ansible")
-BIN = Path(sys.executable).parent
 PATIENCE = 900.0
-#: What another machine's settings would change.
-HIDDEN = ("SUREFOOT_", "ANSIBLE_", "GITHUB_", "PRODUCTION_", "CI_", "SSH_")
-ENVIRON = {key: value for key, value in os.environ.items() if not key.startswith(HIDDEN)} | {"NO_PROXY": "*"}
-
-POSTGRES = """[Service]
-User=postgres
-RuntimeDirectory=app-db
-ExecStart={programs}/postgres -D /var/lib/app-db -h 0.0.0.0 -k /run/app-db
-"""
-SET_UP = """set -eu; cd /var/lib
-install -d -o postgres app-db
-setpriv --reuid=postgres --regid=postgres --clear-groups "$1/initdb" -D app-db -U paws360 -A trust --no-sync
-echo host all all 0.0.0.0/0 trust >>app-db/pg_hba.conf
-systemctl start app-db app-redis
-"""
-REDIS = '[Service]\nExecStart=/usr/bin/redis-server --bind 0.0.0.0 --protected-mode no --save ""\n'
 
 
 @pytest.fixture
@@ -192,26 +174,13 @@ def site(copy: Path, tmp_path: Path) -> Iterator[Site]:
     if reason := missing():
         warnings.warn(f"the PAWS360 example is NOT deployed: {reason}", stacklevel=1)
         pytest.skip(reason)
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not programs or not shutil.which("redis-server") or not Path("/usr/sbin/nginx").exists():
+    if not paws360.programs() or not shutil.which("redis-server") or not Path("/usr/sbin/nginx").exists():
         pytest.skip("the example needs PostgreSQL, Redis and nginx: make debian")
     with Lab() as lab:
         web, database = [lab.add("staging-01"), lab.add("staging-02")], lab.add("staging-db")
         lab.power_on()
-        database.unit("app-db", POSTGRES.format(programs=programs[-1]))
-        database.unit("app-redis", REDIS)
-        database.sh(SET_UP, str(programs[-1]))
-        (tmp_path / "key").write_text(lab.private_key)
-        (tmp_path / "key").chmod(0o600)
-        (tmp_path / "known_hosts").write_text(lab.known_hosts())
-        inventory = copy / ANSIBLE / "inventories" / "staging.ini"
-        text = inventory.read_text()
-        for host in (*web, database):
-            text = text.replace(f"{host.name}.paws360.example", host.address)
-        options = f"-F /dev/null -o UserKnownHostsFile={tmp_path / 'known_hosts'} -o GlobalKnownHostsFile=/dev/null"
-        text = text.replace("paws360_database_name=paws360", "paws360_database_name=postgres")
-        text += f"ansible_ssh_private_key_file={tmp_path / 'key'}\nansible_ssh_common_args='{options}'\n"
-        inventory.write_text(text)
+        paws360.let_in(lab, tmp_path)
+        paws360.aim(copy, "staging", web, database, tmp_path)
         config = copy / "surefoot.yml"
         config.write_text(
             config.read_text()

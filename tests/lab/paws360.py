@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from surefoot.drills.lab import Host, Lab
-from tests.examples.test_paws360_deploy import ANSIBLE, BIN, ENVIRON, EXAMPLE, POSTGRES, REDIS, SET_UP
 from tests.support.github import GitHubStandIn, github_stand_in
+from tests.support.paws360 import ANSIBLE, BIN, ENVIRON, EXAMPLE, aim, let_in
 
 PATIENCE = 900.0
 HOSTS = {"staging": ("staging-01", "staging-02", "staging-db"), "production": ("web-01", "web-02", "db-01")}
@@ -63,9 +63,7 @@ class Platform:
         self._started: list[subprocess.Popen[bytes]] = []
         shutil.copytree(EXAMPLE, self.folder, ignore=shutil.ignore_patterns(".surefoot", "__pycache__"))
         lab.power_on()
-        (root / "key").write_text(lab.private_key)
-        (root / "key").chmod(0o600)
-        (root / "known_hosts").write_text(lab.known_hosts())
+        let_in(lab, root)
         self._sockets = Path(tempfile.mkdtemp(prefix="sf-"))  # whose paths have to be short
         self.env = ENVIRON | {
             "PRODUCTION_SSH_USER": "root", "PRODUCTION_SSH_PRIVATE_KEY": lab.private_key, "HOME": str(root),
@@ -88,18 +86,7 @@ class Platform:
 
     def _set_up(self, environment: str) -> None:
         *web, database = (self.lab[name] for name in HOSTS[environment])
-        programs = str(sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1])
-        database.unit("app-db", POSTGRES.format(programs=programs))
-        database.unit("app-redis", REDIS)
-        database.sh(SET_UP, programs)
-        inventory = self.folder / ANSIBLE / "inventories" / f"{environment}.ini"
-        text = inventory.read_text()
-        for host in (*web, database):
-            text = text.replace(f"{host.name}.paws360.example", host.address)
-        options = f"-F /dev/null -o UserKnownHostsFile={self.root / 'known_hosts'} -o GlobalKnownHostsFile=/dev/null"
-        text = text.replace("paws360_database_name=paws360", "paws360_database_name=postgres")
-        text += f"ansible_ssh_private_key_file={self.root / 'key'}\nansible_ssh_common_args='{options}'\n"
-        inventory.write_text(text)
+        inventory = aim(self.folder, environment, web, database, self.root)
         self.commit(f"Hosts of {environment}")
         call = [BIN / "ansible-playbook", "-i", inventory, self.folder / ANSIBLE / "provision.yml"]
         env = {**self.env, "ANSIBLE_PIPELINING": "1"}

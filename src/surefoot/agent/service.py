@@ -181,14 +181,16 @@ class _Voice:
         self._secrets = secrets
         log.hide(self._hidden)
 
-    def say(self, note: Note) -> None:
-        self._log(replace(note, text=self._hidden(note.text)))
+    def say(self, note: Note) -> str:
+        """Say it, and return what was said, without secrets."""
+        said = self._hidden(note.text)
+        self._log(replace(note, text=said))
+        return said
 
     def of_deployment(self, note: Note) -> None:
-        self.say(note)
+        said = self.say(note)
         if note.deployment is not None and note.seq is None:
-            line = LogLine(self._hidden(note.text), stream="agent", agent=self._agent, token=note.token)
-            self._logs.add(note.deployment, line)
+            self._logs.add(note.deployment, LogLine(said, stream="agent", agent=self._agent, token=note.token))
 
     def _hidden(self, text: str) -> str:
         return self._secrets.redactor(()).quoted(text)

@@ -10,8 +10,10 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain, takewhile
 from typing import TypeVar
 
+from surefoot.api.history import pages
 from surefoot.api.requests import AGAIN, SUBMIT_TRIES, Events, request
 from surefoot.core import opening
 from surefoot.core.deployment import Deployment, Summary
@@ -22,9 +24,6 @@ from surefoot.store import rules
 from surefoot.store.protocol import EnvironmentRow, Store, Submission
 
 T = TypeVar("T")
-
-#: Summaries read at a time.
-PAGE = 200
 
 
 def approve(store: Store, deployment: str, *, by: str, reason: str = "") -> Deployment:
@@ -96,12 +95,8 @@ def promoted(store: Store, submission: Submission) -> Submission:
 
 def _since(store: Store, found: Summary) -> list[Summary]:
     """Return the deployments of an environment that came after one, newest first."""
-    later: list[Summary] = []
-    while page := store.history(found.environment, PAGE, later[-1].number if later else None):
-        later += [summary for summary in page if summary.number > found.number]
-        if later[-1:] != page[-1:]:
-            break
-    return later
+    newest_first = chain.from_iterable(pages(store, found.environment))
+    return list(takewhile(lambda summary: summary.number > found.number, newest_first))
 
 
 def foreseen(store: Store, submission: Submission) -> tuple[tuple[Wait, ...], RefusedError | None]:

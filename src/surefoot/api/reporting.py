@@ -5,18 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from surefoot.api.history import pages
 from surefoot.core import events as ev
 from surefoot.core.deployment import Summary
 from surefoot.core.errors import Code, NotFoundError
-from surefoot.core.status import Status
+from surefoot.core.status import FAILURES
 from surefoot.reports.levels import Ended
 from surefoot.reports.story import Story
 from surefoot.store.protocol import Store
 
 #: Lines of the log in a report.
 LINES = 50
-#: Summaries read at a time.
-PAGE = 200
 
 
 def story_of(store: Store, deployment: str) -> Story:
@@ -33,7 +32,7 @@ def newest_ended(store: Store) -> str:
     ended = [
         summary
         for environment in store.environments()
-        for summary in store.history(environment.name, PAGE)
+        for summary in next(pages(store, environment.name), ())
         if summary.finished_at is not None
     ]
     if not ended:
@@ -47,18 +46,16 @@ def ended_since(store: Store, environment: str, since: float) -> Iterator[Summar
     Deployments of one environment end in about the order in which they were accepted: once a whole page is older,
     so is the rest.
     """
-    before: int | None = None
-    while page := store.history(environment, PAGE, before):
+    for page in pages(store, environment):
         recent = [summary for summary in page if (summary.finished_at or since) >= since]
         yield from (summary for summary in recent if summary.finished_at is not None)
-        if not recent or len(page) < PAGE:
+        if not recent:
             return
-        before = page[-1].number
 
 
 def with_journals(store: Store, summaries: Iterator[Summary]) -> Iterator[Ended]:
     """Yield each with what of its journal the figures need: of successes the first entry, of failures all."""
     for summary in summaries:
-        whole = summary.status in (Status.ROLLED_BACK, Status.STRANDED)
+        whole = summary.status in FAILURES
         entries: list[ev.Entry] = store.journal(summary.id, limit=None if whole else 1)
         yield Ended(summary, tuple(entries))

@@ -276,8 +276,6 @@ class App:
 
     def asked_from(self, store: Store, submission: Submission) -> Submission:
         """Return the submission with where it comes from: the CI's run and identity, and the commits that are new."""
-        from dataclasses import replace
-
         from surefoot.agent.origin import origin, without_secrets
 
         current = store.environment(submission.environment).current_version
@@ -305,8 +303,6 @@ class App:
 
     def said_of_environment(self, environment: str, text: str) -> str:
         """Return what somebody says of an environment, likewise."""
-        from msgspec.structs import replace
-
         from surefoot.config.freeze import freeze
         from surefoot.core.plan import Plan
 
@@ -314,7 +310,8 @@ class App:
             return text
         plan = Plan(project="", environment=environment, steps=())
         with suppress(ConfigError, NotFoundError):  # a mistake elsewhere in the config must not stand in the way
-            plan = replace(plan, secrets=self._peek.secret_names if self._peek is not None else ())
+            names = self._peek.secret_names if self._peek is not None else ()
+            plan = Plan(project="", environment=environment, steps=(), secrets=names)
             plan = freeze(self.config, environment)
         return self._redactor(plan)(text)
 

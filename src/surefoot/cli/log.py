@@ -30,8 +30,8 @@ JOURNAL = "/run/systemd/journal/socket"
 #: Characters of one line: a datagram must hold it.
 LONGEST = 32 * 1024
 
-_LEVELS = {Level.CRITICAL: logging.CRITICAL, Level.ERROR: logging.ERROR, Level.WARNING: logging.WARNING}
-_NAMES = {Level.CRITICAL: "critical", Level.ERROR: "error", Level.WARNING: "warning", Level.INFO: "info"}
+#: Ours and Python's, the worst first: they have the same names.
+_LEVELS: dict[Level, int] = {level: getattr(logging, level.name) for level in Level}
 
 
 class Form(StrEnum):
@@ -79,7 +79,7 @@ class Log(notes.Log):
 
     def __call__(self, note: Note) -> None:
         """Write a note down."""
-        self._logger.log(_LEVELS.get(note.level, logging.INFO), "%s", note.text, extra={"note": note})
+        self._logger.log(_LEVELS[note.level], "%s", note.text, extra={"note": note})
 
     def hide(self, hidden: Callable[[str], str]) -> None:
         """Take what takes secrets out of a text."""
@@ -133,7 +133,12 @@ class _Json(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         note: Note = record.note  # type: ignore[attr-defined]
-        first = {"at": rfc3339(record.created), "level": _NAMES[note.level], "type": note.type, "message": note.text}
+        first = {
+            "at": rfc3339(record.created),
+            "level": note.level.name.lower(),
+            "type": note.type,
+            "message": note.text,
+        }
         return json.dumps(first | self._who | _facts(note))
 
 

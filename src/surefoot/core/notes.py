@@ -40,7 +40,7 @@ class Note:
 
 
 #: Takes what is said.
-Tell = Callable[[Note], None]
+Tell = Callable[[Note], object]
 
 
 class Log:

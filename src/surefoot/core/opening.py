@@ -20,7 +20,7 @@ from surefoot.core.deployment import Deployment, Summary
 from surefoot.core.environment import Freeze
 from surefoot.core.errors import Code, Failure, NotAllowedError, RefusedError
 from surefoot.core.gates import Gate, Promoted, PromoteFrom, Wait
-from surefoot.core.status import Status
+from surefoot.core.status import FAILURES, Status
 from surefoot.core.wording import clock, duration
 
 
@@ -229,7 +229,7 @@ def promotion(
 
 def _against(version: str, other: Summary) -> str:
     """Say what a later deployment tells against a version; nothing if it does not."""
-    if other.version == version and other.status in (Status.ROLLED_BACK, Status.STRANDED):
+    if other.version == version and other.status in FAILURES:
         return f"failed there when it was deployed again ({other.id})"
     if other.rollback and other.previous_version == version and other.status is Status.SUCCEEDED:
         return f"was then taken back there by {other.requested_by} ({other.id})"

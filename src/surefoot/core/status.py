@@ -35,6 +35,10 @@ _TERMINAL = frozenset(
 )
 
 
+#: The ends that count as failures of a deployment: hosts were touched, and do not run what was asked for.
+FAILURES = (Status.ROLLED_BACK, Status.STRANDED)
+
+
 class StepStatus(StrEnum):
     """Where a step is, in one direction."""
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from surefoot.checks.programs import asked_program
@@ -25,21 +26,37 @@ ASK = 3.0
 
 def agent_processes(config: Path | None, store: str) -> list[AgentProcess]:
     """Return the processes of this machine that run an agent; `config` and `store` are those of this command."""
+    return [
+        AgentProcess(one.pid, one.name, one.frozen, _same(one, config, store) if one.cwd is not None else None)
+        for one in sorted(running_agents(), key=lambda one: one.pid)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A process of this machine that runs an agent."""
+
+    pid: int
+    name: str  #: of the agent
+    words: Sequence[str]
+    frozen: bool
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    cwd: Path | None = None  #: None: the process can't be looked into
+
+
+def running_agents() -> Iterator[Running]:
+    """Yield the processes of this machine that run an agent."""
     import psutil
 
-    found = []
     for process in psutil.process_iter(["pid", "cmdline", "status"]):
         words = process.info["cmdline"] or []
         if (name := agent_of(words)) is None:
             continue
+        one = Running(process.info["pid"], name, words, process.info["status"] == psutil.STATUS_STOPPED)
         try:
-            environ, cwd = process.environ(), Path(process.cwd())
+            yield replace(one, environ=process.environ(), cwd=Path(process.cwd()))
         except (psutil.Error, OSError):
-            environ, cwd = None, None
-        here = None if environ is None or cwd is None else _same(words, environ, cwd, config, store)
-        frozen = process.info["status"] == psutil.STATUS_STOPPED
-        found.append(AgentProcess(process.info["pid"], name, frozen, here))
-    return sorted(found, key=lambda one: one.pid)
+            yield one
 
 
 def environment_of(pid: int, names: Sequence[str]) -> dict[str, str]:
@@ -76,8 +93,10 @@ def agent_of(words: Sequence[str]) -> str | None:
     return None
 
 
-def _same(words: Sequence[str], environ: dict[str, str], cwd: Path, config: Path | None, store: str) -> bool | None:
+def _same(one: Running, config: Path | None, store: str) -> bool | None:
     """Whether an agent works with the store of this command, as far as its command line and environment tell."""
+    words, environ, cwd = one.words, one.environ, one.cwd
+    assert cwd is not None
     named = option(words, "--store") or environ.get("SUREFOOT_STORE")
     if named is not None:
         return _place(named, cwd) == _place(store, Path.cwd())

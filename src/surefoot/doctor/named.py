@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,25 +59,16 @@ def _of_unit(told: dict[str, str]) -> Named | None:
 
 
 def _of_processes() -> Iterator[Named]:
-    import psutil
-
-    for process in psutil.process_iter(["pid", "cmdline"]):
-        words = process.info["cmdline"] or []
-        if (name := machine.agent_of(words)) is None:
+    for one in machine.running_agents():
+        if one.cwd is None or (config := _config(one.words, one.environ, one.cwd)) is None:
             continue
-        try:
-            environ, folder = process.environ(), Path(process.cwd())
-        except (psutil.Error, OSError):
-            continue
-        store = machine.option(words, "--store") or environ.get(VARIABLE, "")
-        if (config := _config(words, environ, folder)) is not None:
-            pid = process.info["pid"]
-            line = f"tr '\\0' '\\n' </proc/{pid}/environ | sed -n s/^{VARIABLE}=//p"
-            command = f'export {VARIABLE}="$({line})"' if VARIABLE in environ else f"ps -wwp {pid}"
-            yield Named(f"agent {name} (process {pid})", config, _from(store, folder), command, service=False)
+        store = machine.option(one.words, "--store") or one.environ.get(VARIABLE, "")
+        line = f"tr '\\0' '\\n' </proc/{one.pid}/environ | sed -n s/^{VARIABLE}=//p"
+        command = f'export {VARIABLE}="$({line})"' if VARIABLE in one.environ else f"ps -wwp {one.pid}"
+        yield Named(f"agent {one.name} (process {one.pid})", config, _from(store, one.cwd), command, service=False)
 
 
-def _config(words: list[str], environ: dict[str, str], folder: Path) -> Path | None:
+def _config(words: Sequence[str], environ: Mapping[str, str], folder: Path) -> Path | None:
     chosen = machine.option(words, "--config") or environ.get("SUREFOOT_CONFIG")
     try:
         return find_config(str(folder / chosen) if chosen else None, {}, folder).resolve()

@@ -122,6 +122,26 @@ class Stage:
 
         self.site.until(middle, f"one host on {version}, the other not yet")
 
+    def in_the_middle(self) -> tuple[str, Cli]:
+        """Have a new version deployed, and wait for the deployment's middle; return both."""
+        version, deploy = self.deploys()
+        self.reach_the_middle(deploy, version)
+        return version, deploy
+
+    def ends_well(self, deploy: Cli, version: str) -> None:
+        """The deployment must succeed, on all hosts, one at a time."""
+        self.exits(deploy, 0)
+        self.all_run(version)
+        self.one_at_a_time()
+
+    def resolves(self, deployment: str, reason: str) -> None:
+        """All hosts must run what they ran before; said to be repaired, the environment must take deployments again."""
+        self.all_run(self.before)
+        done = self.site.cli("resolve", deployment, "--reason", reason)
+        self.check("resolved", done.wait() == 0, done.said().strip()[-300:])
+        again = self.site.version()
+        self.ends_well(self.site.deploy(again), again)
+
     def exits(self, deploy: Cli, code: int) -> None:
         """The command must end with this code."""
         got = deploy.wait()

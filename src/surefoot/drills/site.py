@@ -209,12 +209,17 @@ class Site(AbstractContextManager["Site"]):
         found: dict[str, Any] = yaml.safe_load((self.project.folder / CONFIG).read_text(encoding="utf-8"))
         return found
 
+    @property
+    def _wants_key(self) -> bool:
+        """Whether the project has the hosts' key for a secret."""
+        return KEY in (self.config().get("secrets") or ())
+
     def _agent_environment(self) -> dict[str, str]:
         assert self.lab is not None
         path = f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         values = {"PATH": path, "HOME": "/root", "LC_ALL": "C.UTF-8", "PYTHONPATH": _source()}
         values |= self.project.agent_variables
-        if KEY in (self.config().get("secrets") or ()):
+        if self._wants_key:
             values[KEY] = self.lab.private_key
         return values
 
@@ -236,7 +241,7 @@ class Site(AbstractContextManager["Site"]):
             self[name].write("/root/.ssh/id_ed25519", self.lab.private_key, mode=0o600)
         for host in self.web:
             host.accept(self.lab.public_key)
-        if KEY in (self.config().get("secrets") or ()):
+        if self._wants_key:
             self._write_agents()
             for name in (SECONDARY, PRIMARY):  # an environment is read once
                 self[name].systemctl("restart", AGENT)

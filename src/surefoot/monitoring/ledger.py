@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from surefoot.core import events as ev
 from surefoot.core.errors import Code
 from surefoot.core.plan import Direction
-from surefoot.core.status import Status
+from surefoot.core.status import FAILURES, Status
 from surefoot.monitoring.catalogue import METRICS
 
 Labels = tuple[str, ...]
@@ -26,7 +26,6 @@ CHANGES = ("succeeded", "failed", "taken_back")
 #: How rounds of health checks come out.
 RESULTS = ("passed", "failed")
 OUTCOMES = tuple(status for status in Status if status.terminal)
-_FAILED = (Status.ROLLED_BACK, Status.STRANDED)
 #: Codes of what usually ends deployments, by how they begin.
 _KINDS = ("PREFLIGHT", "STEP", "SECRET", "HOST", "NO-HOSTS", "FENCE", "HEALTH", "STATE", "VERSIONS", "TAKEN", "UNDO")
 _USUAL = tuple(code for code in Code if code.removeprefix("SF-").startswith(_KINDS))
@@ -208,7 +207,7 @@ class Ledger:
             since = p.committed or (() if p.requested_at is None else (p.requested_at,))
             for moment in since:
                 self._histogram("surefoot_lead_time_seconds", (p.environment,)).observe(at - moment, p.id, at)
-        elif status in _FAILED:
+        elif status in FAILURES:
             changes[p.environment, "failed"] += 1
             if status is Status.ROLLED_BACK:
                 self._restored(p, p.undo_at, at)

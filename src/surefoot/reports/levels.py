@@ -14,16 +14,13 @@ from typing import Any
 
 from surefoot.core import events as ev
 from surefoot.core.deployment import Summary
-from surefoot.core.status import Status
+from surefoot.core.status import FAILURES, Status
 from surefoot.core.views import rfc3339
 
 #: What the project promises of itself, where nobody says otherwise.
 OBJECTIVE = 0.95
 MEDIAN_WITHIN = 600.0
 DAY = 86400.0
-
-#: The ends that count as failures.
-FAILED = (Status.ROLLED_BACK, Status.STRANDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +37,7 @@ def service_levels(
     """Return how often and how fast deployments succeed, and what is left of the budget of failures."""
     within = [summary for summary in ended if since <= (summary.finished_at or 0.0) <= until]
     succeeded = [summary for summary in within if summary.status is Status.SUCCEEDED]
-    failed = [summary for summary in within if summary.status in FAILED]
+    failed = [summary for summary in within if summary.status in FAILURES]
     counted = len(succeeded) + len(failed)
     rate = len(succeeded) / counted if counted else None
     allowed = (1 - objective) * counted
@@ -70,7 +67,7 @@ def dora(ended: Iterable[Ended], *, since: float, until: float) -> dict[str, Any
     within = [one for one in ended if since <= (one.summary.finished_at or 0.0) <= until]
     changes = [one for one in within if not one.summary.rollback]
     succeeded = [one for one in changes if one.summary.status is Status.SUCCEEDED]
-    failed = [one for one in changes if one.summary.status in FAILED]
+    failed = [one for one in changes if one.summary.status in FAILURES]
     taken_back = [one for one in within if one.summary.rollback and one.summary.status is Status.SUCCEEDED]
     counted = len(succeeded) + len(failed)
     leads = [lead for one in succeeded for lead in _leads(one)]

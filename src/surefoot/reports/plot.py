@@ -16,9 +16,9 @@ from html import escape
 from itertools import accumulate
 
 from surefoot.core.deployment import Summary
-from surefoot.core.status import Status
+from surefoot.core.status import FAILURES, Status
 from surefoot.core.wording import duration
-from surefoot.reports.levels import DAY, FAILED, quantile, took
+from surefoot.reports.levels import DAY, quantile, took
 
 #: Sizes in pixels: of the picture, of a plot, and of what is around it.
 WIDTH, LEFT, RIGHT, HEIGHT, HEAD, GAP, BLOCK = 820, 78, 14, 110, 58, 44, 352
@@ -81,8 +81,8 @@ def _block(s: Series, top: int) -> Iterator[str]:
 
 def _rates(s: Series, top: int, title: str) -> Iterator[str]:
     """Draw for each moment the rate of the time before it, as long as the report's."""
-    counts = (Status.SUCCEEDED, *FAILED)
-    counted = sorted((e.finished_at or 0.0, e.status in FAILED) for e in s.ended if e.status in counts)
+    counts = (Status.SUCCEEDED, *FAILURES)
+    counted = sorted((e.finished_at or 0.0, e.status in FAILURES) for e in s.ended if e.status in counts)
     times = [at for at, _ in counted]
     failures = [0, *accumulate(failed for _, failed in counted)]
     points: list[tuple[float, float]] = []

@@ -22,6 +22,7 @@ class Command:
     raises: bool = False  #: whether it does nothing but raise the fence
     end: float | None = None  #: None: it has not ended, or its host lost power
     code: int | None = None
+    pid: str = ""  #: of the box's own process for it; others get the same number later
 
 
 #: How a command ends that is killed.
@@ -30,13 +31,7 @@ KILLED = 137
 
 def ends(lines: Iterable[str], at: float) -> str:
     """Return the lines that are missing when all commands are known to have been ended."""
-    running: set[str] = set()
-    for line in lines:
-        match line.split():
-            case ["begin", _, pid, *_]:
-                running.add(pid)
-            case ["end", _, pid, _]:
-                running.discard(pid)
+    running = {command.pid for command in parse("", lines) if command.end is None}
     return "".join(f"end {at:.9f} {pid} {KILLED}\n" for pid in sorted(running))
 
 
@@ -49,7 +44,7 @@ def parse(host: str, lines: Iterable[str]) -> list[Command]:
             case ["begin", at, pid, source, token, what]:
                 running[pid] = len(found)
                 number = int(token) if token.isdigit() else None
-                found.append(Command(host, float(at), source, number, what == "raise"))
+                found.append(Command(host, float(at), source, number, what == "raise", pid=pid))
             case ["end", at, pid, code] if pid in running:
                 place = running.pop(pid)
                 found[place] = replace(found[place], end=float(at), code=int(code))

@@ -49,13 +49,10 @@ def without(title: str, fault: Callable[[Site], AbstractContextManager[None]]) -
     """Return the play in which the primary lacks something from the middle of a deployment on."""
 
     def play(stage: Stage) -> None:
-        version, deploy = stage.deploys()
-        stage.reach_the_middle(deploy, version)
+        version, deploy = stage.in_the_middle()
         with fault(stage.site):
             stage.say(title)
-            stage.exits(deploy, 0)
-            stage.all_run(version)
-            stage.one_at_a_time()
+            stage.ends_well(deploy, version)
 
     return play
 

@@ -59,8 +59,7 @@ def in_the_middle(loss: Loss) -> Callable[[Stage], None]:
 
     def play(stage: Stage) -> None:
         site = stage.site
-        version, deploy = stage.deploys()
-        stage.reach_the_middle(deploy, version)
+        version, deploy = stage.in_the_middle()
         stage.say("one host runs it, the other not yet")
         fault = time.time()
         loss.make(site)

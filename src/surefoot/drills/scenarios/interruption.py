@@ -41,8 +41,7 @@ def cancelled(when: str) -> Callable[[Stage], None]:
 def killed_command(stage: Stage) -> None:
     """Kill the command line that follows: the deployment goes on."""
     site = stage.site
-    version, deploy = stage.deploys()
-    stage.reach_the_middle(deploy, version)
+    version, deploy = stage.in_the_middle()
     deploy.process.kill()
     stage.say("the command line is killed (SIGKILL)")
     site.settle()

@@ -17,8 +17,7 @@ FENCES = "/var/lib/surefoot/fence"
 def cut_from_the_store(stage: Stage) -> None:
     """Cut the primary from the store alone; later it tries the hosts with the token that it had."""
     site = stage.site
-    version, deploy = stage.deploys()
-    stage.reach_the_middle(deploy, version)
+    version, deploy = stage.in_the_middle()
     fault = time.time()
     for server in (DATABASE, STANDBY):
         site[PRIMARY].cut(site[server])

@@ -38,19 +38,14 @@ def retry(stage: Stage) -> None:
     stage.all_run(stage.before)
     site.mend()
     stage.say(f"it is mended; surefoot deploy {site.project.environment} {version}, once more")
-    stage.exits(site.deploy(version), 0)
-    stage.all_run(version)
-    stage.one_at_a_time()
+    stage.ends_well(site.deploy(version), version)
 
 
 def stranded(stage: Stage) -> None:
     """Take away a host in the middle, so that it can't be put back either; then repair it, and say so."""
     site = stage.site
-    version = site.version()
     last = site.web[-1]
-    stage.say(f"surefoot deploy {site.project.environment} {version}")
-    deploy = site.deploy(version)
-    stage.reach_the_middle(deploy, version)
+    version, deploy = stage.in_the_middle()
     last.stop_sshd()
     stage.say(f"{last.name}'s sshd is stopped for good")
     stage.exits(deploy, 5)
@@ -60,13 +55,7 @@ def stranded(stage: Stage) -> None:
     last.start_sshd()
     site.put_back_by_hand(version, stage.before)
     stage.say(f"{last.name}'s sshd is started again, and a person has run the way back by hand")
-    stage.all_run(stage.before)
-    done = site.cli("resolve", name, "--reason", "drill: sshd was down")
-    stage.check("resolved", done.wait() == 0, done.said().strip()[-300:])
-    again = site.version()
-    stage.exits(site.deploy(again), 0)
-    stage.all_run(again)
-    stage.one_at_a_time()
+    stage.resolves(name, "drill: sshd was down")
 
 
 DRILLS = (

@@ -10,9 +10,7 @@ from surefoot.drills.drill import Drill, Stage
 def expired(stage: Stage) -> None:
     """Have the hosts accept the key no more, so that there is no way back either; then renew it, and say so."""
     site = stage.site
-    assert site.lab is not None
-    version, deploy = stage.deploys()
-    stage.reach_the_middle(deploy, version)
+    version, deploy = stage.in_the_middle()
     for host in site.web:
         host.accept("")
     stage.say("the hosts' key has expired: no host accepts it any more")
@@ -25,24 +23,15 @@ def expired(stage: Stage) -> None:
     site.rotate_key()
     site.put_back_by_hand(version, stage.before)
     stage.say("the key is renewed, and a person has run the way back by hand")
-    stage.all_run(stage.before)
-    done = site.cli("resolve", name, "--reason", "drill: the key had expired")
-    stage.check("resolved", done.wait() == 0, done.said().strip()[-300:])
-    again = site.version()
-    stage.exits(site.deploy(again), 0)
-    stage.all_run(again)
-    stage.one_at_a_time()
+    stage.resolves(name, "drill: the key had expired")
 
 
 def rotated(stage: Stage) -> None:
     """Change the key on hosts and runners at once, and break all connections."""
-    version, deploy = stage.deploys()
-    stage.reach_the_middle(deploy, version)
+    version, deploy = stage.in_the_middle()
     stage.site.rotate_key()
     stage.say("the hosts' key is changed, and every connection broken; the runners know the new one")
-    stage.exits(deploy, 0)
-    stage.all_run(version)
-    stage.one_at_a_time()
+    stage.ends_well(deploy, version)
 
 
 DRILLS = (

@@ -33,13 +33,10 @@ def failed_over(stage: Stage) -> None:
 def restarted(stage: Stage) -> None:
     """Crash the store while a commit waits for its reply, and start it again."""
     site = stage.site
-    version, deploy = stage.deploys()
-    stage.reach_the_middle(deploy, version)
+    version, deploy = stage.in_the_middle()
     site.servers.restart_in_mid_commit()
     stage.say("the store crashes with a commit in flight, and is started again")
-    stage.exits(deploy, 0)
-    stage.all_run(version)
-    stage.one_at_a_time()
+    stage.ends_well(deploy, version)
 
 
 DRILLS = (
