@@ -32,7 +32,13 @@ EQUIVALENT = Path(__file__).with_name("equivalent.txt")
 MODULES = ("decide", "deployment", "lease", "outbox", "opening", "environment", "windows", "people", "plan")
 #: Schedules that a change has to survive before the tests are asked, which take longer.
 SCHEDULES = 150
-TESTS = ("tests/core", "tests/property/test_decisions.py", "tests/property/test_gates.py", "tests/store/test_gates.py")
+TESTS = (
+    "tests/property/test_decisions.py",
+    "tests/property/test_gates.py",
+    "tests/store/test_gates.py",
+    "tests/unit/test_config_freeze.py",
+    "tests/unit/test_config_loading.py",
+)
 #: Seconds of the processor after which a change has made something run in circles.
 SECONDS = 120
 
@@ -101,7 +107,7 @@ def _noticed() -> str:
     import pytest
 
     os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = "/nonexistent"
-    status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *[t for t in TESTS if (ROOT / t).exists()]])
+    status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *[str(ROOT / test) for test in TESTS]])
     return f"the tests of the core ({status})" if status else ""
 
 

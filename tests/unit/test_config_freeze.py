@@ -11,7 +11,18 @@ import pytest
 from surefoot.config.freeze import freeze
 from surefoot.config.loading import load
 from surefoot.core.errors import Code, NotFoundError
-from surefoot.core.plan import Check, Command, HealthPolicy, OnCancel, Plan, Playbook, Retry, Step
+from surefoot.core.plan import (
+    Check,
+    Command,
+    HealthPolicy,
+    OnCancel,
+    Plan,
+    Playbook,
+    Retry,
+    SecretSource,
+    Step,
+    VaultFile,
+)
 
 TEXT = """\
 project: p
@@ -84,3 +95,24 @@ def test_an_environment_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError) as caught:
         freeze(config, "smal")
     assert caught.value.code is Code.ENVIRONMENT_UNKNOWN
+
+
+def test_passwords_and_tokens_of_checks_and_vaults_are_hidden() -> None:
+    plan = Plan(
+        "p",
+        "e",
+        (Step("s", Command("true")),),
+        preflight=(Check("prometheus", {"url": "http://${HOST}", "token": "${PROMETHEUS_TOKEN}"}),),
+        health=(
+            Check("redis", {"url": "redis://cache", "password": "${REDIS_PASSWORD}"}),
+            Check("redis", {"url": "redis://cache", "password": "said openly"}),
+            Check("http", {"url": "http://x", "token": 7}),
+        ),
+        version_probe=Check("http", {"url": "http://x", "password": "${PROBE}", "token": "${PROMETHEUS_TOKEN}"}),
+        secrets=("TOKEN",),
+        sources=(
+            SecretSource("TOKEN", vault=VaultFile("secrets.yml", password="VAULT")),
+            SecretSource("OTHER", vault=VaultFile("secrets.yml", password_file="/etc/vault")),
+        ),
+    )
+    assert plan.hidden == ("TOKEN", "VAULT", "PROMETHEUS_TOKEN", "REDIS_PASSWORD", "PROBE")
