@@ -129,6 +129,18 @@ def test_a_drill_that_passed_passes_in_every_report() -> None:
     assert "1 of 1 passed" in report.markdown([one], "p")
 
 
+def test_a_drill_that_was_repeated_has_its_spread_in_every_report() -> None:
+    runs = [
+        result(GOOD, measures=(Measure("latency", float(n), "s", at_most=30.0), Measure("asked", n, "requests")))
+        for n in range(1, 21)
+    ]
+    assert [str(one) for one in report.spreads(runs)] == ["d: latency: p50 10.50, p99 20.00, max 20.00 s (20 runs)"]
+    assert "| d | latency | 20 | 10.50 s | 20.00 s | 20.00 s |" in report.markdown(runs, "p")
+    (spread,) = report.document(runs)["repeated"]
+    assert (spread["runs"], spread["p50"], spread["p99"], spread["max"]) == (20, 10.5, 20.0, 20.0)
+    assert report.spreads(runs[:1]) == []
+
+
 # -- which ------------------------------------------------------------------------------------------------------------
 
 

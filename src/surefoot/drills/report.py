@@ -4,12 +4,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from xml.etree import ElementTree as ET
 
 from surefoot.drills.drill import Result
+from surefoot.reports.levels import quantile
 from surefoot.reports.markdown import block, inline, table
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How a drill's measure spread over its repetitions; percentiles by nearest rank: nothing is interpolated."""
+
+    drill: str
+    measure: str
+    unit: str
+    runs: int
+    p50: float
+    p99: float
+    most: float
+
+    def __str__(self) -> str:
+        """Return it as a line."""
+        figures = f"p50 {self.p50:.2f}, p99 {self.p99:.2f}, max {self.most:.2f}"
+        return f"{self.drill}: {self.measure}: {figures} {self.unit} ({self.runs} runs)"
+
+
+def spreads(results: Sequence[Result]) -> list[Spread]:
+    """Return how measures of time spread, of each drill that was played more than once."""
+    values: dict[tuple[str, str, str], list[float]] = {}
+    for result in results:
+        for measure in result.measures:
+            if measure.unit == "s":
+                values.setdefault((result.drill.name, measure.name, measure.unit), []).append(measure.value)
+    return [
+        Spread(*key, len(found), quantile(found, 0.5) or 0.0, quantile(found, 0.99) or 0.0, max(found))
+        for key, found in values.items()
+        if len(found) > 1
+    ]
 
 
 def markdown(results: Sequence[Result], project: str) -> str:
@@ -32,9 +66,21 @@ def markdown(results: Sequence[Result], project: str) -> str:
                 for result in results
             ],
         ),
+        *_repeated(results),
         *(_chapter(result) for result in results),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _repeated(results: Sequence[Result]) -> list[str]:
+    found = spreads(results)
+    if not found:
+        return []
+    rows = [
+        (inline(s.drill), inline(s.measure), str(s.runs), *(f"{v:.2f} {s.unit}" for v in (s.p50, s.p99, s.most)))
+        for s in found
+    ]
+    return ["What was measured more than once:", table(("drill", "measure", "runs", "p50", "p99", "max"), rows)]
 
 
 def _chapter(result: Result) -> str:
@@ -108,6 +154,18 @@ def document(results: Sequence[Result]) -> dict[str, Any]:
                 ],
             }
             for result in results
+        ],
+        "repeated": [
+            {
+                "drill": s.drill,
+                "measure": s.measure,
+                "unit": s.unit,
+                "runs": s.runs,
+                "p50": round(s.p50, 3),
+                "p99": round(s.p99, 3),
+                "max": round(s.most, 3),
+            }
+            for s in spreads(results)
         ],
     }
 

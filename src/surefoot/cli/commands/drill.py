@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 )
 @click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Write a report in Markdown.")
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write a report in JUnit's XML.")
-@click.option("--repeat", type=click.IntRange(1, 1000), default=1, help="Play each so many times.")
+@click.option(
+    "--repeat", type=click.IntRange(1, 1000), default=1, help="Play each so many times, and report p50, p99 and max."
+)
 @click.option(
     "--keep",
     type=click.Path(path_type=Path, file_okay=False),
@@ -110,6 +112,8 @@ def _play(
     if console.json:
         console.document(reports.document(results))
     else:
+        for spread in reports.spreads(results):
+            console.print(str(spread))
         console.print(f"{len(results) - len(failed)} of {len(results)} drills passed")
         for one in failed:
             console.print(f"failed: {one}")
