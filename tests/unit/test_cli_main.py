@@ -25,6 +25,7 @@ from surefoot.cli.reference import reference  # noqa: E402
 from surefoot.config.loading import load  # noqa: E402
 from surefoot.core.status import Status  # noqa: E402
 from surefoot.monitoring.subjects import Hosts  # noqa: E402
+from surefoot.steps.ansible import AnsibleRun  # noqa: E402
 from surefoot.store import open_store  # noqa: E402
 from tests.store import journal as j  # noqa: E402
 
@@ -360,18 +361,30 @@ def test_plan_names_hosts_and_refuses_an_inventory_without_any(tmp_path: Path) -
     assert refused.exit_code == 2 and refused.stderr.startswith("error[SF-NO-HOSTS]: ")
 
 
-def test_the_users_own_ansible_reads_the_inventory_for_all_who_ask(
+def test_one_ansible_reads_inventories_for_all_who_ask_the_first_on_the_path_else_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "surefoot.yml").write_text(
         "project: p\nenvironments: {prod: {inventory: hosts.ini, steps: [{name: a, run: 'true'}]}}\n"
     )
-    (tmp_path / "hosts.ini").write_text("[web]\nfrom-here\n")
-    theirs = tmp_path / "theirs" / "ansible-inventory"
-    theirs.parent.mkdir()
-    theirs.write_text('#!/bin/sh\necho \'{"web": {"hosts": ["from-theirs"]}}\'\n')
-    theirs.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{theirs.parent}:{os.environ['PATH']}")
-    assert json.loads(call("plan", "prod", "1.0", "--output", "json").stdout)["hosts"] == ["from-theirs"]
-    watched = asyncio.run(Hosts(load(tmp_path / "surefoot.yml", kinds=KINDS))())
-    assert [target.host for target in watched] == ["from-theirs"]
+    (tmp_path / "hosts.ini").write_text("[web]\nweb-1\n")
+    theirs, asked = tmp_path / "theirs", tmp_path / "asked"
+    theirs.mkdir()
+    for name in ("ansible-inventory", "ansible-playbook"):
+        wrapper, real = theirs / name, Path(sys.executable).with_name(name)
+        wrapper.write_text(f'#!/bin/sh\necho "$(basename "$0")" >> {asked}\nexec {real} "$@"\n')
+        wrapper.chmod(0o755)
+
+    def ask() -> list[str]:
+        asked.write_text("")
+        assert json.loads(call("plan", "prod", "1.0", "--output", "json").stdout)["hosts"] == ["web-1"]
+        watched = asyncio.run(Hosts(load(tmp_path / "surefoot.yml", kinds=KINDS))())
+        assert [target.host for target in watched] == ["web-1"]
+        run = AnsibleRun(tmp_path, "hosts.ini", fence=None, control_path=tmp_path).argv()
+        subprocess.run([run[0], "--version"], check=True, capture_output=True, timeout=DEADLINE)
+        return asked.read_text().split()
+
+    monkeypatch.setenv("PATH", f"{theirs}:{os.environ['PATH']}")
+    assert ask() == ["ansible-inventory", "ansible-inventory", "ansible-playbook"]
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert ask() == []
