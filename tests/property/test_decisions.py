@@ -129,6 +129,39 @@ class Driver:
             ]
             assert len(failures) < action.retry.attempts
             assert self.losses() <= s.plan.takeover_limit
+        if isinstance(action, do.RunStep | do.RaiseFence) and s.plan.preflight:
+            assert self.has(ev.PreflightPassed), "nothing is touched before the preflight has passed"
+        if isinstance(action, do.Write):
+            self.check_reason(action.event)
+
+    def check_reason(self, event: ev.Event) -> None:
+        """Nobody gives up, and nothing is stranded, without a reason that the journal shows."""
+        match event:
+            case ev.UndoStarted(cause):
+                wrong: tuple[type[ev.Event], ...] = (ev.StepFailed, ev.FenceFailed, ev.HealthFailed, ev.VersionsMixed)
+                known = self.has(*wrong, ev.BakeFailed)
+            case ev.Finished(Status.STRANDED, cause):
+                assert cause is not None
+                undo = next(i for i, e in enumerate(self.journal) if isinstance(e.event, ev.UndoStarted))
+                known = self.has(ev.StepFailed, ev.FenceFailed, ev.HealthFailed, ev.VersionsMixed, since=undo)
+            case ev.Finished(Status.FAILED, cause):
+                assert cause is not None
+                known = self.has(ev.PreflightFailed, ev.FenceFailed)
+            case ev.Finished(Status.ROLLED_BACK, cause):
+                assert cause is not None
+                assert cause.code is not Code.CANCELLED, "what was cancelled ends as cancelled"
+                return
+            case _:
+                return
+        if cause.code is Code.TAKEN_OVER_TOO_OFTEN:
+            known = self.losses() > self.state.plan.takeover_limit
+        elif cause.code is Code.CANCELLED:
+            known = self.has(ev.CancelRequested)
+        assert known, f"without a reason: {event}"
+
+    def has(self, *kinds: type[ev.Event], since: int = 0) -> bool:
+        """Say whether the journal has an event of these kinds."""
+        return any(isinstance(entry.event, kinds) for entry in self.journal[since:])
 
     def losses(self) -> int:
         """Count, from the journal, the agents that were lost since the present direction began."""
@@ -307,6 +340,8 @@ def test_a_clock_that_jumps_never_lengthens_a_delay(now: float) -> None:
     ):
         state = evolve(state, ev.Entry(seq, 5.0, event, "x", 1))
     assert do.decide(state, state.elapsed + 10.0) == do.Wait(20.0), "and it is no shorter than it says"
+    assert do.decide(state, state.elapsed + 29.5) == do.Wait(0.5)
+    assert isinstance(do.decide(state, state.elapsed + 29.9995), do.RunStep), "nothing too short for a clock to tell"
     over = evolve(state, ev.Entry(state.seq + 1, now, ev.LeaseGranted("y", 2)))
     assert isinstance(do.decide(over, over.elapsed + 30.0), do.RunStep), "whoever has waited so long goes on"
     action = do.decide(over, over.elapsed)

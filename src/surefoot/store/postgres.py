@@ -64,11 +64,13 @@ _LINE = {
     "tcp_user_timeout": str(LINE_DEAD_MS),
 }
 #: A presence must fall with its process and with nothing else: were a cut line taken for a death, another agent could
-#: begin before the lease of the one that is cut off has run out there. Cut lines are the lease's matter.
+#: begin before the lease of the one that is cut off has run out there. Cut lines are the lease's matter. The line is
+#: asked often all the same: a machine that has lost its power and has it again answers that it knows no such session,
+#: and its agent can't have its name before.
 _PRESENCE_LINE = _LINE | {
-    "keepalives_idle": "60",
-    "keepalives_interval": "30",
-    "keepalives_count": "8",
+    "keepalives_idle": "5",
+    "keepalives_interval": "5",
+    "keepalives_count": "60",
     "tcp_user_timeout": "300000",
 }
 _REFUSED = re.compile(
