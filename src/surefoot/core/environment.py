@@ -11,6 +11,8 @@ from typing import assert_never
 
 import msgspec
 
+from surefoot.core.codec import Codec
+
 
 class Frozen(msgspec.Struct, frozen=True, tag="frozen"):
     """Nothing may start, for good or until a time."""
@@ -62,20 +64,5 @@ def freeze_after(entry: EnvironmentEntry) -> Freeze | None:
             assert_never(entry.event)
 
 
-_encoder = msgspec.json.Encoder()
-_decoder: msgspec.json.Decoder[Deed] = msgspec.json.Decoder(Deed)
-
-
-def encode(event: Deed) -> str:
-    """Return the event's JSON; its `type` names it."""
-    return _encoder.encode(event).decode()
-
-
-def decode(text: str | bytes) -> Deed:
-    """Return the event that `encode` made."""
-    return _decoder.decode(text)
-
-
-def type_of(event: Deed) -> str:
-    """Return the event's public name, such as `frozen`."""
-    return str(event.__struct_config__.tag)
+_codec: Codec[Deed] = Codec(Deed)
+encode, decode, type_of = _codec.encode, _codec.decode, _codec.type_of

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import msgspec
 
+from surefoot.core.codec import Codec
 from surefoot.core.errors import Failure
 from surefoot.core.gates import Promoted, Wait
 from surefoot.core.plan import Direction, Plan
@@ -359,20 +360,5 @@ class Entry(msgspec.Struct, frozen=True):
     token: int | None = None
 
 
-_encoder = msgspec.json.Encoder()
-_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
-
-
-def encode(event: Event) -> str:
-    """Return the event's JSON; its `type` names it."""
-    return _encoder.encode(event).decode()
-
-
-def decode(text: str | bytes) -> Event:
-    """Return the event that `encode` made. Raises `msgspec.ValidationError` on anything else."""
-    return _decoder.decode(text)
-
-
-def type_of(event: Event) -> str:
-    """Return the event's public name, such as `step_started`."""
-    return str(event.__struct_config__.tag)
+_codec: Codec[Event] = Codec(Event)
+encode, decode, type_of = _codec.encode, _codec.decode, _codec.type_of

@@ -14,9 +14,8 @@ import msgspec
 
 from surefoot.core.deployment import Deployment, StepRun, Summary, summarise
 from surefoot.core.environment import EnvironmentEntry, Freeze
-from surefoot.core.environment import type_of as type_of_deed
 from surefoot.core.errors import Failure
-from surefoot.core.events import Entry, type_of
+from surefoot.core.events import Entry
 from surefoot.core.gates import Wait
 
 Json = dict[str, Any]
@@ -99,8 +98,7 @@ def freeze(found: Freeze | None) -> Json | None:
 def deed(entry: EnvironmentEntry) -> Json:
     """Return one entry of an environment's own journal, as `events` shows it."""
     data = msgspec.to_builtins(entry.event)
-    data.pop("type", None)
-    return {"seq": entry.seq, "at": rfc3339(entry.at), "type": type_of_deed(entry.event), "data": data}
+    return {"seq": entry.seq, "at": rfc3339(entry.at), "type": data.pop("type"), "data": data}
 
 
 def _gates(state: Deployment) -> Json:
@@ -144,11 +142,10 @@ def show(state: Deployment, queue_position: int | None = None, waiting_for: Iter
 def event(entry: Entry) -> Json:
     """Return one entry of a journal, as `events` shows it."""
     data = msgspec.to_builtins(entry.event)
-    data.pop("type", None)
     return {
         "seq": entry.seq,
         "at": rfc3339(entry.at),
-        "type": type_of(entry.event),
+        "type": data.pop("type"),
         "agent": entry.agent,
         "token": entry.token,
         "data": data,
