@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +20,8 @@ from surefoot.checks.registry import KINDS, run_all
 from surefoot.core.host import Host
 from surefoot.core.plan import Check
 from tests.support.looking import context, look
-from tests.support.servers import free_port, page, program, running, saying, silence
+from tests.support.prometheus import prometheus
+from tests.support.servers import free_port, page, saying, silence
 
 PASS, FAIL, WARN = CheckStatus.PASS, CheckStatus.FAIL, CheckStatus.WARN
 
@@ -41,24 +40,13 @@ groups:
 """
 
 
-@pytest.fixture(scope="module")
-def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+@pytest.fixture(scope="module", name="prometheus")
+def _prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("prometheus")
     (folder / "rules.yml").write_text(RULES)
-    (folder / "prometheus.yml").write_text("global: {evaluation_interval: 200ms}\nrule_files: [rules.yml]\n")
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    argv = [program("prometheus"), "--config.file=prometheus.yml", "--storage.tsdb.path=data"]
-
-    def measured() -> bool:
-        try:
-            with urllib.request.urlopen(f"{url}/api/v1/query?query=count(broken)", timeout=5) as answer:
-                return bool(json.load(answer)["data"]["result"])
-        except OSError:
-            return False
-
-    with running([*argv, f"--web.listen-address=127.0.0.1:{port}"], folder, measured):
-        yield url
+    config = {"global": {"evaluation_interval": "200ms"}, "rule_files": ["rules.yml"]}
+    with prometheus(folder, config, measured="count(broken)") as server:
+        yield server.url
 
 
 async def ask(url: str, query: str, where: Context | None = None, **options: Any) -> tuple[CheckStatus, str, str]:
@@ -139,20 +127,11 @@ async def test_prometheus_that_is_down_is_a_failure_or_a_warning(choice: dict[st
 
 
 async def test_prometheus_that_hangs_fails_at_the_time_out(tmp_path: Path) -> None:
-    (tmp_path / "prometheus.yml").write_text("")
-    port = free_port()
-    argv = [program("prometheus"), "--config.file=prometheus.yml", f"--web.listen-address=127.0.0.1:{port}"]
-
-    def ready() -> bool:
-        try:
-            return bool(urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=5).status == 200)
-        except OSError:
-            return False
-
-    with running(argv, tmp_path, ready) as process:
-        os.kill(process.pid, signal.SIGSTOP)
-        status, said, _ = await ask(f"http://127.0.0.1:{port}", "up", equals=1, timeout="300ms")
-    assert (status, "within 0.3 s" in said) == (FAIL, True)
+    with prometheus(tmp_path, {}) as server:
+        os.kill(server.process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, server.process.pid, os.WSTOPPED)  # all of its threads are
+        status, said, _ = await ask(server.url, "up", equals=1, timeout="300ms")
+    assert (status, "within 0.3 s" in said) == (FAIL, True), said
 
 
 @pytest.mark.parametrize("choice", [{}, {"when_down": "warn"}])

@@ -1,86 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real Prometheus, a real Alertmanager, and a webhook that takes what it sends; each ends with its test."""
+"""A real Alertmanager, a webhook that takes what it sends, and a page to scrape; each ends with its test."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 import threading
-import urllib.error
-import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from tests.monitoring.support import until
-from tests.support.servers import free_port
+from tests.support.servers import free_port, program, running
 
 _OPEN = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def fetch(url: str) -> Any:
-    """JSON from a URL."""
-    with _OPEN.open(url, timeout=60) as response:
-        return json.load(response)
+def ready(port: int) -> Callable[[], bool]:
+    """Return what says whether a server of Prometheus' family is ready on a port of this machine."""
 
-
-def answers(url: str) -> bool:
-    try:
-        with _OPEN.open(url, timeout=5) as response:
-            return response.status == 200
-    except (OSError, urllib.error.URLError):
+    def try_it() -> bool:
+        with contextlib.suppress(OSError), _OPEN.open(f"http://127.0.0.1:{port}/-/ready", timeout=5) as response:
+            return bool(response.status == 200)
         return False
 
-
-@contextlib.contextmanager
-def program(folder: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server for as long as the test needs it."""
-    with (folder / f"{Path(command[0]).name}.log").open("ab") as log:
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-class Prometheus:
-    """What is asked of a running Prometheus."""
-
-    def __init__(self, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-
-    def query(self, expr: str) -> list[dict[str, Any]]:
-        answer = fetch(f"{self.url}/api/v1/query?" + urllib.parse.urlencode({"query": expr}))
-        assert answer["status"] == "success", answer
-        found = answer["data"]["result"]
-        assert isinstance(found, list)
-        return found
-
-    def targets(self) -> list[str]:
-        return [one["health"] for one in fetch(f"{self.url}/api/v1/targets")["data"]["activeTargets"]]
-
-
-@contextlib.contextmanager
-def prometheus(folder: Path, config: dict[str, Any]) -> Iterator[Prometheus]:
-    """Start one on a port of its own."""
-    port = free_port()
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    data = folder / "prometheus-data"
-    options = ["--config.file=prometheus.yml", f"--storage.tsdb.path={data}", f"--web.listen-address=127.0.0.1:{port}"]
-    with program(folder, "prometheus", *options, "--log.level=warn"):
-        found = Prometheus(port)
-        until(lambda: answers(f"{found.url}/-/ready"), "Prometheus is ready")
-        yield found
+    return try_it
 
 
 @contextlib.contextmanager
@@ -88,8 +33,8 @@ def alertmanager(folder: Path, config: Path) -> Iterator[str]:
     """Start one on a port of its own; give its address."""
     port = free_port()
     options = [f"--config.file={config}", f"--storage.path={folder / 'alerts'}", "--cluster.listen-address="]
-    with program(folder, "prometheus-alertmanager", *options, f"--web.listen-address=127.0.0.1:{port}"):
-        until(lambda: answers(f"http://127.0.0.1:{port}/-/ready"), "Alertmanager is ready")
+    argv = [program("prometheus-alertmanager"), *options, f"--web.listen-address=127.0.0.1:{port}"]
+    with running(argv, folder, ready(port)):
         yield f"127.0.0.1:{port}"
 
 

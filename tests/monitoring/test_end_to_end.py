@@ -27,10 +27,11 @@ from surefoot.monitoring.alerts import Named, Scale
 from surefoot.monitoring.rendering import DASHBOARDS, Options
 from surefoot.store import open_store
 from surefoot.store.protocol import AgentReport, Store
-from tests.monitoring.servers import Page, Prometheus, Webhook, alertmanager, prometheus
+from tests.monitoring.servers import Page, Webhook, alertmanager
 from tests.monitoring.support import Exporter, exporter, until
 from tests.store import journal as j
 from tests.support.looking import context, look
+from tests.support.prometheus import Prometheus, prometheus
 
 CONFIG = """\
 project: p

@@ -9,9 +9,8 @@ import sys
 import urllib.request
 from pathlib import Path
 
-from tests.monitoring.servers import answers, program
-from tests.monitoring.support import until
-from tests.support.servers import free_port
+from tests.monitoring.servers import ready
+from tests.support.servers import free_port, program, running
 
 CONFIG = """\
 project: p
@@ -30,8 +29,7 @@ def test_each_deploy_pushes_all_figures_so_that_counters_go_on(tmp_path: Path) -
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     options = (f"--web.listen-address=127.0.0.1:{port}", "--persistence.file=")  # Debian's would write into /var/lib
-    with program(tmp_path, "prometheus-pushgateway", *options):
-        until(lambda: answers(f"{url}/-/ready"), "the Pushgateway is ready")
+    with running([program("prometheus-pushgateway"), *options], tmp_path, ready(port)):
         for count in (1, 2):
             assert deploy(tmp_path, f"{count}.0", url).returncode == 0
             opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -8,8 +8,7 @@ from pathlib import Path
 from surefoot.agent.machine import Limits
 from surefoot.agent.runner_gate import RunnerGate
 from surefoot.core.notes import Note
-from tests.monitoring.servers import prometheus
-from tests.monitoring.support import until
+from tests.support.prometheus import prometheus
 from tests.support.servers import free_port
 
 RULES = """\
@@ -30,8 +29,7 @@ async def test_a_runner_is_judged_by_what_a_real_prometheus_says(tmp_path: Path)
     (tmp_path / "rules.yml").write_text(RULES)
     config = {"global": {"evaluation_interval": "200ms"}, "rule_files": ["rules.yml"]}
     notes: list[Note] = []
-    with prometheus(tmp_path, config) as server:
-        until(lambda: server.query("evaluated"), "the rules were evaluated")
+    with prometheus(tmp_path, config, measured="evaluated") as server:
         said = {}
         for runner in ("runner-01", "runner-02", 'od"d', "unknown"):
             gate = RunnerGate(f"{server.url}/", runner, Limits(memory=90.0), notes.append)
