@@ -60,7 +60,7 @@ def store_url(config: HasStore | None, given: str | None, environ: Mapping[str, 
     config), else `.surefoot/surefoot.db` beside the config. Secrets in `store:` are filled in here, and nowhere else.
     """
     if chosen := given or environ.get("SUREFOOT_STORE"):
-        return _store(chosen, cwd or _cwd())
+        return store_place(chosen, cwd or _cwd())
     if config is None:
         raise ConfigError(
             "neither a config nor a store is named",
@@ -76,13 +76,13 @@ def store_url(config: HasStore | None, given: str | None, environ: Mapping[str, 
             code=Code.CONFIG_VARIABLE,
             hint=f"set {missing[0]} in the environment, or give --store URL",
         )
-    return _store(
+    return store_place(
         fill_secrets(config.store, {n: environ[n] for n in config.secret_names if n in environ}), config.folder
     )
 
 
-def _store(url: str, base: Path) -> str:
-    """Return an SQLite file's absolute path, or any other URL as it is."""
+def store_place(url: str, base: Path) -> str:
+    """Return an SQLite file's absolute path, or any other URL as it is. Paths are relative to `base`."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         return str(base / Path(url).expanduser())

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from surefoot.checks.programs import asked_program
-from surefoot.config.discovery import find_config
+from surefoot.config.discovery import find_config, store_place
 from surefoot.core.errors import SurefootError
 from surefoot.doctor.facts import AgentProcess, Unit
 
@@ -99,7 +99,7 @@ def _same(one: Running, config: Path | None, store: str) -> bool | None:
     assert cwd is not None
     named = option(words, "--store") or environ.get("SUREFOOT_STORE")
     if named is not None:
-        return _place(named, cwd) == _place(store, Path.cwd())
+        return place_of(named, cwd) == place_of(store, Path.cwd())
     chosen = option(words, "--config") or environ.get("SUREFOOT_CONFIG")
     try:
         its = (cwd / chosen).resolve() if chosen else find_config(None, {}, cwd)
@@ -108,7 +108,7 @@ def _same(one: Running, config: Path | None, store: str) -> bool | None:
     if config is not None and its.resolve() == config.resolve():
         return True
     own = its.parent.resolve() / ".surefoot" / "surefoot.db"
-    return None if "://" in store else _place(store, Path.cwd()) == str(own) or None
+    return place_of(store, Path.cwd()) == str(own) or None
 
 
 def option(words: Sequence[str], name: str) -> str | None:
@@ -121,10 +121,10 @@ def option(words: Sequence[str], name: str) -> str | None:
     return None
 
 
-def _place(store: str, cwd: Path) -> str:
-    """Return a store's URL such that equal places are equal."""
-    path = store.removeprefix("sqlite://")
-    return store if "://" in path else str((cwd / path).resolve())
+def place_of(store: str, cwd: Path) -> str:
+    """Return a store's URL or path such that equal places are equal, wherever they are looked at from."""
+    place = store_place(store, cwd)
+    return place if "://" in place else str(Path(place).resolve())
 
 
 async def units() -> list[Unit]:

@@ -50,12 +50,14 @@ def _of_unit(told: dict[str, str]) -> Named | None:
     if machine.agent_of(words) is None or config is None:
         return None
     if given := machine.option(words, "--store"):
-        return Named(unit, config, _from(given, folder), f"systemctl cat {unit}")
+        return Named(unit, config, machine.place_of(given, folder), f"systemctl cat {unit}")
     for path in re.findall(r"(/\S+) \(ignore_errors", told.get("EnvironmentFiles", "")):
         if store := next(filter(None, map(_value, _lines(Path(path)))), ""):
-            return Named(f"{path} of {unit}", config, _from(store, folder), f"set -a; . {shlex.quote(path)}; set +a")
-    store = next(filter(None, map(_value, shlex.split(told.get("Environment", "")))), "")
-    return Named(unit, config, _from(store, folder), f"systemctl cat {unit}" if store else "")
+            command = f"set -a; . {shlex.quote(path)}; set +a"
+            return Named(f"{path} of {unit}", config, machine.place_of(store, folder), command)
+    if store := next(filter(None, map(_value, shlex.split(told.get("Environment", "")))), ""):
+        return Named(unit, config, machine.place_of(store, folder), f"systemctl cat {unit}")
+    return Named(unit, config)
 
 
 def _of_processes() -> Iterator[Named]:
@@ -65,7 +67,8 @@ def _of_processes() -> Iterator[Named]:
         store = machine.option(one.words, "--store") or one.environ.get(VARIABLE, "")
         line = f"tr '\\0' '\\n' </proc/{one.pid}/environ | sed -n s/^{VARIABLE}=//p"
         command = f'export {VARIABLE}="$({line})"' if VARIABLE in one.environ else f"ps -wwp {one.pid}"
-        yield Named(f"agent {one.name} (process {one.pid})", config, _from(store, one.cwd), command, service=False)
+        place = machine.place_of(store, one.cwd) if store else ""
+        yield Named(f"agent {one.name} (process {one.pid})", config, place, command, service=False)
 
 
 def _config(words: Sequence[str], environ: Mapping[str, str], folder: Path) -> Path | None:
@@ -74,11 +77,6 @@ def _config(words: Sequence[str], environ: Mapping[str, str], folder: Path) -> P
         return find_config(str(folder / chosen) if chosen else None, {}, folder).resolve()
     except (SurefootError, OSError):
         return None
-
-
-def _from(store: str, folder: Path) -> str:
-    """Return a store as seen from anywhere."""
-    return store if "://" in store or not store else str((folder / store).resolve())
 
 
 def _lines(path: Path) -> Iterator[str]:
