@@ -8,6 +8,7 @@ from typing import TypeVar
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from surefoot.core import decide as do
 from surefoot.core import events as ev
@@ -114,6 +115,12 @@ class Driver:
         s = self.state
         if isinstance(action, do.Wait):
             assert 0 < action.seconds <= DELAY
+        if isinstance(action, do.RecordVersion | do.Survey):
+            assert s.plan.records
+        if isinstance(action, do.CheckHealth) and s.direction is Direction.UNDO:
+            assert s.behind_fence, "what is judged must not be changed any more by one before"
+        if isinstance(action, do.Bake):
+            assert s.plan.bake > 0
         if not s.behind_fence:
             assert not isinstance(action, do.RecordVersion), "a version is recorded behind the fence only"
             if isinstance(action, do.RunStep):
@@ -138,6 +145,7 @@ class Driver:
         """Nobody gives up, and nothing is stranded, without a reason that the journal shows."""
         match event:
             case ev.UndoStarted(cause):
+                assert self.state.touched, "where nothing was touched nothing is put back"
                 wrong: tuple[type[ev.Event], ...] = (ev.StepFailed, ev.FenceFailed, ev.HealthFailed, ev.VersionsMixed)
                 known = self.has(*wrong, ev.BakeFailed)
             case ev.Finished(Status.STRANDED, cause):
@@ -150,6 +158,9 @@ class Driver:
             case ev.Finished(Status.ROLLED_BACK, cause):
                 assert cause is not None
                 assert cause.code is not Code.CANCELLED, "what was cancelled ends as cancelled"
+                return
+            case ev.BakeStarted():
+                assert self.state.plan.bake > 0
                 return
             case _:
                 return
@@ -324,6 +335,56 @@ def test_a_hand_over_that_was_taken_long_ago_lengthens_no_bake() -> None:
     ):
         state = evolve(state, ev.Entry(state.seq + 1, at, event, "x" if token else None, token))
     assert do.decide(state, state.elapsed) == do.Bake(108.0)
+
+
+def after(plan: Plan, *events: ev.Event) -> Deployment:
+    """Return the state after a lease and these events, a second apart."""
+    state = accept(ev.Entry(1, 1.0, ev.Accepted("e-1", "e", 1, "2", plan)))
+    for seq, event in enumerate((ev.LeaseGranted("x", 1, previous_version="1"), *events), start=2):
+        state = evolve(state, ev.Entry(seq, float(seq), event, "x", 1))
+    return state
+
+
+def test_a_fence_that_can_not_be_raised_is_tried_as_often_as_the_plan_says_and_no_more() -> None:
+    command = Plan("p", "e", (Step("a", Command("true")),), inventory="hosts", retry=Retry(3, 0.0, 60.0))
+    refused = [ev.FenceFailed(FAILURE)] * 3
+    assert do.decide(after(command, *refused[:2]), 99.0) == do.RaiseFence()
+    assert do.decide(after(command, *refused), 99.0) == do.Write(ev.Finished(Status.FAILED, FAILURE))
+
+    playbook = replace(command, steps=(Step("a", Playbook("a.yml")),))
+    tried = [e for n in (1, 2, 3) for e in (ev.StepStarted("a", Direction.FORWARD, n), ev.FenceFailed(FAILURE))]
+    assert isinstance(do.decide(after(playbook, *tried[:4]), 99.0), do.RunStep)
+    assert do.decide(after(playbook, *tried), 99.0) == do.Write(ev.UndoStarted(FAILURE))
+
+
+def test_checks_or_secrets_that_steps_need_are_looked_at_first() -> None:
+    steps = (Step("a", Command("true")),)
+    for preflight, secrets in (((Check("tcp"),), ()), ((), ("TOKEN",)), ((Check("tcp"),), ("TOKEN",))):
+        plan = Plan(project="p", environment="e", steps=steps, preflight=preflight, secrets=secrets)
+        assert do.decide(after(plan), 99.0) == do.Preflight()
+        assert isinstance(do.decide(after(plan, ev.PreflightPassed()), 99.0), do.RunStep)
+    assert isinstance(do.decide(after(Plan(project="p", environment="e", steps=steps)), 99.0), do.RunStep)
+
+
+def test_a_cancel_says_who_and_why() -> None:
+    plan = Plan(project="p", environment="e", steps=(Step("a", Command("true")),))
+    for request, said in (
+        (ev.CancelRequested("ann", "too late"), "cancelled by ann: too late"),
+        (ev.CancelRequested("ann"), "cancelled by ann"),
+        (ev.CancelRequested(""), "cancelled by someone"),
+    ):
+        action = do.decide(after(plan, request), 99.0)
+        assert action == do.Write(ev.Finished(Status.CANCELLED, Failure(Code.CANCELLED, said)))
+
+
+def test_a_cancel_ends_the_step_that_runs_unless_it_is_to_be_finished() -> None:
+    step = Step("a", Command("true"))
+    for on_cancel, why in ((OnCancel.ROLLBACK, "cancelled"), (OnCancel.FINISH, None)):
+        plan = Plan(project="p", environment="e", steps=(step,), on_cancel=on_cancel)
+        runs = after(plan, ev.StepStarted("a", Direction.FORWARD, 1))
+        assert do.interrupts(runs) is None
+        assert do.interrupts(after(plan, ev.StepStarted("a", Direction.FORWARD, 1), ev.CancelRequested("x"))) == why
+        assert do.interrupts(after(plan, ev.CancelRequested("x"))) is None
 
 
 @given(now=st.floats(-1e6, 1e6))

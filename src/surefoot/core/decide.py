@@ -63,7 +63,7 @@ class RunStep:
     run: StepRun
     attempt: int
     retry: Retry
-    raises_fence: bool = False
+    raises_fence: bool
 
 
 @dataclass(frozen=True, slots=True)
