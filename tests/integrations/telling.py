@@ -58,7 +58,7 @@ def broken(store: Store, *targets: Target, end: Status = Status.ROLLED_BACK, lin
     forward, undo = Direction.FORWARD, Direction.UNDO
     j.append(store, deployment, grant, ev.StepStarted("stage", forward, 1))
     j.append(store, deployment, grant, ev.StepSucceeded("stage", forward, 1))
-    store.append_log(deployment, [LogLine(f"line {n} @someone", step="activate", host="web-2") for n in range(lines)])
+    store.append_log(deployment, [LogLine(f"line {n} @someone", step="activate") for n in range(lines)])
     for attempt in (1, 2, 3):
         j.append(store, deployment, grant, ev.StepStarted("activate", forward, attempt))
         j.append(store, deployment, grant, ev.StepFailed("activate", forward, attempt, BROKE))

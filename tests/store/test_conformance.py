@@ -298,7 +298,7 @@ def test_text_of_any_kind_survives(store: Store) -> None:
     deployment = store.submit(replace(j.submission(nasty, key=nasty), reason=nasty))[0]
     assert store.submit(j.submission(nasty, key=nasty)) == (deployment, False)
     j.append(store, deployment, None, ev.CancelRequested("me", reason=nasty))
-    store.append_log(deployment, [LogLine(nasty), LogLine("plain", host=nasty)])
+    store.append_log(deployment, [LogLine(nasty)])
     for text in (
         j.state(store, deployment).reason,
         store.log(deployment)[0].text,
@@ -552,10 +552,10 @@ def test_log_lines_keep_their_order(store: Store) -> None:
     grant = j.claim(store, deployment)
     store.append_log(deployment, [])
     store.append_log(deployment, [LogLine(f"line {n}", step="only", attempt=1, token=1) for n in range(5)], grant)
-    store.append_log(deployment, [LogLine("last", stream="stderr", host="web1")], grant)
+    store.append_log(deployment, [LogLine("last", stream="stderr")], grant)
     lines = store.log(deployment)
     assert [line.text for line in lines] == [*(f"line {n}" for n in range(5)), "last"]
-    assert lines[5].stream == "stderr" and lines[5].host == "web1" and lines[0].step == "only"
+    assert lines[5].stream == "stderr" and lines[0].step == "only"
     ids = [line.id for line in lines if line.id is not None]
     assert ids == sorted(set(ids)) and all(line.at for line in lines)
     assert store.log(deployment, after=ids[2], limit=2) == lines[3:5]

@@ -40,7 +40,7 @@ JOURNAL = [
     ev.Entry(6, 1007.0, ev.StepFailed("go", Direction.FORWARD, 2, FAILURE), "b", 2),
 ]
 LINES = (
-    LogLine(f"task one {EVIL}", step="go", host="web-1", at=1005.5, id=1),
+    LogLine(f"task one {EVIL}", step="go", at=1005.5, id=1),
     LogLine("retrying", stream="agent", agent="b", at=1006.0, id=2),
 )
 
@@ -113,7 +113,7 @@ def test_live_view_shows_steps_hosts_and_takeovers_and_no_markup_of_others() -> 
     shown = stream.getvalue()
     assert "b takes over from a" in shown
     assert "[bold]x[/bold]" in shown, "markup of others is shown as it is"
-    assert "web-1" in shown and "1 takeover" in shown and "[red]x[/red]" in shown
+    assert "task one" in shown and "1 takeover" in shown and "[red]x[/red]" in shown
     assert "\x07" not in shown
 
 

@@ -247,5 +247,4 @@ def _not_opened(failure: Failure) -> NotDelivered:
 
 
 def _line(line: LogLine) -> str:
-    where = line.step or line.stream
-    return f"{where} | {line.host} | {line.text}" if line.host else f"{where} | {line.text}"
+    return f"{line.step or line.stream} | {line.text}"

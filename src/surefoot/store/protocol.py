@@ -117,7 +117,6 @@ class LogLine:
     step: str | None = None
     direction: str | None = None
     attempt: int | None = None
-    host: str | None = None
     agent: str | None = None
     token: int | None = None
     at: float | None = None  #: filled in by the store

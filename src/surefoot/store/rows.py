@@ -16,7 +16,7 @@ from surefoot.core.environment import decode as decode_deed
 from surefoot.core.lease import AgentStatus, Role
 from surefoot.core.status import Status
 from surefoot.store.protocol import AgentReport, AgentRow, EnvironmentRow, Grant, Journal, LeaseRow, LogLine
-from surefoot.store.rules import clean, clean_or_none
+from surefoot.store.rules import clean
 
 Row = Sequence[Any]
 
@@ -196,7 +196,6 @@ def log_columns(deployment: str, first: int, lines: Sequence[LogLine]) -> list[d
             "step": line.step,
             "direction": line.direction,
             "attempt": line.attempt,
-            "host": clean_or_none(line.host),
             "agent": line.agent,
             "token": line.token,
         }
@@ -206,5 +205,5 @@ def log_columns(deployment: str, first: int, lines: Sequence[LogLine]) -> list[d
 
 def log_line(row: Row) -> LogLine:
     """Return a line of a log."""
-    text, stream, step, direction, attempt, host, agent, token, at, id_ = row
-    return LogLine(text, stream, step, direction, attempt, host, agent, token, at, id_)
+    text, stream, step, direction, attempt, agent, token, at, id_ = row
+    return LogLine(text, stream, step, direction, attempt, agent, token, at, id_)

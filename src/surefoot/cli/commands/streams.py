@@ -94,7 +94,7 @@ def logs(ctx: click.Context, deployment: str, follow: bool) -> None:
                         "step": line.step,
                         "direction": line.direction,
                         "attempt": line.attempt,
-                        "host": line.host,
+                        "host": None,  # a step does not tell; scripts may rely on the key
                         "agent": line.agent,
                         "token": line.token,
                         "text": line.text,

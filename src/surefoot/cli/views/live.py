@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The live view on a terminal: what has happened above, the steps, hosts and tasks as they are below.
+"""The live view on a terminal: what has happened above, the steps as they are below.
 
 Guarantees: nothing that a step, a version or a reason says is taken for markup or moves the cursor.
 """
@@ -13,7 +13,6 @@ from rich.console import Console as RichConsole
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.spinner import Spinner
-from rich.table import Table
 from rich.text import Text
 
 from surefoot.api.follow import Update
@@ -36,8 +35,6 @@ _MARKS = {
     StepStatus.INTERRUPTED: ("⚡", "magenta"),
     StepStatus.SKIPPED: ("-", "dim"),
 }
-#: Hosts shown below a running step; the ones heard of last.
-HOSTS_SHOWN = 8
 #: Lines of a failed attempt's output that stay on the screen.
 TAIL = 15
 _KEPT_ABOVE = (
@@ -79,8 +76,7 @@ class LiveView:
         """Draw on the terminal behind stderr."""
         self._state: Deployment | None = None
         self._at = 0.0
-        self._tasks: dict[str, str] = {}  # host ("" for none) -> the last line from it
-        self._tail: list[str] = []
+        self._tail: list[str] = []  # what the running step has printed last
         self._spinner = Spinner("dots")
         self._rich = _Terminal(file=sys.stderr, no_color=not console.colors, highlight=False, markup=False, emoji=False)
         self._live = Live(console=self._rich, get_renderable=self._render, auto_refresh=False)
@@ -116,7 +112,6 @@ class LiveView:
 
     def _entry(self, entry: Entry) -> None:
         if isinstance(entry.event, ev.StepStarted):
-            self._tasks.clear()
             self._tail.clear()
         if isinstance(entry.event, ev.StepFailed):
             for last in self._tail:
@@ -130,9 +125,7 @@ class LiveView:
     def _line(self, line: LogLine) -> None:
         text = clean(line.text)
         if line.stream != "agent" and text.strip():
-            self._tasks.pop(line.host or "", None)
-            self._tasks[line.host or ""] = text
-            self._tail = [*self._tail[-TAIL + 1 :], f"{clean(line.host)}: {text}" if line.host else text]
+            self._tail = [*self._tail[-TAIL + 1 :], text]
 
     # -- the picture ---------------------------------------------------------------------------------
 
@@ -170,14 +163,9 @@ class LiveView:
             text.append(f"  attempt {run.attempt}", style="yellow")
         if run.started_at is not None and run.finished_at is not None:
             text.append(f"  {duration(run.finished_at - run.started_at)}", style="dim")
-        if run.status is not StepStatus.RUNNING or not self._tasks:
+        if run.status is not StepStatus.RUNNING or not self._tail:
             return text
-        tasks = Table.grid(padding=(0, 1))
-        tasks.add_column(no_wrap=True, style="dim")
-        tasks.add_column(no_wrap=True, overflow="ellipsis")
-        for host, last in list(self._tasks.items())[-HOSTS_SHOWN:]:
-            tasks.add_row(Text(f"      {clean(host)}"), Text(last))
-        return Group(text, tasks)
+        return Group(text, Text(f"       {self._tail[-1]}", no_wrap=True, overflow="ellipsis"))
 
 
 def _style(event: ev.Event) -> str:

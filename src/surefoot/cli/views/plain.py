@@ -29,10 +29,10 @@ def in_order(update: Update) -> Iterator[Entry | LogLine]:
 
 
 def log_text(line: LogLine) -> str:
-    """Return a line of the log, clean, with its host or the agent that says it."""
+    """Return a line of the log, clean, with the agent where it is one that says it."""
     if line.stream == "agent":
         return clean(f"{line.agent or 'agent'}: {line.text}")
-    return f"{BAR} " + clean(f"{line.host}: {line.text}" if line.host else line.text)
+    return f"{BAR} {clean(line.text)}"
 
 
 class PlainView:

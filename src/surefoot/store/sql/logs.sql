@@ -7,14 +7,14 @@ INSERT INTO log_ends (deployment, last) VALUES (:deployment, :count)
 ON CONFLICT (deployment) DO UPDATE SET last = log_ends.last + excluded.last
 RETURNING last;
 
--- name: add_log_line(deployment, id, text, stream, step, direction, attempt, host, agent, token)*!
+-- name: add_log_line(deployment, id, text, stream, step, direction, attempt, agent, token)*!
 -- Lines of a log.
-INSERT INTO logs (deployment, id, at, text, stream, step, direction, attempt, host, agent, token)
-VALUES (:deployment, :id, surefoot_now(), :text, :stream, :step, :direction, :attempt, :host, :agent, :token);
+INSERT INTO logs (deployment, id, at, text, stream, step, direction, attempt, agent, token)
+VALUES (:deployment, :id, surefoot_now(), :text, :stream, :step, :direction, :attempt, :agent, :token);
 
 -- name: log(deployment, after, up_to)
 -- Lines from one id on; primary key.
-SELECT text, stream, step, direction, attempt, host, agent, token, at, id FROM logs
+SELECT text, stream, step, direction, attempt, agent, token, at, id FROM logs
 WHERE deployment = :deployment AND id > :after
 ORDER BY id LIMIT :up_to;
 
