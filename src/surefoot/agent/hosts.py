@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -22,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from surefoot.agent import state_file
 from surefoot.agent.attempt import Ran
 from surefoot.agent.performer import Job
 from surefoot.agent.redact import ELLIPSIS
@@ -31,8 +30,6 @@ from surefoot.core import events as ev
 from surefoot.core.decide import RunStep
 from surefoot.core.errors import Code, Failure
 from surefoot.core.host import Host
-from surefoot.core.plan import Direction
-from surefoot.core.views import rfc3339
 from surefoot.steps.ansible import BEGIN, AnsibleRun, Answer, Channel, Progress, explain, no_hosts, unreached
 from surefoot.steps.fence import Fence, fence_name, refusal
 
@@ -46,8 +43,6 @@ RAISING = "raising the fence"
 LONGEST_WORDS = 300
 #: Seconds for a first look at all hosts, before anything on them is touched: what does not answer is not waited for.
 LOOK_TIMEOUT = 20.0
-#: sh that runs "$1" as we are, else as root where that needs no password.
-AS_ROOT_IF_NEEDED = 'sh -c "$1" || { [ "$(id -u)" != 0 ] && sudo -n sh -c "$1"; }'
 
 
 class Hosts:
@@ -206,9 +201,9 @@ class Hosts:
     async def record(self, job: Job, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed:
         """Write the state file where it says otherwise, read all back, and ask the probe."""
         direction = job.state.direction
-        state_file = job.state.plan.state_file
-        if state_file is not None:
-            failure, versions = await self._record_files(job, state_file, version)
+        path = job.state.plan.state_file
+        if path is not None:
+            failure, versions = await self._record_files(job, path, version)
             if failure is not None:
                 return ev.VersionsMixed(direction, failure, versions)
         hosts, failure = await self.known(job)
@@ -221,14 +216,14 @@ class Hosts:
         """Return the version that all hosts say they run; a person's word counts where they can't say."""
         plan = job.state.plan
         if plan.inventory is not None and plan.state_file is not None:
-            answers, failure = await self.on_hosts(job, f"cat {quote(plan.state_file)} 2>/dev/null || true")
+            answers, failure = await self.on_hosts(job, state_file.read(plan.state_file))
             if failure is not None:
                 return None, failure
-            versions = {name: _version_in(answer.stdout) for name, answer in answers.items()}
+            versions = {name: state_file.version_in(answer.stdout) for name, answer in answers.items()}
             if named is None and len(set(versions.values())) == 1:
                 named = next(iter(versions.values()))
             elif set(versions.values()) != {named}:
-                return None, _mixed(versions, named, plan.state_file)
+                return None, state_file.mixed(versions, named, plan.state_file)
         elif named is None:
             named = job.state.previous_version
         return named, await self._world.probe(job, named)
@@ -248,11 +243,11 @@ class Hosts:
 
         async def ask(host: Host) -> None:
             try:
-                said = await self.ask(job, host, f"cat {quote(path)} 2>/dev/null || true", LOOK_TIMEOUT, looking=True)
+                said = await self.ask(job, host, state_file.read(path), LOOK_TIMEOUT, looking=True)
             except CheckFailed as error:
                 unknown[host.name] = str(error)
             else:
-                versions[host.name] = _version_in(said.output)
+                versions[host.name] = state_file.version_in(said.output)
 
         await asyncio.gather(*map(ask, left))
         order = [host.name for host in hosts]
@@ -264,20 +259,18 @@ class Hosts:
     async def _record_files(
         self, job: Job, path: str, version: str | None
     ) -> tuple[Failure | None, dict[str, str | None]]:
-        read = f"cat {quote(path)} 2>/dev/null || true"
-        write = _remove(path) if version is None else _write(path, _state(job, version))
+        read, put = state_file.read(path), state_file.put(path, job, version)
         # A host is reached once: a file that names the version stays as it is, whoever wrote it; all else is written.
-        same = "false" if version is None else f"grep -Eqs {quote(_says(version))} {quote(path)}"
-        answers, failure = await self.on_hosts(job, f"if ! {same}; then {write}; fi; {read}")
+        answers, failure = await self.on_hosts(job, f"if ! {state_file.names(path, version)}; then {put}; fi; {read}")
         if failure is not None:
             return failure, {}
-        wrong = [name for name, answer in answers.items() if _version_in(answer.stdout) != version]
+        wrong = [name for name, answer in answers.items() if state_file.version_in(answer.stdout) != version]
         if wrong:
-            written, failure = await self.on_hosts(job, f"{write} && {{ {read}; }}", wrong)
+            written, failure = await self.on_hosts(job, f"{put} && {{ {read}; }}", wrong)
             if failure is not None:
                 return failure, {}
             answers = {**answers, **written}
-        versions = {name: _version_in(answer.stdout) for name, answer in answers.items()}
+        versions = {name: state_file.version_in(answer.stdout) for name, answer in answers.items()}
         if set(versions.values()) == {version}:
             return None, versions
         broken = next(name for name, found in versions.items() if found != version)
@@ -288,7 +281,7 @@ class Hosts:
             )
             code, hint = explain(said, host=broken, inventory=_inventory(job)) or (Code.STATE_FILE, hint)
             return Failure(code, f"{broken}: {path} can't be written: {said}", hint=hint, host=broken), versions
-        return _mixed(versions, version, path), versions
+        return state_file.mixed(versions, version, path), versions
 
     # -- reaching hosts ------------------------------------------------------------------------------
 
@@ -496,74 +489,7 @@ def _silent(job: Job, progress: Progress, ran: Ran) -> Failure | None:
     return _unreached(job, silent[0], f"did not answer while the fence was being raised{more}")
 
 
-def _version_in(text: str) -> str | None:
-    """Return the version that a state file names; None if there is none, and the text's beginning if it is no
-    state file.
-    """
-    if not text.strip():
-        return None
-    try:
-        version = json.loads(text)["current_version"]
-    except (ValueError, KeyError, TypeError):
-        return f"unreadable: {text if len(text) <= 40 else text[:39] + ELLIPSIS!r}"
-    return None if version is None else str(version)
-
-
-def _state(job: Job, version: str) -> str:
-    state = job.state
-    forward = state.direction is Direction.FORWARD
-    return json.dumps(
-        {
-            "current_version": version,
-            "previous_version": state.previous_version if forward else None,
-            "last_deploy_timestamp": rfc3339(state.last_at),
-            "deploy_start": rfc3339(state.started_at),
-            "deploy_runner": job.agent,
-            "deployed_by": state.requested_by,
-            "deployment": state.id,
-        },
-        indent=2,
-    )
-
-
-def _says(version: str) -> str:
-    """Return the extended regular expression of a state file's text that names a version."""
-    literal = re.sub(r"[][\\.*^$+?(){}|]", r"\\\g<0>", json.dumps(version))
-    return f'"current_version"[[:space:]]*:[[:space:]]*{literal}'
-
-
-def _write(path: str, text: str) -> str:
-    """Return sh that writes a file whole and durably; two hosts of the inventory may be one machine, so each shell
-    has a file of its own.
-    """
-    script = """
-f=FILE d=FOLDER n=$f.$$
-durable() { sync "$1" 2>/dev/null || sync; }
-mkdir -p "$d" && printf '%s\\n' TEXT > "$n" && chmod 644 "$n" && durable "$n" && mv "$n" "$f" && durable "$d"
-"""
-    filled = {"FILE": quote(path), "FOLDER": quote(str(Path(path).parent)), "TEXT": quote(text)}
-    return _as_root_if_needed(re.sub("FILE|FOLDER|TEXT", lambda m: filled[m[0]], script))
-
-
-def _remove(path: str) -> str:
-    return _as_root_if_needed(f"rm -f {quote(path)}")
-
-
-def _as_root_if_needed(script: str) -> str:
-    return f"sh -c {quote(AS_ROOT_IF_NEEDED)} surefoot {quote(script)}"
-
-
 def _end(text: str) -> str:
     """Return the end of what was said, on one line; what was cut off is marked, so that half a secret is known."""
     line = " ".join(text.split())
     return line if len(line) <= LONGEST_WORDS else ELLIPSIS + line[1 - LONGEST_WORDS :]
-
-
-def _mixed(versions: Mapping[str, str | None], wanted: str | None, path: str) -> Failure:
-    each = ", ".join(f"{name} {version or 'none'}" for name, version in sorted(versions.items()))
-    return Failure(
-        Code.VERSIONS_MIXED,
-        f"not every host runs {wanted or 'what it ran before (none)'}: {each}",
-        hint=f"look at {path} on each host, bring all to one version, then: surefoot resolve ID --reason TEXT",
-        host=next((name for name, version in versions.items() if version != wanted), None),
-    )
