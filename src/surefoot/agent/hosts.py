@@ -8,12 +8,8 @@ never skipped; a version counts as recorded only when it was read back from ever
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import shutil
-import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -22,19 +18,21 @@ import msgspec
 
 from surefoot.agent import state_file
 from surefoot.agent.attempt import Ran
+from surefoot.agent.commands import EVIDENCE, environment, step_environment, why_failed
 from surefoot.agent.performer import Job
+from surefoot.agent.playbooks import run_ansible
 from surefoot.agent.redact import ELLIPSIS
-from surefoot.agent.secrets import LONGEST_OUTPUT, Captured
+from surefoot.agent.secrets import Captured
 from surefoot.checks.model import CheckFailed, CommandResult
 from surefoot.core import events as ev
 from surefoot.core.decide import RunStep
 from surefoot.core.errors import Code, Failure
 from surefoot.core.host import Host
-from surefoot.steps.ansible import BEGIN, AnsibleRun, Answer, Channel, Progress, explain, no_hosts, unreached
+from surefoot.steps.ansible import Answer, Channel, Progress, explain, no_hosts, unreached
 from surefoot.steps.fence import Fence, fence_name, refusal
 
 if TYPE_CHECKING:
-    from surefoot.agent.world import Output, World
+    from surefoot.agent.world import World
 
 #: Seconds for reading or writing a state file on all hosts, or for raising the fence alone.
 HOSTS_TIMEOUT = 60.0
@@ -67,8 +65,6 @@ class Hosts:
         self, job: Job, action: RunStep, playbook: str
     ) -> ev.StepSucceeded | ev.StepFailed | ev.FenceFailed:
         """Run a playbook; the fence is raised in the same run, before its first task."""
-        from surefoot.agent.world import step_environment, why_failed
-
         run, retry = action.run, action.retry
         env = step_environment(job, action)
         output = self._world.output(job, action)
@@ -80,8 +76,17 @@ class Hosts:
                 raised.append(asyncio.create_task(_awaited(job.fence_raised(ev.FenceRaised(tuple(progress.hosts))))))
 
         try:
-            progress, ran = await self._ansible(
-                job, env, output, retry.timeout, playbook=playbook, raises=action.raises_fence, begun=begun
+            progress, ran = await run_ansible(
+                self._world,
+                job,
+                self._fence(job),
+                env,
+                output,
+                timeout=retry.timeout,
+                raise_within=HOSTS_TIMEOUT,
+                playbook=playbook,
+                raises=action.raises_fence,
+                begun=begun,
             )
         finally:
             for task in raised:
@@ -94,14 +99,15 @@ class Hosts:
             failure = no_hosts(_inventory(job))
         else:
             tail = list(output.tail)
+            evidence = tail[-EVIDENCE:]
             raising = action.raises_fence and not progress.begun and ran.timed_out
             what, timeout = (RAISING, HOSTS_TIMEOUT) if raising else (run.name, retry.timeout)
             failure = (
                 progress.failure(run.name, job.agent, "\n".join(tail))
                 or (_silent(job, progress, ran) if raising else None)
-                or why_failed(ran, what, min(timeout, retry.timeout), job.agent, tail[-10:])
+                or why_failed(ran, what, min(timeout, retry.timeout), job.agent, evidence)
             )
-            failure = msgspec.structs.replace(failure, agent=job.agent, step=run.name, evidence="\n".join(tail[-10:]))
+            failure = msgspec.structs.replace(failure, agent=job.agent, step=run.name, evidence="\n".join(evidence))
         if not progress.begun and (action.raises_fence or not ran.timed_out):
             return ev.FenceFailed(failure)
         return ev.StepFailed(run.name, run.direction, action.attempt, failure, progress.host_runs(began))
@@ -183,17 +189,17 @@ class Hosts:
 
     async def _look(self, job: Job, script: str, timeout: float, only: str = "") -> tuple[Progress, Failure | None]:
         """Run a script on all hosts, or one; return what they told, or why not even their names are known."""
-        from surefoot.agent.world import environment, why_failed
-
         said = Captured()
         env = environment(job)
-        progress, ran = await self._ansible(job, env, said, timeout, on_hosts=script, fenced=False, only=only)
+        progress, ran = await run_ansible(
+            self._world, job, None, env, said, timeout=timeout, raise_within=HOSTS_TIMEOUT, on_hosts=script, only=only
+        )
         if progress.hosts:
             return progress, None
         if ran.succeeded:
             return progress, no_hosts(_inventory(job))
         return progress, why_failed(
-            ran, "looking at the hosts", timeout, job.agent, said.text("stderr").splitlines()[-10:]
+            ran, "looking at the hosts", timeout, job.agent, said.text("stderr").splitlines()[-EVIDENCE:]
         )
 
     # -- versions ------------------------------------------------------------------------------------
@@ -328,15 +334,16 @@ class Hosts:
         return await self._on_all(job, "true")
 
     async def _on_all(self, job: Job, script: str) -> tuple[Progress, Failure | None]:
-        from surefoot.agent.world import environment, why_failed
-
         output = self._world.output(job)
-        progress, ran = await self._ansible(job, environment(job), output, HOSTS_TIMEOUT, on_hosts=script)
+        env, within = environment(job), HOSTS_TIMEOUT
+        progress, ran = await run_ansible(
+            self._world, job, self._fence(job), env, output, timeout=within, raise_within=within, on_hosts=script
+        )
         self._learn(job, progress)
         if not ran.succeeded:
             tail = list(output.tail)
             failure = progress.failure(None, job.agent, "\n".join(tail)) or _silent(job, progress, ran)
-            return progress, failure or why_failed(ran, RAISING, HOSTS_TIMEOUT, job.agent, tail[-10:])
+            return progress, failure or why_failed(ran, RAISING, HOSTS_TIMEOUT, job.agent, tail[-EVIDENCE:])
         return progress, None if progress.hosts else no_hosts(_inventory(job))
 
     def _learn(self, job: Job, progress: Progress) -> None:
@@ -346,116 +353,6 @@ class Hosts:
     def _fence(self, job: Job) -> Fence:
         plan = job.state.plan
         return Fence(fence_name(self._store, plan.project, plan.environment), job.fence, plan.fence_path or "")
-
-    async def _ansible(
-        self,
-        job: Job,
-        env: Mapping[str, str],
-        output: Output,
-        timeout: float,
-        *,
-        playbook: str | None = None,
-        on_hosts: str = "true",
-        raises: bool = True,
-        begun: Callable[[Progress], None] = lambda _: None,
-        fenced: bool = True,
-        only: str = "",
-    ) -> tuple[Progress, Ran]:
-        """Run ansible-playbook in the deployment's folder, and follow what its callback tells."""
-        plan = job.state.plan
-        assert plan.inventory is not None
-        folder = await self._world.prepare(job)
-        # Sockets' paths are short: no folder of ours would do.
-        control = Path(tempfile.mkdtemp(prefix="sf-"))
-        variables = {name.lower(): value for name, value in env.items()}
-        fence = self._fence(job) if fenced else None
-        run = AnsibleRun(folder, plan.inventory, fence, control, playbook, variables, on_hosts, raises, only)
-        told, tell = os.pipe()
-        progress = Progress(plan.inventory)
-        # A host that takes commands but never ends one keeps nobody waiting for as long as a step may take.
-        limit = asyncio.timeout(min(timeout, HOSTS_TIMEOUT) if raises else timeout)
-        end = asyncio.get_running_loop().time() + timeout
-
-        def line(text: bytes) -> None:
-            before = progress.begun
-            progress.take(text)
-            if progress.begun and not before:
-                with contextlib.suppress(RuntimeError):  # the run has ended already
-                    limit.reschedule(end)
-                begun(progress)
-
-        reader = _Lines(told, line)
-        try:
-            environ = {**env, **run.environment(self._world.environ, tell)}
-            ran = await self._world.process(
-                job,
-                run.argv(),
-                env=environ,
-                output=_AfterPrelude(output) if playbook and raises else output,
-                timeout=limit,
-                pass_fds=(tell,),
-                tidy=(str(control),),
-            )
-        finally:
-            reader.close()
-            shutil.rmtree(control, ignore_errors=True)
-        return progress, ran
-
-
-class _AfterPrelude:
-    """Leaves out what our own play prints before the user's playbook, unless the run does not get beyond it."""
-
-    def __init__(self, output: Output) -> None:
-        self._output = output
-        self._held: bytearray | None = bytearray()
-
-    def feed(self, stream: str, data: bytes) -> None:
-        if stream == "stdout" and self._held is not None:
-            self._held += data
-            before, mark, data = bytes(self._held).partition(BEGIN)
-            if not mark:
-                if len(before) < LONGEST_OUTPUT:
-                    return
-                data = before
-            self._held = None
-        self._output.feed(stream, data)
-
-    def close(self) -> None:
-        if self._held:
-            self._output.feed("stdout", bytes(self._held))
-        self._output.close()
-
-
-class _Lines:
-    """Reads lines from a pipe as they come."""
-
-    def __init__(self, fd: int, take: Callable[[bytes], None]) -> None:
-        self._fd = fd
-        self._take = take
-        self._rest = b""
-        self._loop = asyncio.get_running_loop()
-        os.set_blocking(fd, False)
-        self._loop.add_reader(fd, self._read)
-
-    def _read(self) -> bool:
-        try:
-            data = os.read(self._fd, 65536)
-        except BlockingIOError:
-            return False
-        if not data:
-            self._loop.remove_reader(self._fd)
-            return False
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._take(line)
-        return True
-
-    def close(self) -> None:
-        """Take what is left, and let go."""
-        while self._read():
-            pass
-        self._loop.remove_reader(self._fd)
-        os.close(self._fd)
 
 
 async def _awaited(work: Awaitable[None]) -> None:

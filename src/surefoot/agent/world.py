@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -22,10 +22,11 @@ from surefoot.agent import checking, leftovers, sshagent
 from surefoot.agent.access import StoreAccess
 from surefoot.agent.attempt import Ran, run_attempt
 from surefoot.agent.bundle import unpack
+from surefoot.agent.commands import EVIDENCE, Output, environment, step_environment, why_failed
 from surefoot.agent.hosts import Hosts
 from surefoot.agent.logs import LogSink, StepOutput
 from surefoot.agent.performer import Job
-from surefoot.agent.processes import EndReason, ProcessRunner, Spawn, in_memory
+from surefoot.agent.processes import ProcessRunner, Spawn, in_memory
 from surefoot.agent.secrets import Captured, Printed, Reach, Secrets, in_project, too_short
 from surefoot.checks.model import CheckFailed, CheckResult, CheckStatus, CommandResult, Context, placeholders
 from surefoot.checks.policy import failed
@@ -42,20 +43,6 @@ from surefoot.steps.ansible import Answer
 from surefoot.store.protocol import LogLine, Store
 
 E = TypeVar("E", bound=ev.Event)
-
-
-class Output(Protocol):
-    """Takes what a process prints."""
-
-    def feed(self, stream: str, data: bytes) -> None:
-        """Take bytes as they come."""
-
-    def close(self) -> None:
-        """No more will come."""
-
-
-#: Lines of a failed step's output that its failure carries.
-EVIDENCE = 10
 
 
 class World:
@@ -528,47 +515,3 @@ class World:
             await asyncio.to_thread(unpack, chunks, folder, job.state.bundle)
         self._ready = (job.state.id, job.token)
         return folder
-
-
-def environment(job: Job) -> dict[str, str]:
-    """Return what every command is told of its deployment."""
-    state = job.state
-    return {
-        "SUREFOOT_DEPLOYMENT": state.id,
-        "SUREFOOT_ENVIRONMENT": state.environment,
-        "SUREFOOT_VERSION": state.version,
-        "SUREFOOT_PREVIOUS_VERSION": state.previous_version or "",
-        "SUREFOOT_AGENT": job.agent,
-        "SUREFOOT_TOKEN": str(job.token),
-    }
-
-
-def step_environment(job: Job, action: RunStep) -> dict[str, str]:
-    """Return what every attempt of a step is told."""
-    pins = job.state.pins if action.run.direction is Direction.FORWARD else {}
-    return (
-        pins
-        | environment(job)
-        | {
-            "SUREFOOT_STEP": action.run.name,
-            "SUREFOOT_DIRECTION": str(action.run.direction),
-            "SUREFOOT_ATTEMPT": str(action.attempt),
-        }
-    )
-
-
-def why_failed(ran: Ran, step: str, timeout: float, agent: str, tail: list[str]) -> Failure:
-    """Say in one sentence why a command did not succeed."""
-    ended, evidence = ran.ended, "\n".join(tail)
-    if ran.timed_out:
-        message, code = f"{step} was still running after {timeout:g} s and was ended", Code.STEP_TIMED_OUT
-    elif ended.reason is EndReason.FAILED:
-        message, code = f"{step} could not be started: {ended.error}", Code.STEP_NOT_STARTED
-    elif ended.reason is EndReason.ORPHANED or ended.reason is EndReason.KILLED:
-        message, code = f"{step}: what watches over it was killed, so it was ended", Code.STEP_KILLED
-    elif ended.signal is not None:
-        message, code = f"{step} was killed by signal {ended.signal}", Code.STEP_KILLED
-    else:
-        last = f": {tail[-1]}" if tail and tail[-1].strip() else ""
-        message, code = f"{step} ended with status {ended.exit_code}{last}", Code.STEP_FAILED
-    return Failure(code, message, agent=agent, step=step, evidence=evidence)

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run of ansible-playbook in a deployment's folder, followed by what our callback tells while it runs.
+
+Guarantees: what our own play prints is left out of the output, unless the run does not get beyond it; the sockets of
+its connections are gone when it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from surefoot.agent.attempt import Ran
+from surefoot.agent.commands import Output
+from surefoot.agent.performer import Job
+from surefoot.agent.secrets import LONGEST_OUTPUT
+from surefoot.steps.ansible import BEGIN, AnsibleRun, Progress
+from surefoot.steps.fence import Fence
+
+if TYPE_CHECKING:
+    from surefoot.agent.world import World
+
+
+async def run_ansible(
+    world: World,
+    job: Job,
+    fence: Fence | None,
+    env: Mapping[str, str],
+    output: Output,
+    *,
+    timeout: float,
+    raise_within: float,
+    playbook: str | None = None,
+    on_hosts: str = "true",
+    raises: bool = True,
+    begun: Callable[[Progress], None] = lambda _: None,
+    only: str = "",
+) -> tuple[Progress, Ran]:
+    """Run ansible-playbook for at most `timeout` seconds; return what its callback told, and how it ended.
+
+    `begun` is called once all hosts are raised and the user's playbook begins, which must be so after `raise_within`
+    seconds. For the rest see `AnsibleRun`.
+    """
+    plan = job.state.plan
+    assert plan.inventory is not None
+    folder = await world.prepare(job)
+    # Sockets' paths are short: no folder of ours would do.
+    control = Path(tempfile.mkdtemp(prefix="sf-"))
+    variables = {name.lower(): value for name, value in env.items()}
+    run = AnsibleRun(folder, plan.inventory, fence, control, playbook, variables, on_hosts, raises, only)
+    told, tell = os.pipe()
+    progress = Progress(plan.inventory)
+    # A host that takes commands but never ends one keeps nobody waiting for as long as a step may take.
+    limit = asyncio.timeout(min(timeout, raise_within) if raises else timeout)
+    end = asyncio.get_running_loop().time() + timeout
+
+    def line(text: bytes) -> None:
+        before = progress.begun
+        progress.take(text)
+        if progress.begun and not before:
+            with contextlib.suppress(RuntimeError):  # the run has ended already
+                limit.reschedule(end)
+            begun(progress)
+
+    reader = _Lines(told, line)
+    try:
+        environ = {**env, **run.environment(world.environ, tell)}
+        ran = await world.process(
+            job,
+            run.argv(),
+            env=environ,
+            output=_AfterPrelude(output) if playbook and raises else output,
+            timeout=limit,
+            pass_fds=(tell,),
+            tidy=(str(control),),
+        )
+    finally:
+        reader.close()
+        shutil.rmtree(control, ignore_errors=True)
+    return progress, ran
+
+
+class _AfterPrelude:
+    """Leaves out what our own play prints before the user's playbook, unless the run does not get beyond it."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._held: bytearray | None = bytearray()
+
+    def feed(self, stream: str, data: bytes) -> None:
+        if stream == "stdout" and self._held is not None:
+            self._held += data
+            before, mark, data = bytes(self._held).partition(BEGIN)
+            if not mark:
+                if len(before) < LONGEST_OUTPUT:
+                    return
+                data = before
+            self._held = None
+        self._output.feed(stream, data)
+
+    def close(self) -> None:
+        if self._held:
+            self._output.feed("stdout", bytes(self._held))
+        self._output.close()
+
+
+class _Lines:
+    """Reads lines from a pipe as they come."""
+
+    def __init__(self, fd: int, take: Callable[[bytes], None]) -> None:
+        self._fd = fd
+        self._take = take
+        self._rest = b""
+        self._loop = asyncio.get_running_loop()
+        os.set_blocking(fd, False)
+        self._loop.add_reader(fd, self._read)
+
+    def _read(self) -> bool:
+        try:
+            data = os.read(self._fd, 65536)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._loop.remove_reader(self._fd)
+            return False
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._take(line)
+        return True
+
+    def close(self) -> None:
+        """Take what is left, and let go."""
+        while self._read():
+            pass
+        self._loop.remove_reader(self._fd)
+        os.close(self._fd)
