@@ -23,9 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from surefoot.drills import evidence
-from surefoot.drills.lab import Direction, Host, LabError, missing
+from surefoot.drills.errors import DrillError
+from surefoot.drills.lab import Direction, Host, missing
+from surefoot.drills.operator import Cli
 from surefoot.drills.runner import keep
-from surefoot.drills.site import AGENT, DATABASE, PRIMARY, SECONDARY, STANDBY, Cli, Site
+from surefoot.drills.site import AGENT, DATABASE, PRIMARY, SECONDARY, STANDBY, Site
 
 #: Seconds that a fault lasts, at most: a lease and a half.
 LASTS = 8.0
@@ -218,7 +220,7 @@ class LabChaos:
         site, broken = self.site, self.tally.broken
         try:
             site.settle()
-        except LabError as error:
+        except DrillError as error:
             broken.append(f"promise 2: {error}")
             return
         for deploy in self.following:
@@ -289,7 +291,7 @@ def run(seed: int, rounds: int, folder: Path, say: Callable[[str], None] = print
                 say(f"round {number}")
                 try:
                     broken = chaos.round()
-                except (LabError, OSError) as error:
+                except (DrillError, OSError) as error:
                     broken = [f"round {number} could not be played: {error}"]
                     tally.broken += broken
                 if broken:

@@ -14,6 +14,7 @@ from surefoot.drills.drill import Drill, Finding, Measure, Result
 from surefoot.drills.lab import blackbox
 from surefoot.drills.lab.blackbox import Command
 from surefoot.drills.project import load, stage
+from surefoot.drills.report import Outcome
 from surefoot.drills.scenarios import DRILLS, find
 
 OLD, NEW = "10.0.0.1", "10.0.0.2"
@@ -116,17 +117,17 @@ GOOD, BAD = Finding("kept", True, "seen"), Finding("broken", False, "a | b <c>\x
 )
 def test_a_drill_that_did_not_really_pass_fails_every_report(one: Result) -> None:
     assert not one.passed
-    suite = ET.fromstring(report.junit([one], "p"))
+    suite = ET.fromstring(report.junit(Outcome([one], "p")))
     assert int(suite.attrib["failures"]) + int(suite.attrib["errors"]) == 1
-    assert "0 of 1 passed" in report.markdown([one], "p")
-    assert report.document([one])["passed"] is False
+    assert "0 of 1 passed" in report.markdown(Outcome([one], "p"))
+    assert report.document(Outcome([one], "p"))["passed"] is False
 
 
 def test_a_drill_that_passed_passes_in_every_report() -> None:
     one = result(GOOD, measures=(Measure("latency", 3.0, "s", at_most=30.0),))
-    suite = ET.fromstring(report.junit([one], "p"))
+    suite = ET.fromstring(report.junit(Outcome([one], "p")))
     assert (suite.attrib["failures"], suite.attrib["errors"], suite.attrib["skipped"]) == ("0", "0", "0")
-    assert "1 of 1 passed" in report.markdown([one], "p")
+    assert "1 of 1 passed" in report.markdown(Outcome([one], "p"))
 
 
 def test_a_drill_that_was_repeated_has_its_spread_in_every_report() -> None:
@@ -135,8 +136,8 @@ def test_a_drill_that_was_repeated_has_its_spread_in_every_report() -> None:
         for n in range(1, 21)
     ]
     assert [str(one) for one in report.spreads(runs)] == ["d: latency: p50 10.50, p99 20.00, max 20.00 s (20 runs)"]
-    assert "| d | latency | 20 | 10.50 s | 20.00 s | 20.00 s |" in report.markdown(runs, "p")
-    (spread,) = report.document(runs)["repeated"]
+    assert "| d | latency | 20 | 10.50 s | 20.00 s | 20.00 s |" in report.markdown(Outcome(runs, "p"))
+    (spread,) = report.document(Outcome(runs, "p"))["repeated"]
     assert (spread["runs"], spread["p50"], spread["p99"], spread["max"]) == (20, 10.5, 20.0, 20.0)
     assert report.spreads(runs[:1]) == []
 

@@ -438,6 +438,18 @@ ADVICE: dict[Code, Advice] = {
         ("not root", "a kernel or container without namespaces"),
         ("run it as root on a machine or virtual machine of its own",),
     ),
+    Code.DRILL: Advice(
+        "A drill can't be played now, or could not be played to its end.",
+        (
+            "the environment that it is to be played against is not idle, or its deployments wait for somebody",
+            "a fault's own command failed",
+            "what the drill waited for did not come",
+        ),
+        (
+            "the message names what is in the way, and the commands by which what was left is put right",
+            "the environment's state: `surefoot status ENV`; what was said is kept in the folder that is named last",
+        ),
+    ),
     Code.LISTEN: Advice(
         "The program can't listen where it was asked to.",
         ("another program has the port (node_exporter has 9100, too)", "a port below 1024 without the right to"),

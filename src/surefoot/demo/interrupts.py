@@ -49,8 +49,12 @@ class Interrupts(contextlib.AbstractContextManager["Interrupts"]):
 
     def _hear(self, _number: int, _frame: FrameType | None) -> None:
         for number in _NUMBERS:
-            signal.signal(number, signal.SIG_IGN)
+            signal.signal(number, _nothing)  # not SIG_IGN, which programs inherit that are started to clean up
         if self._holds:
             self._late = True
         else:
             raise KeyboardInterrupt
+
+
+def _nothing(_number: int, _frame: FrameType | None) -> None:
+    """Hear a signal, and go on."""

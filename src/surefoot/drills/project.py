@@ -29,6 +29,7 @@ _KEYS = {
     "databases": list,
     "redis": bool,
     "config": dict,
+    "staging": dict,  # see drills.staging.settings
 }
 _NEEDED = ("environment", "customer", "runs", "break", "mend")
 
@@ -53,8 +54,8 @@ class Project:
     config: dict[str, Any] = field(default_factory=dict)  #: what is otherwise in the lab than in surefoot.yml
 
 
-def load(folder: Path) -> Project:
-    """Read a project's drill.yml. ConfigError if it is missing or wrong."""
+def read(folder: Path) -> dict[str, Any]:
+    """Read a project's drill.yml as far as all agree on it: its keys. ConfigError if it is missing or wrong."""
     path = folder / DRILL
     if not path.exists() or not (folder / CONFIG).exists():
         raise ConfigError(
@@ -74,6 +75,12 @@ def load(folder: Path) -> Project:
             raise ConfigError(f"{path}: {key}: there is no such key", code=Code.CONFIG_KEY, hint=", ".join(_KEYS))
         if not isinstance(value, kind):
             raise ConfigError(f"{path}: {key}: must be a {kind.__name__}", hint="see docs/drills.md")
+    return said
+
+
+def load(folder: Path) -> Project:
+    """Return what drill.yml says of the lab. ConfigError if it is missing or wrong."""
+    path, said = folder / DRILL, read(folder)
     if lacking := [key for key in _NEEDED if key not in said]:
         raise ConfigError(f"{path} lacks {', '.join(lacking)}", code=Code.CONFIG_KEY, hint="see docs/drills.md")
     runs = said["runs"]

@@ -13,6 +13,12 @@ from surefoot.drills.drill import Result
 from surefoot.reports.levels import quantile
 from surefoot.reports.markdown import block, inline, table
 
+#: Where drills are played, and what they are judged by there.
+LAB = (
+    "Played in the lab: hosts on one machine with their own address, disk, sshd and systemd; Ansible over SSH. Judged"
+    " by what hosts and customers saw."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Spread:
@@ -46,14 +52,36 @@ def spreads(results: Sequence[Result]) -> list[Spread]:
     ]
 
 
-def markdown(results: Sequence[Result], project: str) -> str:
+@dataclass(frozen=True)
+class Outcome:
+    """All that came of a call."""
+
+    results: Sequence[Result]
+    project: str
+    place: str = LAB
+    environment: str | None = None  #: the one that is there already, where that was drilled
+    left_out: Sequence[tuple[str, str]] = ()  #: drills that were meant and not played, and why
+    left: Sequence[str] = ()  #: what is not as it was before
+
+    @property
+    def passed(self) -> bool:
+        """Whether every drill was, and all is as it was before."""
+        return bool(self.results) and all(result.passed for result in self.results) and not self.left
+
+
+def markdown(outcome: Outcome) -> str:
     """Return the report for people."""
+    results = outcome.results
     passed = sum(result.passed for result in results)
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     parts = [
-        f"# Drills of {inline(project)}: {passed} of {len(results)} passed",
-        f"{when}. Played in the lab: hosts on one machine with their own address, disk, sshd and systemd; Ansible over"
-        " SSH. Judged by what hosts and customers saw.",
+        f"# Drills of {inline(outcome.project)}: {passed} of {len(results)} passed",
+        f"{when}. {inline(outcome.place)}",
+        *(
+            ("**Not as it was before:**", "\n".join(f"- {inline(line)}" for line in outcome.left))
+            if outcome.left
+            else ()
+        ),
         table(
             ("drill", "", "seconds", "what was measured"),
             [
@@ -69,6 +97,8 @@ def markdown(results: Sequence[Result], project: str) -> str:
         *_repeated(results),
         *(_chapter(result) for result in results),
     ]
+    if outcome.left_out:
+        parts += ["## Left out", "\n".join(f"- {inline(f'{name} {why}')}" for name, why in outcome.left_out)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -83,6 +113,9 @@ def _repeated(results: Sequence[Result]) -> list[str]:
     return ["What was measured more than once:", table(("drill", "measure", "runs", "p50", "p99", "max"), rows)]
 
 
+_SIGNS = {True: "✅", False: "❌", None: "not judged"}
+
+
 def _chapter(result: Result) -> str:
     parts = [
         f"## {'✅' if result.passed else '❌'} {inline(result.drill.name)}",
@@ -92,19 +125,20 @@ def _chapter(result: Result) -> str:
     if result.story:
         parts.append(block(result.story))
     if result.findings:
-        rows = [(inline(f.promise), "✅" if f.kept else "❌", inline(f.evidence)) for f in result.findings]
+        rows = [(inline(f.promise), _SIGNS[f.kept], inline(f.evidence)) for f in result.findings]
         parts.append(table(("promise", "", "what shows it"), rows))
     if result.error:
         parts += ["It could not be played to its end:", block(result.error.splitlines())]
     return "\n\n".join(parts)
 
 
-def junit(results: Sequence[Result], project: str) -> str:
+def junit(outcome: Outcome) -> str:
     """Return the report for a CI."""
+    results = outcome.results
     failed = [result for result in results if not result.passed]
     suite = ET.Element(
         "testsuite",
-        name=f"surefoot drill {project}",
+        name=f"surefoot drill {outcome.project}",
         tests=str(len(results)),
         failures=str(sum(not r.error for r in failed)),
         errors=str(sum(bool(r.error) for r in failed)),
@@ -122,7 +156,7 @@ def junit(results: Sequence[Result], project: str) -> str:
         properties = ET.SubElement(case, "properties")
         for measure in result.measures:
             ET.SubElement(properties, "property", name=measure.name, value=str(measure))
-        wrong = [f"{f.promise}: {f.evidence}" for f in result.findings if not f.kept]
+        wrong = [f"{f.promise}: {f.evidence}" for f in result.findings if f.kept is False]
         wrong += [f"{m.name}: {m}" for m in result.measures if not m.good]
         if result.error:
             ET.SubElement(case, "error", message=_printable(result.error.splitlines()[0])).text = _printable(
@@ -131,16 +165,19 @@ def junit(results: Sequence[Result], project: str) -> str:
         elif not result.passed:
             text = "\n".join(wrong) or "nothing was judged"
             ET.SubElement(case, "failure", message=_printable(text.splitlines()[0])).text = _printable(text)
-        out = [*result.story, *(f"{f.promise}: {f.evidence}" for f in result.findings if f.kept)]
+        out = [*result.story, *(f"{f.promise}: {f.evidence}" for f in result.findings if f.kept is not False)]
         ET.SubElement(case, "system-out").text = _printable("\n".join(out))
     ET.indent(suite)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suite, encoding="unicode") + "\n"
 
 
-def document(results: Sequence[Result]) -> dict[str, Any]:
+def document(outcome: Outcome) -> dict[str, Any]:
     """Return the report for programs."""
     return {
-        "passed": all(result.passed for result in results),
+        "passed": outcome.passed,
+        "environment": outcome.environment,
+        "left_out": [{"name": name, "reason": why} for name, why in outcome.left_out],
+        "left": list(outcome.left),
         "drills": [
             {
                 "name": result.drill.name,
@@ -153,7 +190,7 @@ def document(results: Sequence[Result]) -> dict[str, Any]:
                     {"name": m.name, "value": m.value, "unit": m.unit, "at_most": m.at_most} for m in result.measures
                 ],
             }
-            for result in results
+            for result in outcome.results
         ],
         "repeated": [
             {
@@ -165,7 +202,7 @@ def document(results: Sequence[Result]) -> dict[str, Any]:
                 "p99": round(s.p99, 3),
                 "max": round(s.most, 3),
             }
-            for s in spreads(results)
+            for s in spreads(outcome.results)
         ],
     }
 

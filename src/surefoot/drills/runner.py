@@ -12,12 +12,15 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from surefoot.core.errors import SurefootError
-from surefoot.drills.drill import Drill, Result, Stage
-from surefoot.drills.lab import LabError
+from surefoot.drills.drill import Drill, Result
+from surefoot.drills.errors import DrillError
+from surefoot.drills.lab_stage import LabStage
 from surefoot.drills.project import Project
 from surefoot.drills.site import AGENT, RUNNERS, WEB, Site
+from surefoot.drills.stage import Stage
 
 Say = Callable[[str], None]
 
@@ -47,39 +50,58 @@ def play(
 
 
 def _play_one(drill: Drill, site: Site, folder: Path, say: Say, *, verbose: bool) -> Result:
+    introduce(drill, say)
+    result = Result(drill)
+    site.reason = f"drill {drill.name}"
+    perform(result, lambda say: LabStage(site, result, say), drill.play, say, verbose=verbose)
+    conclude(result, say)
+    if not result.passed:
+        kept = keep(site, folder / "kept" / drill.name)
+        say(f"  what was said is kept in {kept}")
+    return result
+
+
+S = TypeVar("S", bound=Stage)
+
+
+def introduce(drill: Drill, say: Say) -> None:
+    """Say what a drill is going to do."""
     say("")
     say(f"{drill.name}: {drill.title}")
     for line in drill.will:
         say(f"  it {line}")
-    result = Result(drill)
+
+
+def perform(result: Result, begin: Callable[[Say], S], play: Callable[[S], None], say: Say, *, verbose: bool) -> None:
+    """Play a drill on the stage that `begin` makes; what keeps it from its end is an error of the result."""
     began = time.monotonic()
-    stage: Stage | None = None
+    stage: S | None = None
     try:
-        stage = Stage(site, result, lambda line: say(f"  {line}"))
-        drill.play(stage)
+        stage = begin(lambda line: say(f"  {line}"))
+        play(stage)
     except (SurefootError, OSError, AssertionError, ValueError, LookupError) as error:
-        result.error = f"{type(error).__name__}: {error}"
+        hint = error.hint if isinstance(error, SurefootError) else ""
+        result.error = f"{type(error).__name__}: {error}" + (f"\nhint: {hint}" if hint else "")
         if verbose:
             say(traceback.format_exc())
     finally:
-        if stage is not None:
-            tally = stage.end()
+        if stage is not None and (tally := stage.end()) is not None:
             stage.measure("requests of customers", tally.requests, "requests")
             stage.measure("of these failed", tally.failed, "requests")
             for at, said in tally.failures[:3]:
                 result.story.append(f"{at - stage.began:6.1f} s  a request failed: {said}")
-    result.seconds = time.monotonic() - began
+        result.seconds = time.monotonic() - began
+
+
+def conclude(result: Result, say: Say) -> None:
+    """Say what came of a drill."""
     for finding in result.findings:
-        say(f"  {'✓' if finding.kept else '✗'} {finding.promise}: {finding.evidence}")
+        say(f"  {finding.sign} {finding.promise}: {finding.evidence}")
     for measure in result.measures:
         say(f"  {'·' if measure.good else '✗'} {measure.name}: {measure}")
-    if result.error:
-        say(f"  ✗ {result.error}")
-    if not result.passed:
-        kept = keep(site, folder / "kept" / drill.name)
-        say(f"  what was said is kept in {kept}")
+    for line in result.error.splitlines():
+        say(f"  ✗ {line}")
     say(f"  {'passed' if result.passed else 'FAILED'} after {result.seconds:.0f} s")
-    return result
 
 
 def keep(site: Site, folder: Path) -> Path:
@@ -92,12 +114,12 @@ def keep(site: Site, folder: Path) -> Path:
             (folder / f"{name}.commands").write_text(host.disk.read("/var/log/surefoot-lab/commands"))
             if host.is_on:
                 (folder / f"{name}.journal").write_text(host.journal(AGENT if name in RUNNERS else ""))
-        except (LabError, OSError) as error:
+        except (DrillError, OSError) as error:
             (folder / f"{name}.error").write_text(str(error))
     try:
         for row in site.ask("history", site.project.environment, "--limit", "25")["deployments"]:
             events = "".join(f"{event}\n" for event in site.events(row["id"]))
             (folder / f"{row['id']}.events").write_text(events)
-    except (LabError, OSError) as error:
+    except (DrillError, OSError) as error:
         (folder / "store.error").write_text(str(error))
     return folder

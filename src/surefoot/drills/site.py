@@ -10,24 +10,18 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from surefoot.core.errors import StoreError
 from surefoot.core.lease import AgentStatus
 from surefoot.drills.lab import Host, Lab, LabError, PostgresPair
-from surefoot.drills.lab.host import PATIENCE
+from surefoot.drills.operator import LONG, Addressed, Operator, filled
 from surefoot.drills.project import CONFIG, Project, stage
 from surefoot.store import Store, open_store
 
@@ -40,11 +34,8 @@ AGENT = "surefoot-agent"
 KEY = "PRODUCTION_SSH_PRIVATE_KEY"
 #: Where the project and its key are on a runner.
 FOLDER = "/srv/surefoot"
-LOOK_EVERY = 0.05
 #: Seconds unheard of after which an agent counts as offline, for the drills' own eyes.
 UNHEARD = 5.0
-#: Seconds for anything that is waited for; generous, as the machine may have other things to do.
-LONG = 600.0
 
 _AGENT_UNIT = """[Unit]
 Description=Surefoot agent {name}
@@ -64,48 +55,22 @@ Restart=always
 """
 
 
-class Cli:
-    """One run of the command line, in a process of its own."""
-
-    def __init__(self, process: subprocess.Popen[bytes], output: Path) -> None:
-        """Follow a process."""
-        self.process = process
-        self.began = time.time()
-        self._output = output
-
-    def said(self) -> str:
-        """Return all that it wrote so far."""
-        return self._output.read_text(errors="replace")
-
-    def wait(self, timeout: float = LONG) -> int:
-        """Return its exit code. LabError if it does not end."""
-        try:
-            return self.process.wait(timeout)
-        except subprocess.TimeoutExpired as error:
-            raise LabError(
-                f"{self.process.args!r:.200} did not end in {timeout:g} s:\n{self.said()[-2000:]}"
-            ) from error
-
-    @property
-    def ended(self) -> bool:
-        """Whether it has ended."""
-        return self.process.poll() is not None
-
-
-class Site(AbstractContextManager["Site"]):
+class Site(Operator, AbstractContextManager["Site"]):
     """See the module's docstring."""
 
     def __init__(self, project: Project | None = None, folder: Path | None = None) -> None:
         """Set it up; `folder` keeps what processes say, and is removed at the end if none is given."""
         self._own = folder is None
-        self.folder = folder or Path(tempfile.mkdtemp(prefix="surefoot-drill-"))
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._versions = 0
-        self._outputs = 0
+        folder = folder or Path(tempfile.mkdtemp(prefix="surefoot-drill-"))
         self.lab: Lab | None = None
+        self._versions = 0
         self._reader: Store | None = None
+        super().__init__(folder, "", folder / "project" / CONFIG)
         try:
-            self.project = stage(project, self.folder / "project")
+            self.project = stage(project, folder / "project")
+            self.environment = self.project.environment
+            self.customer, self.version_url = self.project.customer, self.project.version_url
+            self.version_key = self.project.version_key
             self.lab = Lab()
             for name in (*RUNNERS, *WEB, DATABASE, STANDBY):
                 self.lab.add(name)
@@ -185,17 +150,17 @@ class Site(AbstractContextManager["Site"]):
         variables = {
             "surefoot_version": version,
             "surefoot_previous_version": previous,
-            "surefoot_environment": self.project.environment,
+            "surefoot_environment": self.environment,
             "surefoot_direction": "undo",
         }
-        for step in reversed(self.config()["environments"][self.project.environment]["steps"]):
+        for step in reversed(self.config()["environments"][self.environment]["steps"]):
             if playbook := (step.get("undo") or {}).get("playbook"):
                 self._by_hand(playbook, variables | {"surefoot_step": step["name"]})
 
     def _by_hand(self, playbook: str, variables: Mapping[str, str]) -> None:
         """Run a playbook from the emergency runner, without Surefoot."""
         extra = [word for key, value in variables.items() for word in ("-e", json.dumps({key: value}))]
-        inventory = self.config()["environments"][self.project.environment]["inventory"]
+        inventory = self.config()["environments"][self.environment]["inventory"]
         ansible = Path(sys.executable).with_name("ansible-playbook")
         words = [str(ansible), "-i", inventory, *extra, playbook]
         env = [f"{key}={value}" for key, value in self._agent_environment().items() if "\n" not in value]
@@ -262,9 +227,25 @@ class Site(AbstractContextManager["Site"]):
         """Kill an agent's process (SIGKILL); its systemd starts it again after a while."""
         self[name].kill(AGENT)
 
-    def freeze_agent(self, name: str) -> None:
-        """Freeze a runner with all that runs on it."""
-        self[name].freeze()
+    def lose(self, fault: str) -> None:
+        """Lose the primary, in one of the ways that drills know."""
+        primary = self[PRIMARY]
+        match fault:
+            case "stop":
+                self.stop_agent(PRIMARY)
+            case "kill":
+                self.kill_agent(PRIMARY)
+            case "freeze":
+                primary.freeze()
+            case "power-off":
+                primary.power_off()
+            case "cut-off":
+                primary.cut()
+            case "partition":
+                for server in (DATABASE, STANDBY):
+                    primary.cut(self[server])
+            case _:
+                raise ValueError(fault)
 
     def online(self) -> set[str]:
         """Return the agents that could take work."""
@@ -279,101 +260,29 @@ class Site(AbstractContextManager["Site"]):
 
     # -- the command line ------------------------------------------------------------------------------------------
 
-    def cli(self, *words: str, env: Mapping[str, str] | None = None, store: str | None = None) -> Cli:
-        """Start a command, as a CI job would."""
+    def started_by(self, command: list[str]) -> list[str]:
+        """Return the command line that starts a command on the machine, which ends with the lab."""
         assert self.lab is not None
-        self._outputs += 1
-        output = self.folder / f"cli-{self._outputs:03d}-{words[0]}.log"
+        return self.lab.ground.leashed(*command)
+
+    def surroundings(self) -> dict[str, str]:
+        """Return the environment of who asks for a deployment: a CI's job, which has no secrets of the agents'."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("SUREFOOT_", "ANSIBLE_", "GITHUB_"))}
-        command = [
-            sys.executable,
-            "-m",
-            "surefoot",
-            "--config",
-            str(self.project.folder / CONFIG),
-            "--no-color",
-            *words,
-        ]
-        # Who asks for a deployment runs nothing of it, and needs no secret; a config may insist on its variables.
-        values = self.project.agent_variables | {"SUREFOOT_STORE": store or self.store, "COVERAGE_PROCESS_START": ""}
-        with output.open("wb") as out:
-            process = subprocess.Popen(
-                self.lab.ground.leashed(*command),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                env={**kept, **values, **(env or {})},
-                cwd=self.project.folder,
-                start_new_session=True,
-            )
-        self._processes.append(process)
-        return Cli(process, output)
-
-    def ask(self, *words: str) -> Any:
-        """Return the JSON of a reading command. LabError if it fails for long."""
-        end = time.monotonic() + LONG
-        while True:
-            done = self.cli("--output", "json", *words)
-            code = done.wait()
-            if code == 0:
-                return json.loads(done.said())
-            if code != 9 or time.monotonic() > end:
-                raise LabError(f"surefoot {' '.join(words)} ended with {code}: {done.said()[-500:]}")
-
-    def deploy(self, version: str, *more: str) -> Cli:
-        """Ask for a deployment, and follow it."""
-        return self.cli("deploy", self.project.environment, version, *more)
-
-    def submit(self, version: str, *more: str) -> str:
-        """Ask for a deployment, and return its name once it is accepted."""
-        return str(self.ask("deploy", self.project.environment, version, "--detach", *more)["id"])
+        # Who asks runs nothing of it, and needs no secret; a config may insist on its variables.
+        return {**kept, **self.project.agent_variables, "SUREFOOT_STORE": self.store, "COVERAGE_PROCESS_START": ""}
 
     def version(self) -> str:
         """Return a version that was never deployed."""
         self._versions += 1
         return f"{self._versions}.0"
 
-    def named(self, deploy: Cli) -> str:
-        """Return a deployment's name, as its command has said it."""
-        found: list[str] = []
-
-        def accepted() -> bool:
-            found[:] = re.findall(r"^\S+ (\S+) accepted", deploy.said(), re.MULTILINE)
-            if deploy.ended and not found:
-                raise LabError(f"the deploy ended before it was accepted:\n{deploy.said()[-2000:]}")
-            return bool(found)
-
-        self.until(accepted, "the deployment is accepted")
-        return found[0]
-
-    def events(self, deployment: str) -> list[dict[str, Any]]:
-        """Return a deployment's journal."""
-        done = self.cli("--output", "json", "events", deployment)
-        if done.wait() != 0:
-            raise LabError(f"the journal of {deployment} can't be read: {done.said()[-500:]}")
-        return [json.loads(line) for line in done.said().splitlines()]
-
     # -- from outside ----------------------------------------------------------------------------------------------
 
-    def runs(self, host: Host) -> str | None:
-        """Return which version a host's service says that it is; None if it says nothing."""
-        url = self.project.version_url.format(address=host.address, host=host.name)
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - the drill's own config names it
-                said = json.loads(answer.read())
-        except urllib.error.HTTPError as error:
-            with suppress(ValueError):
-                said = json.loads(error.read())
-                return said.get(self.project.version_key) if isinstance(said, dict) else None
-            return None
-        except (OSError, ValueError):
-            return None
-        return said.get(self.project.version_key) if isinstance(said, dict) else None
-
-    def break_version(self, version: str, *hosts: Host) -> None:
+    def break_version(self, version: str, *hosts: Addressed) -> None:
         """Have a version be not well on hosts; on all if none are named."""
         for host in hosts or self.web:
-            host.sh(self.project.break_version.format(version=version, host=host.name, address=host.address))
+            command = filled(self.project.break_version, version=version, host=host.name, address=host.address)
+            self[host.name].sh(command)
 
     def mend(self) -> None:
         """Have every version be well everywhere."""
@@ -404,7 +313,7 @@ class Site(AbstractContextManager["Site"]):
             raise LabError(f"{version} can't be deployed to a lab that is whole:\n{done.said()[-3000:]}")
         return version
 
-    def settle(self, patience: float = LONG) -> None:
+    def settle(self, patience: float | None = None) -> None:
         """Wait until nothing is deployed any more."""
 
         def over() -> bool:
@@ -412,25 +321,9 @@ class Site(AbstractContextManager["Site"]):
 
         self.until(over, "every deployment has ended", patience)
 
-    def until(self, holds: Callable[[], object], what: str, patience: float = LONG) -> None:
-        """Wait until something holds. LabError if it does not come true."""
-        end = time.monotonic() + patience
-        while True:
-            try:
-                if holds():
-                    return
-            except StoreError:  # may be what a drill has done
-                pass
-            if time.monotonic() > end:
-                raise LabError(f"not within {patience:g} s: {what}")
-            time.sleep(LOOK_EVERY)
-
 
 def _source() -> str:
     """Return where Surefoot is imported from."""
     import surefoot
 
     return str(Path(surefoot.__file__).parent.parent)
-
-
-__all__ = ["PATIENCE", "Cli", "Site"]

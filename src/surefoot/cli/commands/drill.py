@@ -13,13 +13,13 @@ from surefoot.cli.params import TEXT
 
 if TYPE_CHECKING:
     from surefoot.cli.console import Console
-    from surefoot.drills.drill import Drill
 
 
 @command(
     "drill",
     example="surefoot drill --list\nsurefoot drill healthy-primary failover\n"
-    "surefoot drill --all --report build/drills.md --junit build/drills.xml",
+    "surefoot drill --all --report build/drills.md --junit build/drills.xml\n"
+    "surefoot drill healthy-primary cancel --project . --against staging --confirm staging",
 )
 @click.argument("names", metavar="NAME...", nargs=-1, type=TEXT)
 @click.option("--all", "everything", is_flag=True, help="Play all drills.")
@@ -27,8 +27,16 @@ if TYPE_CHECKING:
 @click.option(
     "--project",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="A folder with surefoot.yml and drill.yml. Default: a small project that comes with Surefoot.",
+    help="A folder with surefoot.yml and drill.yml. Default: a small project that comes with Surefoot; with --against "
+    "this folder.",
 )
+@click.option(
+    "--against",
+    metavar="ENV",
+    type=TEXT,
+    help="Play against this environment, which is there already, instead of a lab. drill.yml must name it.",
+)
+@click.option("--confirm", metavar="ENV", type=TEXT, help="Its name once more; else it is asked for on a terminal.")
 @click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Write a report in Markdown.")
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write a report in JUnit's XML.")
 @click.option(
@@ -46,15 +54,22 @@ def drill(  # noqa: PLR0917 - click passes what is on the command line
     everything: bool,
     listed: bool,
     project: Path | None,
+    against: str | None,
+    confirm: str | None,
     report: Path | None,
     junit: Path | None,
     repeat: int,
     keep: Path | None,
 ) -> int:
-    """Play scenarios for real, in a lab.
+    """Play scenarios for real, in a lab or against a staging.
 
-    They are judged by what hosts and customers saw. Everything happens on this machine: hosts with their own address,
-    disk, sshd and systemd, which needs root. NAME is a drill or a group of them. Exit 0 only if every drill passed.
+    They are judged by what hosts and customers saw. In the lab everything happens on this machine: hosts with their own
+    address, disk, sshd and systemd, which needs root. NAME is a drill or a group of them. Exit 0 only if every drill
+    passed.
+
+    With --against drills deploy to an environment with its own agents and hosts, make the faults that drill.yml gives
+    commands for, and put everything back after each drill. Exit 3 if it is not idle and in order, 5 if it could not be
+    put back.
     """
     from surefoot.cli.console import Console
     from surefoot.cli.settings import settings
@@ -62,59 +77,44 @@ def drill(  # noqa: PLR0917 - click passes what is on the command line
 
     console = Console(settings(ctx))
     if listed:
-        if console.json:
-            console.document({"drills": [{"name": d.name, "group": d.group, "title": d.title} for d in DRILLS]})
-        else:
-            console.table(("NAME", "GROUP", "WHAT HAPPENS"), [(d.name, d.group, d.title) for d in DRILLS])
+        _list(console)
         return 0
     if everything == bool(names):
         raise Misused("name some drills, or give --all", "surefoot drill --list", ctx)
-    chosen = [one for one in (list(DRILLS) if everything else find(names)) for _ in range(repeat)]
-    return _play(console, chosen, project, report=report, junit=junit, keep=keep, verbose=settings(ctx).verbose)
+    if confirm is not None and against is None:
+        raise Misused("--confirm is for --against", f"--against {confirm} --confirm {confirm}", ctx)
+    from surefoot.cli import drilling
+
+    chosen = list(DRILLS) if everything else find(names)
+    wishes = drilling.Wishes(chosen, names, repeat, project, report, junit, keep)
+    if against is not None:
+        return drilling.against(console, settings(ctx), wishes, against, confirm)
+    return drilling.in_the_lab(console, settings(ctx), wishes)
 
 
-def _play(
-    console: Console,
-    chosen: list[Drill],
-    folder: Path | None,
-    *,
-    report: Path | None,
-    junit: Path | None,
-    keep: Path | None,
-    verbose: bool,
-) -> int:
-    import shutil
-    import tempfile
+def _list(console: Console) -> None:
+    from surefoot.drills.drill import Drill, Portable
+    from surefoot.drills.scenarios import DRILLS
 
-    from surefoot.cli.text import clean
-    from surefoot.core.errors import Exit
-    from surefoot.demo.interrupts import Interrupts
-    from surefoot.drills import report as reports
-    from surefoot.drills.lab import LabError, missing
-    from surefoot.drills.project import load
-    from surefoot.drills.runner import play
+    def needs(drill: Drill) -> list[str] | None:
+        return list(drill.needs) if isinstance(drill, Portable) else None
 
-    project = load(folder.absolute()) if folder is not None else None
-    if reason := missing():
-        raise LabError("drills can't be played here: NOTHING was tested", hint=reason)
-    place = keep.absolute() if keep is not None else Path(tempfile.mkdtemp(prefix="surefoot-drills-"))
-    place.mkdir(parents=True, exist_ok=True)
-    with Interrupts():
-        results = play(chosen, project, place, lambda line: console.note(clean(line)), verbose=verbose)
-    name = project.folder.name if project is not None else "the built-in project"
-    for path, text in ((report, reports.markdown), (junit, reports.junit)):
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text(results, name), encoding="utf-8")
-    failed = [result.drill.name for result in results if not result.passed]
-    if keep is None and not failed:
-        shutil.rmtree(place, ignore_errors=True)
+    def words(drill: Drill) -> str:
+        found = needs(drill)
+        return "no" if found is None else f"needs {', '.join(found)}" if found else "yes"
+
     if console.json:
-        console.document(reports.document(results))
+        drills = [
+            {
+                "name": d.name,
+                "group": d.group,
+                "title": d.title,
+                "staging": needs(d) is not None,
+                "staging_needs": needs(d) or [],
+            }
+            for d in DRILLS
+        ]
+        console.document({"drills": drills})
     else:
-        for spread in reports.spreads(results):
-            console.print(str(spread))
-        console.print(f"{len(results) - len(failed)} of {len(results)} drills passed")
-        for one in failed:
-            console.print(f"failed: {one}")
-    return Exit.INTERNAL if failed else Exit.DONE
+        rows = [(d.name, d.group, words(d), d.title) for d in DRILLS]
+        console.table(("NAME", "GROUP", "STAGING", "WHAT HAPPENS"), rows)

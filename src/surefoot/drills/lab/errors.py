@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from surefoot.core.errors import Code, SurefootError
+from surefoot.core.errors import Code
+from surefoot.drills.errors import DrillError
 
 
-class LabError(SurefootError):
+class LabError(DrillError):
     """The lab can't be set up here, or a host of it did not do what it was told."""
 
     default_code = Code.LAB

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from surefoot.drills.drill import Drill, Stage
+from surefoot.drills.drill import Drill
+from surefoot.drills.lab_stage import LabStage
 from surefoot.drills.site import AGENT, PRIMARY, Site
 
 #: What is left to the agent's process, in bytes, and to its machine, as a share of the time.
@@ -45,10 +46,10 @@ def _no_processor(site: Site) -> AbstractContextManager[None]:
     return site[PRIMARY].starved(PROCESSOR)
 
 
-def without(title: str, fault: Callable[[Site], AbstractContextManager[None]]) -> Callable[[Stage], None]:
+def without(title: str, fault: Callable[[Site], AbstractContextManager[None]]) -> Callable[[LabStage], None]:
     """Return the play in which the primary lacks something from the middle of a deployment on."""
 
-    def play(stage: Stage) -> None:
+    def play(stage: LabStage) -> None:
         version, deploy = stage.in_the_middle()
         with fault(stage.site):
             stage.say(title)

@@ -3,34 +3,29 @@
 
 from __future__ import annotations
 
-from surefoot.drills.drill import Drill, Stage
+from surefoot.drills.drill import Drill, Portable
+from surefoot.drills.lab_stage import LabStage
 from surefoot.drills.site import EMERGENCY, PRIMARY, SECONDARY
+from surefoot.drills.stage import Stage
 
 
 def healthy_primary(stage: Stage) -> None:
     """Deploy, with everybody well."""
-    site = stage.site
     version, deploy = stage.deploys()
-    stage.exits(deploy, 0)
-    stage.all_run(version)
-    reigns = stage.one_at_a_time()
-    for reign in reigns:
-        stage.ran_by(reign, site[PRIMARY])
-    stage.check("no takeover", len(reigns) == 1, f"{len(reigns)} token(s) were seen on the hosts")
-    if reigns:
-        stage.measure("from the command to the first task on a host", (reigns[0].first_task or 0) - deploy.began)
-        stage.measure("the whole deployment on the hosts", reigns[-1].last - reigns[0].first)
+    stage.ends_well(deploy, version)
+    stage.done_by_the_primary(deploy)
+    stage.no_takeover(deploy)
 
 
 def again(stage: Stage) -> None:
     """Deploy what runs already."""
     site = stage.site
-    stage.say(f"surefoot deploy {site.project.environment} {stage.before}, which runs already")
+    stage.say(f"surefoot deploy {site.environment} {stage.before}, which runs already")
     deploy = site.deploy(stage.before)
     stage.ends_well(deploy, stage.before)
 
 
-def both_offline(stage: Stage) -> None:
+def both_offline(stage: LabStage) -> None:
     """Both runners are gone; somebody starts a third."""
     site = stage.site
     site[PRIMARY].power_off()
@@ -49,7 +44,7 @@ def both_offline(stage: Stage) -> None:
 
 
 DRILLS = (
-    Drill(
+    Portable(
         "healthy-primary",
         "healthy-primary",
         "Everybody is well, and the primary deploys.",
@@ -59,7 +54,7 @@ DRILLS = (
         ),
         healthy_primary,
     ),
-    Drill(
+    Portable(
         "same-version",
         "healthy-primary",
         "What runs already is deployed again.",

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from surefoot.drills.drill import Drill, Stage
+from surefoot.drills.drill import Drill, Portable
+from surefoot.drills.lab_stage import LabStage
+from surefoot.drills.stage import Stage
 
 
 def sick(stage: Stage) -> None:
@@ -11,7 +13,7 @@ def sick(stage: Stage) -> None:
     site = stage.site
     version = site.version()
     site.break_version(version)
-    stage.say(f"{version} is going to be unhealthy; surefoot deploy {site.project.environment} {version}")
+    stage.say(f"{version} is going to be unhealthy; surefoot deploy {site.environment} {version}")
     stage.exits(site.deploy(version), 4)
     stage.all_run(stage.before)
     stage.one_at_a_time()
@@ -33,15 +35,15 @@ def retry(stage: Stage) -> None:
     site = stage.site
     version = site.version()
     site.break_version(version)
-    stage.say(f"{version} is going to be unhealthy; surefoot deploy {site.project.environment} {version}")
+    stage.say(f"{version} is going to be unhealthy; surefoot deploy {site.environment} {version}")
     stage.exits(site.deploy(version), 4)
     stage.all_run(stage.before)
     site.mend()
-    stage.say(f"it is mended; surefoot deploy {site.project.environment} {version}, once more")
+    stage.say(f"it is mended; surefoot deploy {site.environment} {version}, once more")
     stage.ends_well(site.deploy(version), version)
 
 
-def stranded(stage: Stage) -> None:
+def stranded(stage: LabStage) -> None:
     """Take away a host in the middle, so that it can't be put back either; then repair it, and say so."""
     site = stage.site
     last = site.web[-1]
@@ -59,26 +61,29 @@ def stranded(stage: Stage) -> None:
 
 
 DRILLS = (
-    Drill(
+    Portable(
         "rollback",
         "rollback",
         "The new version's health checks fail.",
         ("deploys a version that is not healthy", "expects exit 4 and the previous version on both hosts"),
         sick,
+        needs=("break",),
     ),
-    Drill(
+    Portable(
         "partial-failure",
         "rollback",
         "The new version is not healthy on one of two hosts.",
         ("deploys a version that is not healthy on one host", "expects exit 4 and the previous version on both hosts"),
         one_host,
+        needs=("break",),
     ),
-    Drill(
+    Portable(
         "safe-retry",
         "rollback",
         "A version that was put back is mended, and deployed again.",
         ("deploys a version that is not healthy, mends it, deploys it again", "expects exit 4, then exit 0"),
         retry,
+        needs=("break",),
     ),
     Drill(
         "stranded",

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from surefoot.core.errors import Code
-from surefoot.drills.drill import Drill, Stage
+from surefoot.drills.drill import Drill
+from surefoot.drills.lab_stage import LabStage
 
 
-def expired(stage: Stage) -> None:
+def expired(stage: LabStage) -> None:
     """Have the hosts accept the key no more, so that there is no way back either; then renew it, and say so."""
     site = stage.site
     version, deploy = stage.in_the_middle()
@@ -26,7 +27,7 @@ def expired(stage: Stage) -> None:
     stage.resolves(name, "drill: the key had expired")
 
 
-def rotated(stage: Stage) -> None:
+def rotated(stage: LabStage) -> None:
     """Change the key on hosts and runners at once, and break all connections."""
     version, deploy = stage.in_the_middle()
     stage.site.rotate_key()

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import time
 
-from surefoot.drills.drill import Drill, Stage
+from surefoot.drills.drill import Drill
+from surefoot.drills.lab_stage import LabStage
 
 
-def failed_over(stage: Stage) -> None:
+def failed_over(stage: LabStage) -> None:
     """Take the power of the store's primary in mid-deploy, and promote its replica."""
     site = stage.site
     versions = site.version(), site.version()
-    stage.say(f"surefoot deploy {site.project.environment} {versions[0]}, and {versions[1]} to come after it")
+    stage.say(f"surefoot deploy {site.environment} {versions[0]}, and {versions[1]} to come after it")
     deploy = site.deploy(versions[0])
     site.named(deploy)
     queued = site.submit(versions[1])
@@ -30,7 +31,7 @@ def failed_over(stage: Stage) -> None:
     stage.one_at_a_time()
 
 
-def restarted(stage: Stage) -> None:
+def restarted(stage: LabStage) -> None:
     """Crash the store while a commit waits for its reply, and start it again."""
     site = stage.site
     version, deploy = stage.in_the_middle()
