@@ -388,6 +388,7 @@ def test_a_cancel_ends_the_step_that_runs_unless_it_is_to_be_finished() -> None:
 
 
 @given(now=st.floats(-1e6, 1e6))
+@settings(deadline=None)
 def test_a_clock_that_jumps_never_lengthens_a_delay(now: float) -> None:
     plan = Plan(project="p", environment="e", steps=(Step("a", Command("true"), retry=Retry(3, 30.0, 60.0)),))
     state = accept(ev.Entry(1, 1.0, ev.Accepted("e-1", "e", 1, "2", plan)))
