@@ -14,13 +14,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from surefoot.agent import checking, leftovers, sshagent
 from surefoot.agent.access import StoreAccess
 from surefoot.agent.attempt import Ran, run_attempt
+from surefoot.agent.attempt_secrets import AttemptSecrets
 from surefoot.agent.bundle import unpack
 from surefoot.agent.commands import EVIDENCE, Output, environment, step_environment, why_failed
 from surefoot.agent.hosts import Hosts
@@ -28,17 +29,14 @@ from surefoot.agent.logs import LogSink, StepOutput
 from surefoot.agent.performer import Job
 from surefoot.agent.processes import ProcessRunner, Spawn, in_memory
 from surefoot.agent.secrets import Captured, Printed, Reach, Secrets, in_project, too_short
-from surefoot.checks.model import CheckFailed, CheckResult, CheckStatus, CommandResult, Context, placeholders
+from surefoot.checks.model import CheckResult, CheckStatus, CommandResult, Context, placeholders
 from surefoot.checks.policy import failed
 from surefoot.checks.registry import AT_ONCE, about_hosts, named_secrets, run_all
-from surefoot.checks.secret import no_longer_good, ssh_key
-from surefoot.config.expansion import fill_secrets
 from surefoot.core import events as ev
 from surefoot.core.decide import RunStep
 from surefoot.core.errors import Code, Failure, LeaseLostError, StoreError, SurefootError
 from surefoot.core.host import Host
-from surefoot.core.plan import Check, Command, Direction, Plan, Playbook
-from surefoot.core.targets import references
+from surefoot.core.plan import Check, Command, Direction, Playbook
 from surefoot.steps.ansible import Answer
 from surefoot.store.protocol import LogLine, Store
 
@@ -72,78 +70,16 @@ class World:
         self._folder = folder
         self._identity = identity
         self.environ = environ
-        self._secrets = secrets
+        self.secrets = AttemptSecrets(secrets, environ)
         self._ready: tuple[str, int] | None = None
         self._preparing = asyncio.Lock()
-        self._values: Mapping[str, str] = {}  # of secrets, as steps get them now
-        self._good: dict[str, str] = {}  # and as each was read last
         self._hosts = Hosts(self, identity)
-
-    def _clean(self, job: Job, event: E) -> E:
-        """Return an event that quotes no secret; what failed may have printed one."""
-        text = self._secrets.redactor(job.state.plan.hidden).quoted
-        clean: dict[str, Any] = {}
-        failure: Failure | None = getattr(event, "failure", None)
-        if failure is not None:
-            clean["failure"] = msgspec.structs.replace(
-                failure, message=text(failure.message), hint=text(failure.hint), evidence=text(failure.evidence)
-            )
-        if isinstance(event, ev.PreflightPassed | ev.PreflightFailed):
-            clean["checks"] = tuple(
-                msgspec.structs.replace(check, message=text(check.message), hint=text(check.hint))
-                for check in event.checks
-            )
-        if isinstance(event, ev.VersionsMixed):
-            clean["versions"] = {name: said and text(said) for name, said in event.versions.items()}
-        if isinstance(event, ev.PreflightPassed):
-            clean["warnings"] = tuple(map(text, event.warnings))
-        return msgspec.structs.replace(event, **clean) if clean else event
-
-    def _noter(self, job: Job) -> Callable[[str], None]:
-        """Return what says something in the deployment's log, without secrets."""
-        return lambda text: job.note(self._secrets.redactor(job.state.plan.hidden).quoted(text))
 
     # -- secrets -------------------------------------------------------------------------------------
 
     async def read_secrets(self, job: Job, checks: Sequence[Check] = (), *, anew: bool = True) -> tuple[Failure, ...]:
-        """Read all secrets again; return what is wrong with them.
-
-        Unless it must be `anew`, what can't be read now is what it was when it was read last: on the way back, a vault
-        that is down must not keep anything from being put back.
-        """
-        plan = job.state.plan
-        names = (*plan.needed, *named_secrets(checks))
-        reading = await self._secrets.read(plan, names, self._reach(job))
-        failures = reading.failures
-        old = {} if anew else {name: self._good[name] for name in names if name in self._good}
-        if failures and not anew and set(plan.needed) <= old.keys() | reading.values.keys():
-            for failure in failures:
-                self._noter(job)(f"{failure.message}; going on with the value that was read before")
-            failures = ()
-        self._values = {**old, **reading.values}
-        self._good |= reading.values
-        # A check says itself what is wrong with the one that it names.
-        listed = [failure for failure in failures if set(plan.needed) - self._values.keys()]
-        return tuple(listed) or await self._ssh_trouble(job)
-
-    def lacks(self, names: Sequence[str]) -> list[str]:
-        """Return which of these secrets were not there when all were read."""
-        return [name for name in names if name not in self._values]
-
-    async def _ssh_trouble(self, job: Job) -> tuple[Failure, ...]:
-        """Return why no ssh-agent can be given the key, if so."""
-        ssh = job.state.plan.ssh
-        if ssh is None or not ssh.private_key:
-            return ()
-        if shutil.which("ssh-agent", path=self.environ.get("PATH")) is None:
-            hint = "where the agent runs: apt-get install openssh-client"
-            return (Failure(Code.SSH_AGENT, f"{job.agent} has no ssh-agent", hint=hint, agent=job.agent),)
-        (name,) = references(ssh.private_key)
-        try:
-            await asyncio.to_thread(ssh_key, name, self._values[name])
-        except CheckFailed as problem:
-            return (Failure(Code.SECRET_INVALID, str(problem), hint=problem.hint, agent=job.agent),)
-        return ()
+        """Read all secrets again; return what is wrong with them. For `anew` see `AttemptSecrets.read`."""
+        return await self.secrets.read(job, checks, self._reach(job), anew=anew)
 
     def _reach(self, job: Job) -> Reach:
         async def run(argv: Sequence[str], stdin: bytes, environ: Mapping[str, str], timeout: float) -> Printed:
@@ -157,37 +93,22 @@ class World:
 
         return Reach(job.agent, run, lambda: self.prepare(job))
 
-    def _no_longer_good(self, job: Job) -> Failure | None:
-        """Return which secret has expired since the preflight."""
-        plan = job.state.plan
-        needed = {name: value for name, value in self._values.items() if name in plan.needed}
-        failure = no_longer_good(plan.preflight, needed)
-        return None if failure is None else msgspec.structs.replace(failure, agent=job.agent)
-
-    def _diagnosed(self, job: Job, failure: Failure) -> Failure:
-        """Return a failure with what is behind it, if that is a secret which has expired."""
-        expired = self._no_longer_good(job)
-        if expired is None or failure.code == expired.code:
-            return failure
-        message = f"{expired.message}; {failure.message}"
-        return msgspec.structs.replace(failure, code=expired.code, message=message, hint=expired.hint)
-
     # -- the performer's methods ---------------------------------------------------------------------
 
     async def preflight(self, job: Job) -> ev.PreflightPassed | ev.PreflightFailed:
         """See Performer."""
         failures = await self.read_secrets(job, job.state.plan.preflight)
         results = await self._preflight_results(job, failures)
-        note = self._noter(job)
+        note = self.secrets.noter(job)
         for result in results:
             note(f"preflight {checking.line(result)}")
-        return self._clean(job, checking.preflight_outcome(results, next(iter(failures), None)))
+        return self.secrets.clean(job, checking.preflight_outcome(results, next(iter(failures), None)))
 
     async def _preflight_results(self, job: Job, failures: Sequence[Failure]) -> list[CheckResult]:
         """Run the preflight checks side by side; return how each came out, still with what they may quote."""
         plan = job.state.plan
         results: list[CheckResult] = []
-        needed = {name: value for name, value in self._values.items() if name in plan.needed}
+        needed = self.secrets.of(plan.needed)
         if plan.needed:
             folder = await self.prepare(job) if plan.secrets and not failures else None
             in_files = [] if folder is None else await asyncio.to_thread(in_project, folder, needed)
@@ -227,18 +148,18 @@ class World:
     async def raise_fence(self, job: Job) -> ev.FenceRaised | ev.FenceFailed:
         """See Performer."""
         if failures := await self.read_secrets(job, anew=False):
-            return self._clean(job, ev.FenceFailed(failures[0]))
-        return self._clean(job, await self._tried(job, self._hosts.raise_fence(job), ev.FenceFailed))
+            return self.secrets.clean(job, ev.FenceFailed(failures[0]))
+        return self.secrets.clean(job, await self._tried(job, self._hosts.raise_fence(job), ev.FenceFailed))
 
     async def step(self, job: Job, action: RunStep) -> ev.StepSucceeded | ev.StepFailed | ev.FenceFailed:
         """See Performer."""
         state, run = job.state, action.run
         forward = run.direction is Direction.FORWARD
         failures = await self.read_secrets(job, anew=forward)
-        expired = self._no_longer_good(job) if forward and not failures else None
+        expired = self.secrets.expired(job) if forward and not failures else None
         if failure := next(iter(failures), expired):
             failure = msgspec.structs.replace(failure, step=run.name)
-            return self._clean(job, ev.StepFailed(run.name, run.direction, action.attempt, failure))
+            return self.secrets.clean(job, ev.StepFailed(run.name, run.direction, action.attempt, failure))
         performed: Awaitable[ev.StepSucceeded | ev.StepFailed | ev.FenceFailed]
         match state.work(run):
             case Command(run=command):
@@ -248,8 +169,8 @@ class World:
         failed = partial(ev.StepFailed, run.name, run.direction, action.attempt)
         event = await self._tried(job, performed, failed)
         if isinstance(event, ev.StepFailed):
-            event = msgspec.structs.replace(event, failure=self._diagnosed(job, event.failure))
-        return self._clean(job, event)
+            event = msgspec.structs.replace(event, failure=self.secrets.diagnosed(job, event.failure))
+        return self.secrets.clean(job, event)
 
     async def _tried(self, job: Job, action: Awaitable[E], failed: Callable[[Failure], E]) -> E:
         """Return what came of an action; a machine on which nothing can be done (its disk is full) is a failure too."""
@@ -274,7 +195,7 @@ class World:
         failure, count = await self._healthy(job, version)
         if failure is None:
             return ev.HealthPassed(direction, count)
-        return self._clean(job, ev.HealthFailed(direction, self._diagnosed(job, failure)))
+        return self.secrets.clean(job, ev.HealthFailed(direction, self.secrets.diagnosed(job, failure)))
 
     async def _healthy(self, job: Job, version: str | None) -> tuple[Failure | None, int]:
         plan = job.state.plan
@@ -283,27 +204,27 @@ class World:
         context = await self._context(job, plan.health, version)
         if isinstance(context, Failure):
             return context, 0
-        return await checking.healthy(plan.health, plan.health_policy, context, self._noter(job))
+        return await checking.healthy(plan.health, plan.health_policy, context, self.secrets.noter(job))
 
     async def bake(self, job: Job, seconds: float) -> ev.BakePassed | ev.BakeFailed:
         """See Performer."""
         plan = job.state.plan
         if failures := await self.read_secrets(job, plan.health, anew=False):
-            return self._clean(job, ev.BakeFailed(failures[0]))
+            return self.secrets.clean(job, ev.BakeFailed(failures[0]))
         context = await self._context(job, plan.health, job.state.version)
         if isinstance(context, Failure):
-            return self._clean(job, ev.BakeFailed(context))
-        note = self._noter(job)
+            return self.secrets.clean(job, ev.BakeFailed(context))
+        note = self.secrets.noter(job)
         failure = await checking.still_healthy(plan.health, plan.health_policy, seconds, context, note)
-        return ev.BakePassed() if failure is None else self._clean(job, ev.BakeFailed(failure))
+        return ev.BakePassed() if failure is None else self.secrets.clean(job, ev.BakeFailed(failure))
 
     async def record(self, job: Job, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed:
         """See Performer."""
         failed = partial(ev.VersionsMixed, job.state.direction)
         probe = job.state.plan.version_probe
         if failures := await self.read_secrets(job, [probe] if probe is not None else (), anew=False):
-            return self._clean(job, failed(failures[0]))
-        return self._clean(job, await self._tried(job, self._hosts.record(job, version), failed))
+            return self.secrets.clean(job, failed(failures[0]))
+        return self.secrets.clean(job, await self._tried(job, self._hosts.record(job, version), failed))
 
     async def survey(self, job: Job) -> ev.VersionsSurveyed:
         """See Performer."""
@@ -313,7 +234,7 @@ class World:
             raise
         except (SurefootError, OSError) as error:
             found = ev.VersionsSurveyed({}, {"the hosts": str(error)})
-        text = self._secrets.redactor(job.state.plan.hidden).text
+        text = self.secrets.redactor(job).text
         return ev.VersionsSurveyed(found.versions, {host: text(why) for host, why in found.unknown.items()})
 
     async def versions_probed(self, job: Job) -> dict[str, str | None]:
@@ -335,11 +256,11 @@ class World:
         plan = job.state.plan
         checks = (*plan.health, *([plan.version_probe] if plan.version_probe is not None else ()))
         if failures := await self.read_secrets(job, checks, anew=False):
-            return self._clean(job, ev.ResolveRefused(failures[0]))
+            return self.secrets.clean(job, ev.ResolveRefused(failures[0]))
         version, failure = await self._hosts.one_version(job, request.version)
         if failure is None and plan.health and version is not None:
             failure, _ = await self._healthy(job, version)
-        return ev.Resolved(version) if failure is None else self._clean(job, ev.ResolveRefused(failure))
+        return ev.Resolved(version) if failure is None else self.secrets.clean(job, ev.ResolveRefused(failure))
 
     async def probe(self, job: Job, version: str | None) -> Failure | None:
         """Ask the version probe, if there is one, whether every host runs `version`; of none there is nothing to
@@ -362,7 +283,7 @@ class World:
         """See Performer."""
         await asyncio.to_thread(shutil.rmtree, self._folder / "work", ignore_errors=True)
         self._ready = None
-        self._values, self._good = {}, {}
+        self.secrets.forget()
 
     async def _context(
         self, job: Job, checks: Sequence[Check], version: str | None = None, *, looking: bool = False
@@ -398,9 +319,9 @@ class World:
         return Context(
             values=values,
             hosts=hosts,
-            secrets={name: value for name, value in self._values.items() if name in state.plan.secrets},
-            named={name: self._values[name] for name in named_secrets(checks) if name in self._values},
-            redact=self._secrets.redactor((*state.plan.hidden, *named_secrets(checks))).text,
+            secrets=self.secrets.of(state.plan.secrets),
+            named=self.secrets.of(named_secrets(checks)),
+            redact=self.secrets.redactor(job, named_secrets(checks)).text,
             run=run,
             reach=reach,
             here=partial(self._hosts.here, job),
@@ -448,11 +369,10 @@ class World:
         """
         plan = job.state.plan
         cwd = await self.prepare(job)
-        given = {name: value for name, value in self._values.items() if name in plan.secrets}
-        if plan.ssh is not None and ssh:
-            user = fill_secrets(plan.ssh.user, self._values)
-            given |= {"ANSIBLE_REMOTE_USER": user} if user else {}
-        with sshagent.beside(argv, self._private_key(plan) if ssh else "", self._attempts.parent) as prepared:
+        given = self.secrets.of(plan.secrets)
+        if ssh and (user := self.secrets.ssh_user(plan)):
+            given["ANSIBLE_REMOTE_USER"] = user
+        with sshagent.beside(argv, self.secrets.private_key(plan) if ssh else "", self._attempts.parent) as prepared:
             data = stdin if prepared.stdin is None else prepared.stdin
             spawn = Spawn(
                 prepared.argv,
@@ -470,21 +390,16 @@ class World:
             finally:
                 output.close()
 
-    def _private_key(self, plan: Plan) -> str:
-        names = references(plan.ssh.private_key) if plan.ssh is not None else ()
-        return next((self._values[name] for name in names if name in self._values), "")
-
     def output(self, job: Job, action: RunStep | None = None) -> StepOutput:
         """Return what turns an attempt's output into lines of the deployment's log."""
         template = LogLine("", agent=job.agent, token=job.token)
         if action is not None:
             run = action.run
             template = replace(template, step=run.name, direction=str(run.direction), attempt=action.attempt)
-        names = job.state.plan.hidden
         return StepOutput(
             lambda line: self._logs.add(job.state.id, line, job.holding.grant),
             template,
-            lambda: self._secrets.redactor(names),
+            lambda: self.secrets.redactor(job),
         )
 
     # -- this machine --------------------------------------------------------------------------------

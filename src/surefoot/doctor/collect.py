@@ -364,7 +364,7 @@ class _Looking:
             identity = self.read.identity if self.read is not None else "unknown"
             script = look.script(plan.fence_path or "", fence_name(identity, plan.project, row.name), plan.state_file)
             await world.read_secrets(job, (*plan.preflight, *plan.health))
-            absent = world.lacks((*plan.needed, *named_secrets(plan.preflight)))
+            absent = world.secrets.lacks((*plan.needed, *named_secrets(plan.preflight)))
 
             async def one(check: Check, *, health: bool) -> list[Checked]:
                 ((*results,),) = await world.looked(job, [check], absent, row.current_version if health else None)
