@@ -66,9 +66,10 @@ test: debian venv cache ## Run all tests, with branch coverage; ARGS="tests/unit
 	exit $$status
 
 .PHONY: chaos
-chaos: debian venv ## Deploy in the lab while everything fails at random (root); N=100 for so many rounds, SEED=7 to play again
-	@$(BIN)/python tests/chaos/lab.py --rounds $(N) $(if $(SEED),--seed $(SEED))
+chaos: debian venv ## Deploy in the lab while everything fails at random (root); N=100 for so many rounds, SEED=7 to play again, JOBS=3 labs at once
+	@$(BIN)/python tests/chaos/lab.py --rounds $(N) --jobs $(JOBS) $(if $(SEED),--seed $(SEED))
 N ?= 20
+JOBS ?= 1
 SEED ?=
 
 .PHONY: doctor-faults

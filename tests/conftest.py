@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import signal
+import warnings
 from collections.abc import Iterator
 
 import pytest
 
+from surefoot.drills.lab import missing
 from tests.support.postgres import PostgresServer
 
 # Under `nohup`, or in a shell's background, these are ignored by all that the tests start: here they are to count.
@@ -21,3 +23,13 @@ def postgres() -> Iterator[PostgresServer]:
     """One server for all tests that leave it as it is; each takes a database of its own."""
     with PostgresServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def laboratory() -> None:
+    """What a test asks for that makes its own lab; where there can be none, one loud line says what was not tested, and
+    how to.
+    """
+    if reason := missing():
+        warnings.warn(f"the lab and all drills are NOT tested: {reason}", stacklevel=1)
+        pytest.skip(reason)

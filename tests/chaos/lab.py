@@ -3,21 +3,27 @@
 random, each for a while.
 
     python tests/chaos/lab.py --rounds 20 --seed 7
+    python tests/chaos/lab.py --rounds 500 --jobs 3
 
 In each round a few deployments are asked for, and a few faults are made while they run; then everything is mended, all
 must end, and the promises are judged by what the hosts saw. Prints its seed, a line for each thing that it does, and
-at the end one line of JSON; exits 1 if a promise was broken, and keeps journals and logs of such a round.
+at the end one line of JSON; exits 1 if a promise was broken, and keeps journals and logs of such a round. Several jobs
+play in labs of their own, with the seeds that follow. Ended by Ctrl-C or SIGTERM it says what the rounds before showed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import random
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +53,19 @@ class Tally:
     tasks: int = 0
     refused: int = 0
     broken: list[str] = field(default_factory=list)
+
+
+def together(tallies: Iterable[Tally]) -> dict[str, Any]:
+    """Return several runs' tallies as one, as JSON has it."""
+    first, *others = map(asdict, tallies)
+    seeds = [first["seed"], *(one["seed"] for one in others)]
+    for other in others:
+        for key, value in other.items():
+            if isinstance(value, dict):
+                first[key] = {kind: first[key].get(kind, 0) + value.get(kind, 0) for kind in {**first[key], **value}}
+            elif key != "seed":
+                first[key] += value
+    return first | ({"seed": seeds} if others else {})
 
 
 class LabChaos:
@@ -81,7 +100,6 @@ class LabChaos:
     def round(self) -> list[str]:
         """Play one round, and return what was broken."""
         before = len(self.tally.broken)
-        self.tally.rounds += 1
         self.site.ready()
         began = time.time()
         self.following, self.rebooted = [], set()
@@ -95,6 +113,7 @@ class LabChaos:
             self.faults[name][1]()
         self.mend()
         self.judge(versions, began)
+        self.tally.rounds += 1
         return self.tally.broken[before:]
 
     def deploy(self) -> str:
@@ -281,7 +300,13 @@ class LabChaos:
 def run(seed: int, rounds: int, folder: Path, say: Callable[[str], None] = print) -> Tally:
     """Play rounds on one site; it is set up anew after one that broke something."""
     tally = Tally(seed)
-    number = 0
+    with suppress(KeyboardInterrupt):
+        _play(tally, rounds, folder, say)
+    return tally
+
+
+def _play(tally: Tally, rounds: int, folder: Path, say: Callable[[str], None]) -> None:
+    seed, number = tally.seed, 0
     while number < rounds:
         with Site(folder=folder / f"lab-{number}") as site:
             chaos = LabChaos(site, seed * 100_003 + number, say)
@@ -298,22 +323,47 @@ def run(seed: int, rounds: int, folder: Path, say: Callable[[str], None] = print
                     where = keep(site, folder / f"round-{number}")
                     say(f"round {number} of seed {seed}: {'; '.join(broken)}\n  kept in {where}")
                     break
+
+
+def _job(given: tuple[int, int, Path]) -> Tally:
+    """Play one job's rounds in a process of its own, in which a signal ends them and no more."""
+    seed, rounds, folder = given
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    tally = run(seed, rounds, folder, lambda line: print(f"[{seed}] {line}", file=sys.stderr, flush=True))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one that comes again would take the tally away
     return tally
+
+
+def _side_by_side(seed: int, rounds: int, jobs: int, folder: Path) -> list[Tally]:
+    shares = [rounds // jobs + (number < rounds % jobs) for number in range(jobs)]
+    work = [(seed + number, share, folder / f"job-{number}") for number, share in enumerate(shares) if share]
+    with multiprocessing.get_context("spawn").Pool(len(work)) as pool:
+        found = pool.map_async(_job, work, chunksize=1)
+        while not found.ready():
+            try:
+                found.wait(1)
+            except KeyboardInterrupt:  # each job ends its own lab, and says what it has
+                for process in multiprocessing.active_children():
+                    if process.pid is not None:
+                        os.kill(process.pid, signal.SIGTERM)
+        return found.get()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--jobs", type=int, default=1, help="so many labs side by side")
     args = parser.parse_args()
     if reason := missing():
         print(f"NOTHING was tested: {reason}", file=sys.stderr)
         return 1
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="surefoot-chaos-"))
     print(f"seed {args.seed}; logs in {folder}", file=sys.stderr)
-    tally = run(args.seed, args.rounds, folder, lambda line: print(line, file=sys.stderr, flush=True))
-    print(json.dumps(asdict(tally)))
-    return 1 if tally.broken else 0
+    tally = together(_side_by_side(args.seed, args.rounds, max(1, args.jobs), folder))
+    print(json.dumps(tally))
+    return 1 if tally["broken"] or tally["rounds"] < args.rounds else 0
 
 
 if __name__ == "__main__":

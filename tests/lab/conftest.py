@@ -1,22 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labs for tests; where there can be none, one loud line says what was not tested and how to."""
+"""Labs for tests."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 
 import pytest
 
-from surefoot.drills.lab import Lab, missing
-
-
-@pytest.fixture(scope="session")
-def laboratory() -> None:
-    """What a test asks for that makes its own lab."""
-    if reason := missing():
-        warnings.warn(f"the lab and all drills are NOT tested: {reason}", stacklevel=1)
-        pytest.skip(reason)
+from surefoot.drills.lab import Lab
 
 
 @pytest.fixture(scope="module")
