@@ -80,6 +80,18 @@ def test_a_command_keeps_its_input_output_status_and_quoting(guard: Guard) -> No
     assert (done.returncode, done.stdout, done.stderr) == (7, "line 1\nline 2\n", 'it\'s $HOME "x" \\n *\n')
 
 
+def test_a_refusal_that_nobody_hears_any_more_is_one_all_the_same(guard: Guard) -> None:
+    assert guard.run(2).returncode == 0
+    hears, says = os.pipe()
+    os.close(hears)
+    try:
+        done = subprocess.run(guard.argv(1, "true"), stdin=subprocess.DEVNULL, stderr=says, timeout=90)
+    finally:
+        os.close(says)
+    assert done.returncode == STALE
+    assert list((guard.kept / "holders").iterdir()) == []
+
+
 def test_a_stale_token_is_refused_and_nothing_runs(guard: Guard, host: SshHost) -> None:
     assert guard.run(7).returncode == 0
     done = guard.run(6, "touch /root/stale-ran")

@@ -14,7 +14,8 @@ if [ -z "$folder" ]; then
   [ -w "$folder/$name" ] || mkdir -p "$folder/$name" 2>/dev/null || folder=$HOME/.surefoot/fence
 fi
 d=$folder/$name
-refuse() { echo "surefoot-fence: $1" >&2; rm -f "$d/holders/$id"; exit "$2"; }
+# Who hears it may be gone already: the exit status must say all the same that nothing was run.
+refuse() { trap '' PIPE; echo "surefoot-fence: $1" >&2; rm -f "$d/holders/$id"; exit "$2"; }
 unwritable() {
   on=$d
   until [ -e "${on:=/}" ]; do on=${on%/*}; done
