@@ -366,6 +366,23 @@ def test_checks_or_secrets_that_steps_need_are_looked_at_first() -> None:
     assert isinstance(do.decide(after(Plan(project="p", environment="e", steps=steps)), 99.0), do.RunStep)
 
 
+def test_what_is_stranded_says_what_hosts_said_if_any_did() -> None:
+    steps = (Step("a", Playbook("a.yml"), undo=Playbook("u.yml"), retry=Retry(1, 0.0, 60.0)),)
+    plan = Plan(project="p", environment="e", inventory="hosts", steps=steps, state_file="/state")
+    failed = (
+        ev.StepStarted("a", Direction.FORWARD, 1),
+        ev.FenceRaised(("h",)),
+        ev.StepFailed("a", Direction.FORWARD, 1, FAILURE),
+        ev.UndoStarted(FAILURE),
+        ev.StepStarted("a", Direction.UNDO, 1),
+        ev.StepFailed("a", Direction.UNDO, 1, FAILURE),
+    )
+    assert do.decide(after(plan, *failed), 99.0) == do.Survey()
+    for survey, said in (({}, "it failed"), ({"h": "1.0"}, "it failed; h runs 1.0")):
+        action = do.decide(after(plan, *failed, ev.VersionsSurveyed(survey)), 99.0)
+        assert action == do.Write(ev.Finished(Status.STRANDED, Failure(Code.STEP_FAILED, said)))
+
+
 def test_a_cancel_says_who_and_why() -> None:
     plan = Plan(project="p", environment="e", steps=(Step("a", Command("true")),))
     for request, said in (
