@@ -5,6 +5,7 @@ deployed here: see tests/e2e/test_drills_staging.py.
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -270,6 +271,16 @@ def test_a_fault_that_is_still_being_made_is_ended_before_it_is_mended(
     assert faults.mend_all() == []
     time.sleep(1.5)
     assert not late.exists()
+
+
+def test_a_fault_is_mended_though_what_commands_say_can_not_be_kept(tmp_path: Path) -> None:
+    folder, mended = tmp_path / "kept", tmp_path / "mended"
+    folder.mkdir()
+    faults = Faults(folder, lambda _: None)
+    faults.make("kill", Fault("true", f"touch {mended}"), {})
+    shutil.rmtree(folder)
+    assert faults.mend_all() == []
+    assert mended.exists()
 
 
 def test_what_can_not_be_mended_is_tried_again_and_told_with_its_command(

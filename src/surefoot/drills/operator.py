@@ -149,6 +149,7 @@ class Operator(ABC):
     def cli(self, *words: str, env: Mapping[str, str] | None = None, apart: bool = False) -> Cli:
         """Start a command, as a CI job would. `apart`: its results are not mixed with what else it says."""
         self._outputs += 1
+        self.folder.mkdir(parents=True, exist_ok=True)  # it may have been tidied away meanwhile
         output = self.folder / f"cli-{self._outputs:03d}-{words[0]}.log"
         errors = output.with_suffix(".err") if apart else None
         # -P: the project's folder may hold files that are called as modules are.

@@ -166,8 +166,8 @@ class Staging(Operator):
 
     def restore(self) -> list[str]:
         """Mend faults, end what was asked for, put the version back; return what could not be, a sentence each."""
-        left = self.faults.mend_all()
         self._end_commands()
+        left = self.faults.mend_all()
         if not self.touched:
             return left
         steps = {

@@ -120,7 +120,12 @@ class Faults:
     def _start(self, name: str, command: str) -> tuple[subprocess.Popen[bytes], Path]:
         self._count += 1
         output = self._folder / f"fault-{self._count:03d}-{name}.log"
-        with output.open("wb") as out:
+        try:
+            out = output.open("wb")
+        except OSError:  # a full disk, a folder that somebody has tidied away: nothing that mending may depend on
+            output = Path(os.devnull)
+            out = output.open("wb")
+        with out:
             process = subprocess.Popen(
                 ["/bin/sh", "-c", command],
                 stdin=subprocess.DEVNULL,
