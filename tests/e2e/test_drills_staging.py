@@ -30,6 +30,13 @@ class Staging:
 
     def __init__(self, folder: Path) -> None:
         self.scene = Scene(folder)
+        patient = (
+            self.scene.config.read_text().replace("within: 2s", "within: 5m").replace("timeout: 60s", "timeout: 10m")
+        )
+        self.scene.config.write_text(patient)
+        self.agents: dict[str, subprocess.Popen[bytes]] = {}
+
+    def begin(self) -> None:
         self.scene.start_hosts()
         self.agents = {name: self.scene.start_agent(name) for name in AGENTS}
         assert self.scene.deploy("1.0").wait(LONG) == 0
@@ -89,6 +96,7 @@ class Staging:
 def staging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Staging]:
     made = Staging(tmp_path_factory.mktemp("staging"))
     try:
+        made.begin()
         yield made
     finally:
         made.scene.end()
