@@ -250,7 +250,7 @@ class LabChaos:
         for reign in evidence.reigns(commands):
             self.tally.tasks += reign.tasks
             self.tally.refused += reign.refused
-        (row,) = (r for r in site.ask("status")["environments"] if r["name"] == site.project.environment)
+        (row,) = (r for r in site.ask("status")["environments"] if r["name"] == site.environment)
         site.mend()
         if row["locked_by"]:
             self.repair(row["locked_by"], broken)
@@ -355,13 +355,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--jobs", type=int, default=1, help="so many labs side by side")
     args = parser.parse_args()
+    if min(args.rounds, args.jobs) < 1:
+        parser.error("--rounds and --jobs must be at least 1")
     if reason := missing():
         print(f"NOTHING was tested: {reason}", file=sys.stderr)
         return 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="surefoot-chaos-"))
     print(f"seed {args.seed}; logs in {folder}", file=sys.stderr)
-    tally = together(_side_by_side(args.seed, args.rounds, max(1, args.jobs), folder))
+    tally = together(_side_by_side(args.seed, args.rounds, args.jobs, folder))
     print(json.dumps(tally))
     return 1 if tally["broken"] or tally["rounds"] < args.rounds else 0
 

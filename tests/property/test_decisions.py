@@ -408,16 +408,7 @@ def test_a_cancel_ends_the_step_that_runs_unless_it_is_to_be_finished() -> None:
 @settings(deadline=None)
 def test_a_clock_that_jumps_never_lengthens_a_delay(now: float) -> None:
     plan = Plan(project="p", environment="e", steps=(Step("a", Command("true"), retry=Retry(3, 30.0, 60.0)),))
-    state = accept(ev.Entry(1, 1.0, ev.Accepted("e-1", "e", 1, "2", plan)))
-    for seq, event in enumerate(
-        (
-            ev.LeaseGranted("x", 1),
-            ev.StepStarted("a", Direction.FORWARD, 1),
-            ev.StepFailed("a", Direction.FORWARD, 1, FAILURE),
-        ),
-        start=2,
-    ):
-        state = evolve(state, ev.Entry(seq, 5.0, event, "x", 1))
+    state = after(plan, ev.StepStarted("a", Direction.FORWARD, 1), ev.StepFailed("a", Direction.FORWARD, 1, FAILURE))
     assert do.decide(state, state.elapsed + 10.0) == do.Wait(20.0), "and it is no shorter than it says"
     assert do.decide(state, state.elapsed + 29.5) == do.Wait(0.5)
     assert isinstance(do.decide(state, state.elapsed + 29.9995), do.RunStep), "nothing too short for a clock to tell"

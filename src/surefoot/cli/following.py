@@ -26,7 +26,6 @@ from surefoot.cli.text import clean
 from surefoot.cli.views.base import View, view_for
 from surefoot.core.errors import Exit, NotFoundError, StoreError, SurefootError, WaitTimeoutError
 from surefoot.core.events import Delivered, DeliveryFailed
-from surefoot.core.lease import AgentStatus
 from surefoot.core.sentences import sentence
 from surefoot.core.status import Status
 
@@ -238,7 +237,7 @@ def _push_metrics(app: App, store: Store, gateway: str, project: str) -> None:
 def warn_if_alone(app: App, store: Store) -> None:
     """Say so where no agent is there to take the work."""
     rows = store.agents(SILENT)
-    if any(row.status in (AgentStatus.ONLINE, AgentStatus.DEGRADED) for row in rows):
+    if any(row.status.able for row in rows):
         return
     name = next(iter(app.agent_names), "NAME")
     app.console.warn("no agent is online; the deployment waits until one is", f"surefoot agent run {name}")

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from surefoot.core.errors import Code, ConfigError
-from surefoot.steps.ansible import executable
+from surefoot.steps.ansible import executable, hosts_in
 
 #: Seconds for Ansible to read an inventory.
 TIMEOUT = 60.0
@@ -35,7 +35,7 @@ def hosts_of(folder: Path, inventory: str) -> tuple[str, ...]:
     if known is None:
         last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no reason given")
         raise _unreadable(inventory, last.strip())
-    found = tuple(dict.fromkeys(host for group in known.values() for host in group.get("hosts", ())))
+    found = hosts_in(known)
     if not found:
         raise ConfigError(
             f"the inventory {inventory} has no hosts",

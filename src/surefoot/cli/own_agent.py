@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from surefoot.cli.app import App
     from surefoot.store.protocol import Store
 
-WORKING = (AgentStatus.ONLINE, AgentStatus.DEGRADED)
 #: Seconds that an agent gets to hand over; with a store that is away it needs as long as its lease is good.
 HANDOVER = 30.0
 
@@ -105,7 +104,7 @@ def ensure_agent(app: App, store: Store) -> None:
     """Have somebody work where the config names no agents: whoever followed may be gone."""
     from surefoot.cli.app import SILENT
 
-    if app.has_agents or any(row.status in WORKING for row in store.agents(SILENT)):
+    if app.has_agents or any(row.status.able for row in store.agents(SILENT)):
         return
     start_in_background(app)
 

@@ -82,6 +82,11 @@ class AgentStatus(StrEnum):
     DRAINING = "draining"
     OFFLINE = "offline"
 
+    @property
+    def able(self) -> bool:
+        """Whether such an agent takes work."""
+        return self in (AgentStatus.ONLINE, AgentStatus.DEGRADED)
+
 
 class Candidate(msgspec.Struct, frozen=True):
     """An agent, as far as the choice is concerned."""
@@ -118,9 +123,8 @@ def rank(agents: Sequence[Candidate]) -> list[Candidate]:
     Role comes first, then health within primaries and secondaries together: a healthy secondary comes before a
     degraded primary; an emergency agent comes after all others. Draining and offline agents never take work.
     """
-    able = [a for a in agents if a.status in (AgentStatus.ONLINE, AgentStatus.DEGRADED)]
     return sorted(
-        able,
+        (a for a in agents if a.status.able),
         key=lambda a: (
             a.role is Role.EMERGENCY,
             a.status is AgentStatus.DEGRADED,

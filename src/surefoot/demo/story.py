@@ -18,7 +18,6 @@ import psutil
 from surefoot.core import events as ev
 from surefoot.core.deployment import Deployment, fold
 from surefoot.core.errors import Exit, LeaseLostError, NotFoundError, StoreError
-from surefoot.core.lease import AgentStatus
 from surefoot.core.plan import Direction
 from surefoot.core.status import Status
 from surefoot.demo import refusal
@@ -249,8 +248,7 @@ class Story:
         if not self._scene.store.exists():
             return False
         rows = {row.report.name: row for row in self.store.agents(OFFLINE_AFTER)}
-        able = (AgentStatus.ONLINE, AgentStatus.DEGRADED)
-        return all(name in rows and rows[name].status in able for name in AGENTS)
+        return all(name in rows and rows[name].status.able for name in AGENTS)
 
     def _deploy(self, version: str) -> Deploy:
         self._deploys += 1

@@ -14,11 +14,9 @@ from surefoot.drills.drill import Result
 from surefoot.drills.lab import Command, Host
 from surefoot.drills.operator import Cli
 from surefoot.drills.site import PRIMARY, SECONDARY, Site
-from surefoot.drills.stage import Stage
+from surefoot.drills.stage import REQUIRED, Stage
 from surefoot.steps.fence import STALE, Fence
 
-#: The runner must be replaced within this, whatever became of it.
-REQUIRED = 30.0
 #: Where hosts keep the tokens that they know.
 FENCES = "/var/lib/surefoot/fence"
 

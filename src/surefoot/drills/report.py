@@ -22,11 +22,10 @@ LAB = (
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How a drill's measure spread over its repetitions; percentiles by nearest rank: nothing is interpolated."""
+    """How a drill's measure spread over its repetitions, in seconds."""
 
     drill: str
     measure: str
-    unit: str
     runs: int
     p50: float
     p99: float
@@ -35,16 +34,16 @@ class Spread:
     def __str__(self) -> str:
         """Return it as a line."""
         figures = f"p50 {self.p50:.2f}, p99 {self.p99:.2f}, max {self.most:.2f}"
-        return f"{self.drill}: {self.measure}: {figures} {self.unit} ({self.runs} runs)"
+        return f"{self.drill}: {self.measure}: {figures} s ({self.runs} runs)"
 
 
 def spreads(results: Sequence[Result]) -> list[Spread]:
     """Return how measures of time spread, of each drill that was played more than once."""
-    values: dict[tuple[str, str, str], list[float]] = {}
+    values: dict[tuple[str, str], list[float]] = {}
     for result in results:
         for measure in result.measures:
             if measure.unit == "s":
-                values.setdefault((result.drill.name, measure.name, measure.unit), []).append(measure.value)
+                values.setdefault((result.drill.name, measure.name), []).append(measure.value)
     return [
         Spread(*key, len(found), quantile(found, 0.5) or 0.0, quantile(found, 0.99) or 0.0, max(found))
         for key, found in values.items()
@@ -107,7 +106,7 @@ def _repeated(results: Sequence[Result]) -> list[str]:
     if not found:
         return []
     rows = [
-        (inline(s.drill), inline(s.measure), str(s.runs), *(f"{v:.2f} {s.unit}" for v in (s.p50, s.p99, s.most)))
+        (inline(s.drill), inline(s.measure), str(s.runs), *(f"{v:.2f} s" for v in (s.p50, s.p99, s.most)))
         for s in found
     ]
     return ["What was measured more than once:", table(("drill", "measure", "runs", "p50", "p99", "max"), rows)]
@@ -196,7 +195,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
             {
                 "drill": s.drill,
                 "measure": s.measure,
-                "unit": s.unit,
+                "unit": "s",
                 "runs": s.runs,
                 "p50": round(s.p50, 3),
                 "p99": round(s.p99, 3),

@@ -17,6 +17,7 @@ from typing import TypeVar
 from surefoot.core.errors import SurefootError
 from surefoot.drills.drill import Drill, Result
 from surefoot.drills.errors import DrillError
+from surefoot.drills.lab import blackbox
 from surefoot.drills.lab_stage import LabStage
 from surefoot.drills.project import Project
 from surefoot.drills.site import AGENT, RUNNERS, WEB, Site
@@ -111,13 +112,13 @@ def keep(site: Site, folder: Path) -> Path:
         host = site[name]
         try:
             host.thaw()
-            (folder / f"{name}.commands").write_text(host.disk.read("/var/log/surefoot-lab/commands"))
+            (folder / f"{name}.commands").write_text(host.disk.read(blackbox.LOG))
             if host.is_on:
                 (folder / f"{name}.journal").write_text(host.journal(AGENT if name in RUNNERS else ""))
         except (DrillError, OSError) as error:
             (folder / f"{name}.error").write_text(str(error))
     try:
-        for row in site.ask("history", site.project.environment, "--limit", "25")["deployments"]:
+        for row in site.ask("history", site.environment, "--limit", "25")["deployments"]:
             events = "".join(f"{event}\n" for event in site.events(row["id"]))
             (folder / f"{row['id']}.events").write_text(events)
     except (DrillError, OSError) as error:

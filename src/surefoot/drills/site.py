@@ -19,7 +19,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from surefoot.core.lease import AgentStatus
 from surefoot.drills.lab import Host, Lab, LabError, PostgresPair
 from surefoot.drills.operator import LONG, Addressed, Operator, filled
 from surefoot.drills.project import CONFIG, Project, stage
@@ -250,7 +249,7 @@ class Site(Operator, AbstractContextManager["Site"]):
     def online(self) -> set[str]:
         """Return the agents that could take work."""
         rows = self._read().agents(UNHEARD)
-        return {row.report.name for row in rows if row.status in (AgentStatus.ONLINE, AgentStatus.DEGRADED)}
+        return {row.report.name for row in rows if row.status.able}
 
     def _read(self) -> Store:
         """Return the store, to wait by; nothing is judged by what it says."""

@@ -16,6 +16,9 @@ from surefoot.drills.customer import Customer, Tally
 from surefoot.drills.drill import Finding, Measure, Result
 from surefoot.drills.operator import Cli, Operator
 
+#: The runner must be replaced within this, in seconds, whatever became of it.
+REQUIRED = 30.0
+
 
 class Stage(ABC):
     """See the module's docstring."""
@@ -27,7 +30,6 @@ class Stage(ABC):
         self.fault = 0.0  #: when the runner was lost
         self._say = say
         self._began = time.monotonic()
-        self.began = time.time()
         self.before = site.ready()
         self.began = time.time()
         urls = site.customers_urls()

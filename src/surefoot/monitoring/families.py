@@ -19,7 +19,6 @@ from prometheus_client.core import (
 from prometheus_client.utils import floatToGoString
 
 from surefoot import __version__
-from surefoot.core.lease import AgentStatus
 from surefoot.monitoring.catalogue import METRICS, Type
 from surefoot.monitoring.ledger import Histogram, Labels, Ledger
 from surefoot.monitoring.reader import Now
@@ -127,9 +126,8 @@ def _environments(now: Now, names: Iterable[str]) -> dict[str, list[tuple[Labels
 
 
 def _agents(now: Now) -> dict[str, list[tuple[Labels, float]]]:
-    able = (AgentStatus.ONLINE, AgentStatus.DEGRADED)
     names = [((row.report.name, str(row.report.role)), row) for row in now.agents]
     return {
-        "surefoot_agent_online": [(labels, float(row.status in able)) for labels, row in names],
+        "surefoot_agent_online": [(labels, float(row.status.able)) for labels, row in names],
         "surefoot_agent_last_seen_timestamp_seconds": [(labels, row.last_seen_at) for labels, row in names],
     }

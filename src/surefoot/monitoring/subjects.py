@@ -18,7 +18,7 @@ from surefoot.checks.secret import Format, expiry
 from surefoot.config.models import Config
 from surefoot.core import plan
 from surefoot.monitoring.runner import Secret, Target
-from surefoot.steps.ansible import executable
+from surefoot.steps.ansible import executable, hosts_in
 
 #: Seconds after which an inventory is read again; a dynamic one asks its source each time.
 INVENTORY_EVERY = 600.0
@@ -51,11 +51,8 @@ class Hosts:
 def targets(environment: str, inventory: Mapping[str, Any]) -> list[Target]:
     """Return what `ansible-inventory --list` says can be reached by SSH."""
     variables = inventory.get("_meta", {}).get("hostvars", {})
-    names = dict.fromkeys(
-        host for group, said in inventory.items() if group != "_meta" for host in said.get("hosts", ())
-    )
     found = []
-    for name in names:
+    for name in hosts_in(inventory):
         of_host = variables.get(name, {})
         address, port = str(of_host.get("ansible_host", name)), of_host.get("ansible_port", 22)
         local = of_host.get("ansible_connection") == "local"

@@ -308,6 +308,12 @@ def no_hosts(inventory: str) -> Failure:
     return Failure(Code.NO_HOSTS, f"{inventory} holds no hosts", hint=f"ansible-inventory -i {inventory} --list")
 
 
+def hosts_in(listed: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the hosts' names in what `ansible-inventory --list` prints, in the inventory's order."""
+    groups = (said for group, said in listed.items() if group != "_meta")
+    return tuple(dict.fromkeys(host for said in groups for host in said.get("hosts", ())))
+
+
 def executable(name: str) -> str:
     """Return the user's Ansible if there is one on the path, else the one installed beside us."""
     beside = Path(sys.executable).with_name(name)

@@ -15,12 +15,10 @@ from surefoot.doctor.facts import AgentProcess, Facts, Unit
 from surefoot.doctor.findings import Depth, Finding, Severity
 from surefoot.store.protocol import AgentRow
 
-_ABLE = (AgentStatus.ONLINE, AgentStatus.DEGRADED)
-
 
 def nobody_left(facts: Facts) -> bool:
     """Whether no agent could take work, where agents elsewhere do it."""
-    return facts.store.trouble is None and facts.has_agents and not any(row.status in _ABLE for row in facts.agents)
+    return facts.store.trouble is None and facts.has_agents and not any(row.status.able for row in facts.agents)
 
 
 def _severity(facts: Facts) -> Severity:
@@ -188,7 +186,7 @@ def services(facts: Facts) -> Iterator[Finding]:
     for unit in facts.units:
         if unit.active in ("active", "activating", "reloading") and unit.sub != "auto-restart":
             continue
-        if unit.agent and any(row.report.name == unit.agent and row.status not in _ABLE for row in facts.agents):
+        if unit.agent and any(row.report.name == unit.agent and not row.status.able for row in facts.agents):
             continue  # told as the agent
         if _elsewhere(facts, unit):
             continue  # told as a duplicate
@@ -211,7 +209,7 @@ def _known_here(facts: Facts, name: str) -> bool:
 
 def _elsewhere(facts: Facts, unit: Unit) -> bool:
     """Whether a service does not run while its agent does: on another machine then."""
-    able = any(row.report.name == unit.agent and row.status in _ABLE for row in facts.agents)
+    able = any(row.report.name == unit.agent and row.status.able for row in facts.agents)
     return able and unit.active in ("failed", "inactive", "activating") and not _known_here(facts, unit.agent)
 
 

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from surefoot.core.errors import Code, ConfigError, RefusedError, UsageError
+from surefoot.core.lease import AgentStatus
 from surefoot.drills.staging.settings import Settings
 
 Json = Mapping[str, Any]
-#: How an agent is that takes work.
-THERE = ("online", "degraded")
 
 
 def idle(row: Json) -> str:
@@ -89,7 +88,7 @@ def known_step(plan: Json, settings: Settings) -> None:
 
 def agents_there(agents: Iterable[Json], needed: int) -> list[str]:
     """Return the agents that take work. RefusedError if there are fewer than needed."""
-    found = [row["name"] for row in agents if row["status"] in THERE]
+    found = [row["name"] for row in agents if AgentStatus(row["status"]).able]
     if len(found) < needed:
         raise RefusedError(
             f"{len(found)} agents are online ({', '.join(found) or 'none'}), and {needed} are needed",

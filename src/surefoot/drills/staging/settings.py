@@ -13,11 +13,10 @@ from surefoot.config.durations import DurationError, parse_duration
 from surefoot.config.versions import validate_version
 from surefoot.core.errors import Code, ConfigError, UsageError
 from surefoot.drills.project import DRILL, read
+from surefoot.drills.stage import REQUIRED
 
 #: Faults that a command can make; drills go by these names.
 FAULTS = ("stop", "kill", "freeze", "power-off", "cut-off", "partition")
-#: A runner must be replaced within this, unless its lease is longer than ours by default.
-TAKEOVER_WITHIN = 30.0
 #: Seconds for whatever is waited for: a deployment, an agent that comes back.
 PATIENCE = 1800.0
 SECTION = """staging: {environment: ENV, versions: ["1.4.1", "1.4.2"]}"""
@@ -48,7 +47,7 @@ class Settings:
     customer: str | None = None
     hosts: Mapping[str, str] = field(default_factory=dict)  #: addresses, of hosts that their names do not lead to
     middle: str | None = None  #: the step in which a fault is made; else it is when one host runs the new version
-    takeover_within: float = TAKEOVER_WITHIN
+    takeover_within: float = REQUIRED  #: more where a lease is longer than ours by default
     patience: float = PATIENCE
     sick: Fault | None = None  #: `{version}` is not well on `{host}`, and every version is again
     faults: Mapping[str, Fault] = field(default_factory=dict)
@@ -75,7 +74,7 @@ def load(folder: Path) -> Settings | None:
         customer=_text(path, said, "customer") if "customer" in said else whole.get("customer"),
         hosts=_hosts(path, said.get("hosts")),
         middle=_text(path, said, "middle"),
-        takeover_within=_seconds(path, said, "takeover_within", TAKEOVER_WITHIN),
+        takeover_within=_seconds(path, said, "takeover_within", REQUIRED),
         patience=_seconds(path, said, "patience", PATIENCE),
         sick=_sick(path, said),
         faults=_faults(path, said.get("faults")),

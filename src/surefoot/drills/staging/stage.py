@@ -17,13 +17,11 @@ from itertools import pairwise
 from typing import Any
 
 from surefoot.drills.drill import Result
-from surefoot.drills.operator import ASK_EVERY, Cli
+from surefoot.drills.operator import ASK_EVERY, LOOK_EVERY, Cli
 from surefoot.drills.stage import Stage
 from surefoot.drills.staging.environment import Staging
 
 NO_BLACK_BOX = "not judged here: hosts have no black box"
-#: Seconds between two looks at what a journal's follower has written.
-LOOK_EVERY = 0.05
 
 
 class Watch:
@@ -129,7 +127,7 @@ class StagingStage(Stage):
             shown["agent"] == self.site.preferred,
             f"by its journal {shown['id']} ran on {shown['agent']}",
         )
-        first = self._first_step(self.site.named(deploy))
+        first = self._first_step(shown["id"])
         if first is not None:
             self.measure("from the request to the first step, by the store's clock", first)
 
