@@ -128,6 +128,7 @@ class Driver:
                 assert action.raises_fence, "nothing but a playbook, which raises the fence itself, may go first"
         if isinstance(action, do.RunStep):
             assert action.run.direction is s.direction
+            assert action.raises_fence == (isinstance(s.work(action.run), Playbook) and not s.behind_fence)
             failures = [
                 e.event
                 for e in self.journal
@@ -351,6 +352,11 @@ def test_a_fence_that_can_not_be_raised_is_tried_as_often_as_the_plan_says_and_n
     assert do.decide(after(command, *refused[:2]), 99.0) == do.RaiseFence()
     assert do.decide(after(command, *refused), 99.0) == do.Write(ev.Finished(Status.FAILED, FAILURE))
 
+    late = after(replace(command, retry=Retry(3, 30.0, 60.0)), refused[0])
+    assert do.decide(late, late.elapsed + 10.0) == do.Wait(20.0)
+    assert do.decide(late, late.elapsed + 29.5) == do.Wait(0.5)
+    assert do.decide(late, late.elapsed + 30.0) == do.RaiseFence()
+
     playbook = replace(command, steps=(Step("a", Playbook("a.yml")),))
     tried = [e for n in (1, 2, 3) for e in (ev.StepStarted("a", Direction.FORWARD, n), ev.FenceFailed(FAILURE))]
     assert isinstance(do.decide(after(playbook, *tried[:4]), 99.0), do.RunStep)
@@ -381,6 +387,45 @@ def test_what_is_stranded_says_what_hosts_said_if_any_did() -> None:
     for survey, said in (({}, "it failed"), ({"h": "1.0"}, "it failed; h runs 1.0")):
         action = do.decide(after(plan, *failed, ev.VersionsSurveyed(survey)), 99.0)
         assert action == do.Write(ev.Finished(Status.STRANDED, Failure(Code.STEP_FAILED, said)))
+
+
+def test_versions_that_are_mixed_on_the_way_back_strand() -> None:
+    steps = (Step("a", Playbook("a.yml"), undo=Playbook("u.yml"), retry=Retry(1, 0.0, 60.0)),)
+    plan = Plan(project="p", environment="e", inventory="hosts", steps=steps, state_file="/state")
+    undone = (
+        ev.StepStarted("a", Direction.FORWARD, 1),
+        ev.FenceRaised(("h",)),
+        ev.StepFailed("a", Direction.FORWARD, 1, FAILURE),
+        ev.UndoStarted(FAILURE),
+        ev.StepStarted("a", Direction.UNDO, 1),
+        ev.FenceRaised(("h",)),
+        ev.StepSucceeded("a", Direction.UNDO, 1),
+    )
+    assert do.decide(after(plan, *undone), 99.0) == do.RecordVersion("1")
+    recorded = after(plan, *undone, ev.VersionsRecorded(Direction.UNDO, "1"))
+    assert do.decide(recorded, 99.0) == do.Write(ev.Finished(Status.ROLLED_BACK, FAILURE))
+    mixed = (*undone, ev.VersionsMixed(Direction.UNDO, FAILURE))
+    assert do.decide(after(plan, *mixed), 99.0) == do.Survey()
+    stranded = do.Write(ev.Finished(Status.STRANDED, FAILURE))
+    assert do.decide(after(plan, *mixed, ev.VersionsSurveyed({})), 99.0) == stranded
+
+
+def test_what_waits_for_its_turn_is_cancelled_or_left_alone() -> None:
+    plan = Plan(project="p", environment="e", steps=(Step("a", Command("true")),))
+    queued = accept(ev.Entry(1, 1.0, ev.Accepted("e-1", "e", 1, "2", plan)))
+    assert do.decide(queued, queued.elapsed) == do.Rest()
+    cancelled = evolve(queued, ev.Entry(2, 2.0, ev.CancelRequested("ann")))
+    said = Failure(Code.CANCELLED, "cancelled by ann")
+    assert do.decide(cancelled, cancelled.elapsed) == do.Write(ev.Finished(Status.CANCELLED, said))
+
+
+def test_a_bake_lasts_as_long_as_it_says() -> None:
+    plan = Plan(project="p", environment="e", steps=(Step("a", Command("true")),), bake=0.5)
+    done = (ev.StepStarted("a", Direction.FORWARD, 1), ev.StepSucceeded("a", Direction.FORWARD, 1))
+    assert do.decide(after(plan, *done), 99.0) == do.Write(ev.BakeStarted(0.5))
+    bakes = after(plan, *done, ev.BakeStarted(0.5))
+    assert do.decide(bakes, bakes.elapsed) == do.Bake(0.5)
+    assert do.decide(bakes, bakes.elapsed + 9.0) == do.Bake(0.0)
 
 
 def test_a_cancel_says_who_and_why() -> None:
