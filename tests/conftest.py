@@ -17,6 +17,14 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+#: Parts of the tests whose files take the longest.
+LONG = {"lab", "chaos", "e2e", "crash", "simulation", "ansible"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest: a long file at the end would have one worker run while the others wait."""
+    items.sort(key=lambda item: LONG.isdisjoint(item.path.parts))
+
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:

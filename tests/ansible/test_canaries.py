@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,6 +28,8 @@ from tests.support.github import GitHubStandIn, github_stand_in
 #: In the environment of whatever descends from a deployment: that may know the secrets.
 MARK = "CANARIES_MAY_FLY_HERE"
 DEADLINE = 600
+#: Looks at a process, some 30 ms apart.
+YOUNG = 50
 
 CONFIG = """\
 project: shop
@@ -108,12 +111,15 @@ class Looker(threading.Thread):
         self._feathers = feathers
         self._over = threading.Event()
         self._seen: set[bytes] = set()
+        self._looks: Counter[str] = Counter()
 
     def run(self) -> None:
         while not self._over.wait(0.03):
             self.rounds += 1
             for entry in os.scandir("/proc"):
-                if entry.name.isdigit():
+                # Who is not young any more has become all that it will: looking at all, always, takes half a processor.
+                if entry.name.isdigit() and self._looks[entry.name] < YOUNG:
+                    self._looks[entry.name] += 1
                     with contextlib.suppress(OSError):
                         self._look(Path(entry.path))
 

