@@ -21,6 +21,7 @@ T = TypeVar("T")
 #: The longest delay that a plan here asks for, in seconds.
 DELAY = 5.0
 FAILURE = Failure(Code.STEP_FAILED, "it failed")
+UNREACHABLE = Failure(Code.HOST_UNREACHABLE, "h is down")
 #: Decisions after which a driver that lets everything succeed must have come to an end.
 ENOUGH = 400
 
@@ -267,6 +268,7 @@ def test_whatever_happens_it_ends_and_ends_honestly(data: st.DataObject, plan: P
     if state.status is Status.FAILED:
         assert not state.touched
     if state.status is Status.ROLLED_BACK or (state.status is Status.CANCELLED and state.touched):
+        assert state.behind_fence, "nothing of it can reach a host any more"
         assert [e.step for e in undone] == with_undo
         assert state.healthy or not plan.health or previous is None
         assert state.recorded or not plan.records
@@ -383,10 +385,79 @@ def test_what_is_stranded_says_what_hosts_said_if_any_did() -> None:
         ev.StepStarted("a", Direction.UNDO, 1),
         ev.StepFailed("a", Direction.UNDO, 1, FAILURE),
     )
-    assert do.decide(after(plan, *failed), 99.0) == do.Survey()
-    for survey, said in (({}, "it failed"), ({"h": "1.0"}, "it failed; h runs 1.0")):
-        action = do.decide(after(plan, *failed, ev.VersionsSurveyed(survey)), 99.0)
-        assert action == do.Write(ev.Finished(Status.STRANDED, Failure(Code.STEP_FAILED, said)))
+    # What the failed undo may have left on its way to a host is kept out first, once, where that can be done.
+    assert do.decide(after(plan, *failed), 99.0) == do.RaiseFence()
+    for fence in (ev.FenceRaised(("h",)), ev.FenceFailed(UNREACHABLE)):
+        assert do.decide(after(plan, *failed, fence), 99.0) == do.Survey()
+        for survey, said in (({}, "it failed"), ({"h": "1.0"}, "it failed; h runs 1.0")):
+            action = do.decide(after(plan, *failed, fence, ev.VersionsSurveyed(survey)), 99.0)
+            assert action == do.Write(ev.Finished(Status.STRANDED, Failure(Code.STEP_FAILED, said)))
+
+
+def test_what_is_stranded_keeps_its_reason_though_hosts_can_not_be_reached_any_more() -> None:
+    steps = (Step("a", Playbook("a.yml"), undo=Playbook("u.yml")),)
+    plan = Plan("p", "e", steps, inventory="hosts", health=(Check("tcp"),))
+    unhealthy = after(
+        plan,
+        ev.StepStarted("a", Direction.FORWARD, 1),
+        ev.FenceRaised(("h",)),
+        ev.StepSucceeded("a", Direction.FORWARD, 1),
+        ev.HealthFailed(Direction.FORWARD, FAILURE),
+        ev.UndoStarted(FAILURE),
+        ev.StepStarted("a", Direction.UNDO, 1),
+        ev.FenceRaised(("h",)),
+        ev.StepSucceeded("a", Direction.UNDO, 1),
+        ev.HealthFailed(Direction.UNDO, FAILURE),
+    )
+    stranded = do.Write(ev.Finished(Status.STRANDED, FAILURE))
+    assert do.decide(unhealthy, 99.0) == stranded
+    taken_over = evolve(unhealthy, ev.Entry(unhealthy.seq + 1, 99.0, ev.LeaseGranted("y", 2), "y", 2))
+    assert do.decide(taken_over, 99.0) == do.RaiseFence()
+    failed = evolve(taken_over, ev.Entry(taken_over.seq + 1, 99.0, ev.FenceFailed(UNREACHABLE), "y", 2))
+    assert do.decide(failed, 99.0) == stranded
+
+
+@pytest.mark.parametrize("fence", [ev.FenceRaised(("h",)), ev.FenceFailed(UNREACHABLE)])
+def test_what_is_said_to_be_repaired_is_looked_at_behind_the_fence(fence: ev.FenceRaised | ev.FenceFailed) -> None:
+    plan = Plan("p", "e", (Step("a", Playbook("a.yml"), undo=Playbook("u.yml")),), inventory="hosts")
+    state = after(
+        plan,
+        ev.StepStarted("a", Direction.FORWARD, 1),
+        ev.StepFailed("a", Direction.FORWARD, 1, FAILURE),
+        ev.UndoStarted(FAILURE),
+        ev.Finished(Status.STRANDED, FAILURE),
+    )
+    assert do.decide(state, 99.0) == do.Rest()
+    request = ev.ResolveRequested("ada", "repaired")
+    for again in (2, 3):
+        for event in (request, ev.LeaseGranted("y", again)):
+            state = evolve(state, ev.Entry(state.seq + 1, 99.0, event, "y", again))
+        assert do.decide(state, 99.0) == do.RaiseFence()
+        state = evolve(state, ev.Entry(state.seq + 1, 99.0, fence, "y", again))
+        if isinstance(fence, ev.FenceRaised):
+            assert do.decide(state, 99.0) == do.Resolve(request)
+        else:
+            assert do.decide(state, 99.0) == do.Write(ev.ResolveRefused(UNREACHABLE))
+        state = evolve(state, ev.Entry(state.seq + 1, 99.0, ev.ResolveRefused(UNREACHABLE), "y", again))
+        assert (state.outcome, state.resolve_refused) == (FAILURE, UNREACHABLE)
+
+
+def test_what_has_no_undo_ends_when_nothing_of_it_can_reach_a_host_any_more() -> None:
+    retry = Retry(2, 0.0, 60.0)
+    plan = Plan("p", "e", (Step("a", Playbook("a.yml"), retry=Retry(1, 0.0, 60.0)),), inventory="hosts", retry=retry)
+    given_up = (
+        ev.StepStarted("a", Direction.FORWARD, 1),
+        ev.FenceRaised(("h",)),
+        ev.StepFailed("a", Direction.FORWARD, 1, FAILURE),
+        ev.UndoStarted(FAILURE),
+    )
+    refused = ev.FenceFailed(UNREACHABLE)
+    for failures in ((), (refused,)):
+        assert do.decide(after(plan, *given_up, *failures), 99.0) == do.RaiseFence()
+        ended = do.Write(ev.Finished(Status.ROLLED_BACK, FAILURE))
+        assert do.decide(after(plan, *given_up, *failures, ev.FenceRaised(("h",))), 99.0) == ended
+    stranded = do.Write(ev.Finished(Status.STRANDED, UNREACHABLE))
+    assert do.decide(after(plan, *given_up, refused, refused), 99.0) == stranded
 
 
 def test_versions_that_are_mixed_on_the_way_back_strand() -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from surefoot.core import events as ev
 from surefoot.core.errors import Code
-from surefoot.core.plan import Direction
+from surefoot.core.plan import Direction, Playbook
 from surefoot.core.sentences import sentence
 from surefoot.core.status import Status
 
@@ -74,6 +74,7 @@ class Judge:
         self.journals: dict[str, list[ev.Entry]] = {}
         self.ended: dict[str, Status] = {}
         self.locked_by: str | None = None
+        self.unfenced = False  #: what is stranded says that it could not fence off all hosts
         #: What all hosts run while nothing changes them.
         self.version: str | None = None
         self.before: dict[str, str | None] = {}  #: by deployment, what its environment ran when it began
@@ -99,8 +100,8 @@ class Judge:
         """Judge one change of a host, before it is made."""
         self.tell(Seen(host.name, touch))
         self.hold("1, one at a time: {} after token {}", touch, self.newest, holds=touch.token >= self.newest)
-        # What it left on a host that nobody could reach may end as it likes: that is what stranded says.
-        left = touch.deployment == self.locked_by
+        # What it left on a host that could not be fenced off may end as it likes: its journal says so.
+        left = touch.deployment == self.locked_by and self.unfenced
         self.hold("1, one at a time: {} after the end", touch, holds=left or touch.deployment not in self.ended)
         self.hold("5, honest: {} while {} is stranded", touch, self.locked_by, holds=left or self.locked_by is None)
         self.hold("3, all or nothing: {} although it was refused", touch, holds=touch.deployment not in self.refused)
@@ -229,6 +230,21 @@ class Judge:
             holds = all((what, host) in self.asked for host in self.world.hosts)
             self.hold(f"5, honest: {deployment} ended, and not every host was asked for its {what}", holds=holds)
 
+    def _of_the_fence(self, deployment: str) -> ev.Event:
+        """Return the last event that has left something on its way to a host, or tells how a raise went after that."""
+        events = [entry.event for entry in self.journals[deployment]]
+        accepted = events[0]
+        assert isinstance(accepted, ev.Accepted)
+
+        def counts(event: ev.Event) -> bool:
+            if not isinstance(event, ev.StepFailed | ev.StepInterrupted):
+                kinds = ev.LeaseGranted | ev.UndoStarted | ev.FenceFailed | ev.FenceRaised
+                return isinstance(event, kinds)
+            step = accepted.plan.step(event.step)
+            return isinstance(step.work if event.direction is Direction.FORWARD else step.undo, Playbook)
+
+        return next(filter(counts, reversed(events)))
+
     def _tried(self, deployment: str) -> None:
         """What is stranded could not be put back: each step was undone, or something kept it from that."""
         events = [entry.event for entry in self.journals[deployment]]
@@ -238,6 +254,8 @@ class Judge:
         begun = {event.step for event in events if isinstance(event, ev.StepStarted)}
         undone = {event.step for event in events[start:] if isinstance(event, ev.StepSucceeded)}
         often = isinstance(end, ev.Finished) and end.reason is not None and end.reason.code is Code.TAKEN_OVER_TOO_OFTEN
+        # Whoever is told that it kills agents knows that nobody dared to touch a host again.
+        self.unfenced = often or isinstance(self._of_the_fence(deployment), ev.FenceFailed)
         holds = kept or often or begun == undone
         self.hold(f"3, all or nothing: {deployment} stranded, undone: {undone} of {begun}", holds=holds)
 

@@ -41,7 +41,12 @@ from tests.simulation.schedule import broken_by
 SCHEDULES = 6_000
 
 #: Those that take hundreds of schedules: `--quick` leaves them to `make mutants`.
-RARE = ("claim does not compare what was seen", "host that could not be raised is skipped")
+RARE = (
+    "claim does not compare what was seen",
+    "host that could not be raised is skipped",
+    "what is stranded is never fenced",
+    "what is stranded is left in front of the fence",
+)
 
 Around = Callable[[], contextlib.AbstractContextManager[Any]]
 
@@ -342,6 +347,29 @@ def takeover_does_not_raise_the_fence() -> Any:
         return structs_replace(action, raises_fence=False) if isinstance(action, do.RunStep) else action
 
     return decided(change)
+
+
+@mutant
+def what_is_stranded_is_never_fenced() -> Any:
+    def change(s: states.Deployment, action: do.Action) -> do.Action:
+        if isinstance(action, do.RaiseFence) and s.status is Status.STRANDED and s.resolve is not None:
+            return do.Resolve(s.resolve)
+        return action
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(decided(change))
+    stack.enter_context(_stranded_unfenced())
+    return stack
+
+
+@mutant
+def what_is_stranded_is_left_in_front_of_the_fence() -> Any:
+    return _stranded_unfenced()
+
+
+def _stranded_unfenced() -> Any:
+    right = do._strand
+    return patch.object(do, "_strand", lambda s, cause: right(structs.replace(s, fence_failures=1), cause))
 
 
 @mutant

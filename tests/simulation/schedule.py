@@ -320,7 +320,8 @@ class Schedule:
         world = self.world
         if repaired := self.random.random() < 0.7:
             for host in world.hosts.values():
-                host.end_older(math.inf)
+                if self.judge.unfenced:  # as the docs say
+                    host.end_older(math.inf)
                 host.applied = dict.fromkeys(world.steps, self.judge.version)
         unchecked = repaired and self.random.random() < 0.5
         self._tell(f"a person {'repairs' if repaired else 'asks to check'} {deployment}")

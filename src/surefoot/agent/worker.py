@@ -108,7 +108,7 @@ class Worker:
             case do.Rest():
                 pass
             case do.Write(event):
-                await self._decision(event, release=isinstance(event, ev.Finished))
+                await self._decision(event, release=isinstance(event, ev.Finished | ev.ResolveRefused))
             case do.Wait(seconds):
                 self._note(f"next attempt in {seconds:.0f} s")
                 await self._watch(asyncio.sleep(seconds), until=lambda s: s.stops_for_cancel, waits=True)

@@ -106,7 +106,7 @@ def decide(s: Deployment, now: float) -> Action:
     """
     match s.status:
         case Status.STRANDED:
-            return Resolve(s.resolve) if s.resolve is not None else Rest()
+            return _resolve(s)
         case Status.SUCCEEDED | Status.FAILED | Status.ROLLED_BACK | Status.CANCELLED:
             return Rest()
         case Status.QUEUED | Status.WAITING:
@@ -168,6 +168,8 @@ def _back(s: Deployment, now: float) -> Action:
         return _fenced(s, now) or RecordVersion(s.previous_version)
     if s.recorded is False:
         return _strand(s, _outcome(s))
+    if (first := _fenced(s, now)) is not None:  # what was given up, and had no undo, may still be on its way to a host
+        return first
     if s.cause.code is Code.CANCELLED:
         return Write(_cancelled(s))
     return Write(ev.Finished(Status.ROLLED_BACK, s.cause))
@@ -222,6 +224,9 @@ def _give_up(s: Deployment, cause: Failure) -> Action:
 
 
 def _strand(s: Deployment, cause: Failure) -> Action:
+    """Leave it to a person: on hosts where nothing of it moves any more, if they can be reached."""
+    if not s.behind_fence and not s.fence_failures:
+        return RaiseFence()
     if not s.plan.records:
         return Write(ev.Finished(Status.STRANDED, cause))
     if s.survey is None:
@@ -229,6 +234,20 @@ def _strand(s: Deployment, cause: Failure) -> Action:
     said = hosts_said(s.survey)
     message = f"{cause.message}; {said}" if said else cause.message
     return Write(ev.Finished(Status.STRANDED, replace(cause, message=message)))
+
+
+def _resolve(s: Deployment) -> Action:
+    """Check what is said to be repaired, behind the fence: nothing of the past may change a host after it was looked
+    at.
+    """
+    if s.resolve is None:
+        return Rest()
+    if s.behind_fence:
+        return Resolve(s.resolve)
+    if s.fence_failures:
+        assert s.resolve_refused is not None
+        return Write(ev.ResolveRefused(s.resolve_refused))
+    return RaiseFence()
 
 
 def _outcome(s: Deployment) -> Failure:

@@ -413,7 +413,12 @@ def _ended(
 
 
 def _fence_failed(s: Deployment, failure: Failure, at: float) -> Deployment:
-    s = replace(s, fence_failures=s.fence_failures + 1, fence_failed=s.elapsed, outcome=failure)
+    s = replace(s, fence_failures=s.fence_failures + 1, fence_failed=s.elapsed)
+    if s.status is Status.STRANDED:
+        return replace(s, resolve_refused=failure)
+    if False in (s.healthy, s.recorded):
+        return s  # it is given up, of something else
+    s = replace(s, outcome=failure)
     run = s.running_step
     if run is None:
         return s
