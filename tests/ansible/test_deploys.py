@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from surefoot.core.errors import Code
@@ -322,6 +323,29 @@ def test_a_task_that_outlives_its_controller_does_not_land_after_the_undo(shop: 
     assert landed.read_text().strip() == "old"
     time.sleep(max(0.0, started + 9.0 - time.monotonic()))
     assert landed.read_text().strip() == "old", "what the attempt left on the host was ended before the undo"
+
+
+def test_what_is_stranded_leaves_nothing_running_on_a_host(shop: Shop, host: SshHost) -> None:
+    """Who repairs a host by hand has it to himself: what the undo that was given up has left there was ended."""
+    at = Path(shop.state_file).stem
+    shop.configure("timeout: 50s", "timeout: 15s")
+    (shop.folder / "activate.yml").write_text(f"""\
+- hosts: all
+  gather_facts: false
+  tasks:
+    - fail: {{msg: it broke}}
+      when: surefoot_direction == 'forward'
+    - raw: "trap '' HUP TERM PIPE; touch /root/begun-{at}; sleep 300; echo late > /root/version-{at}"
+""")
+    done = shop.run("deploy", "prod", "1.0")
+    assert done.returncode == 5, done.stderr
+    assert host.disk(f"/root/begun-{at}").exists()
+    end = time.monotonic() + 20
+    while left := [p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if at in str(p.info["cmdline"])]:
+        assert time.monotonic() < end, left
+        time.sleep(0.1)
+    types = [json.loads(line)["type"] for line in shop.run("events", "prod-1", "--output", "json").stdout.splitlines()]
+    assert types[-3:] == ["fence_raised", "versions_surveyed", "finished"]
 
 
 def test_what_could_not_be_put_back_is_told_host_by_host(shop: Shop, hosts: list[SshHost]) -> None:

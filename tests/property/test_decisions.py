@@ -476,9 +476,11 @@ def test_versions_that_are_mixed_on_the_way_back_strand() -> None:
     recorded = after(plan, *undone, ev.VersionsRecorded(Direction.UNDO, "1"))
     assert do.decide(recorded, 99.0) == do.Write(ev.Finished(Status.ROLLED_BACK, FAILURE))
     mixed = (*undone, ev.VersionsMixed(Direction.UNDO, FAILURE))
-    assert do.decide(after(plan, *mixed), 99.0) == do.Survey()
+    assert do.decide(after(plan, *mixed), 99.0) == do.RaiseFence()
     stranded = do.Write(ev.Finished(Status.STRANDED, FAILURE))
-    assert do.decide(after(plan, *mixed, ev.VersionsSurveyed({})), 99.0) == stranded
+    for fence in (ev.FenceRaised(("h",)), ev.FenceFailed(UNREACHABLE)):
+        assert do.decide(after(plan, *mixed, fence), 99.0) == do.Survey()
+        assert do.decide(after(plan, *mixed, fence, ev.VersionsSurveyed({})), 99.0) == stranded
 
 
 def test_what_waits_for_its_turn_is_cancelled_or_left_alone() -> None:

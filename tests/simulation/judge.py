@@ -82,6 +82,8 @@ class Judge:
         self.touched: set[str] = set()
         #: What hosts were asked for since the last change of any of them: (health or version, host).
         self.asked: set[tuple[str, str]] = set()
+        #: Hosts that came back with an old disk, and were neither changed nor asked since: nobody can know.
+        self.forgot: set[str] = set()
         self.refused: set[str] = set()
         self.cancelled: set[str] = set()
         self.waited: set[str] = set()
@@ -108,8 +110,14 @@ class Judge:
         self.newest = max(self.newest, touch.token)
         self.touched.add(touch.deployment)
         self.asked.clear()
+        self.forgot.discard(host.name)
         if host.name not in self.world.restored:
             self._order(host, touch)
+
+    def was_asked(self, host: Host, what: str) -> None:
+        """Note that a host is asked for its health, or its version."""
+        self.asked.add((what, host.name))
+        self.forgot.discard(host.name)
 
     def _order(self, host: Host, touch: Touch) -> None:
         """Forward, a step finds those before it done; back, it finds those after it undone."""
@@ -122,8 +130,12 @@ class Judge:
             told = "3, all or nothing: {} on {} undone before the steps after it"
             self.hold(told, touch, host.name, holds=undone)
 
+    def _run(self, version: str | None) -> bool:
+        """Whether all hosts run this version, as far as anybody can know."""
+        return self._hosts() <= {version}
+
     def _hosts(self) -> set[str | None]:
-        return {host.version for host in self.world.hosts.values()}
+        return {host.version for host in self.world.hosts.values() if host.name not in self.forgot}
 
     # -- the journal ---------------------------------------------------------------------------------
 
@@ -172,7 +184,7 @@ class Judge:
             case ev.Resolved(version=version, unchecked=unchecked):
                 self.locked_by = None
                 saw = self._hosts()
-                self.hold(f"5, honest: {deployment} resolved: {_listed(saw)}", holds=saw == {version})
+                self.hold(f"5, honest: {deployment} resolved: {_listed(saw)}", holds=self._run(version))
                 self.hold(f"5, honest: {deployment} resolved by itself", holds=unchecked or version is not MIXED)
                 self.version = version
             case _:
@@ -192,7 +204,9 @@ class Judge:
         saw = self._hosts()
         match status:
             case Status.SUCCEEDED:
-                self.hold(f"3, all or nothing: {deployment} {status}, hosts run {_listed(saw)}", holds=saw == {version})
+                self.hold(
+                    f"3, all or nothing: {deployment} {status}, hosts run {_listed(saw)}", holds=self._run(version)
+                )
                 well = version not in self.world.unhealthy
                 self.hold(f"5, honest: {deployment} {status} and is not healthy", holds=well)
                 late = deployment not in self.cancelled
@@ -204,7 +218,7 @@ class Judge:
                 holds = deployment not in self.touched
                 self.hold(f"3, all or nothing: {deployment} {status}, and touched hosts", holds=holds)
             case Status.ROLLED_BACK | Status.CANCELLED:
-                holds = deployment not in self.touched or saw == {was}
+                holds = deployment not in self.touched or self._run(was)
                 put_back = f"3, all or nothing: {deployment} {status}, hosts run {_listed(saw)}, before: {was}"
                 self.hold(put_back, holds=holds)
                 if deployment in self.touched and was is not None:
@@ -282,6 +296,6 @@ class Judge:
         row = store.environment("production")
         self.hold(f"4, nothing is lost: locked by {row.locked_by}", holds=row.locked_by == self.locked_by)
         if self.locked_by is None:
-            self.hold(f"3, all or nothing: hosts run {_listed(self._hosts())}", holds=self._hosts() == {self.version})
+            self.hold(f"3, all or nothing: hosts run {_listed(self._hosts())}", holds=self._run(self.version))
             holds = row.current_version == self.version
             self.hold(f"4, nothing is lost: {row.current_version} is not {self.version}", holds=holds)

@@ -79,7 +79,7 @@ class Host:
 
     def tells(self, what: str) -> str | None:
         """Say which version it runs to whoever asks for its health, or for its version."""
-        self.world.judge.asked.add((what, self.name))
+        self.world.judge.was_asked(self, what)
         return self.version
 
     def raise_fence(self, token: int) -> None:
@@ -129,6 +129,7 @@ class Host:
             self.applied, self.token = self.disks[-1 - disk % len(self.disks)]
             self.applied = dict(self.applied)
             self.world.restored.add(self.name)
+            self.world.judge.forgot.add(self.name)
 
 
 class Process:
@@ -327,12 +328,12 @@ class SimPerformer:
     async def survey(self, job: Job) -> ev.VersionsSurveyed:
         await asyncio.sleep(0.05)
         hosts = self._hosts()
-        known = {h.name: h.version for h in hosts if self._reaches(h)}
+        known = {h.name: h.tells("version") for h in hosts if self._reaches(h)}
         return ev.VersionsSurveyed(known, {h.name: "down" for h in hosts if h.name not in known})
 
     async def resolve(self, job: Job, request: ev.ResolveRequested) -> ev.Resolved | ev.ResolveRefused:
         await self.world.loop.nap(self._while())
-        versions = {h.version if self._reaches(h) else MIXED for h in self._hosts()}
+        versions = {h.tells("version") if self._reaches(h) else MIXED for h in self._hosts()}
         if len(versions) == 1 and MIXED not in versions and not self._trips():
             return ev.Resolved(versions.pop())
         return ev.ResolveRefused(Failure(Code.VERSIONS_MIXED, str(sorted(map(str, versions)))))

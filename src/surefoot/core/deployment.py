@@ -275,7 +275,8 @@ def _apply(s: Deployment, entry: ev.Entry) -> Deployment:
             return replace(s, recorded=True)
         case ev.VersionsMixed(direction=direction, failure=failure):
             assert direction is s.direction
-            return replace(s, recorded=False, outcome=failure)
+            # What was to write the version on a host may still be on its way there.
+            return replace(s, recorded=False, outcome=failure, fence=s.fence + 1)
         case ev.VersionsSurveyed() as e:
             assert s.direction is Direction.UNDO
             return replace(s, survey=e)
