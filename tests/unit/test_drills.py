@@ -123,6 +123,11 @@ def test_a_drill_that_did_not_really_pass_fails_every_report(one: Result) -> Non
     assert report.document(Outcome([one], "p"))["passed"] is False
 
 
+def test_what_shows_a_promise_is_one_line_in_every_report() -> None:
+    finding = Finding("resolved", True, "12:00 ada says it is repaired\n12:01 resolved")
+    assert finding.evidence == "12:00 ada says it is repaired; 12:01 resolved"
+
+
 def test_a_drill_that_passed_passes_in_every_report() -> None:
     one = result(GOOD, measures=(Measure("latency", 3.0, "s", at_most=30.0),))
     suite = ET.fromstring(report.junit(Outcome([one], "p")))

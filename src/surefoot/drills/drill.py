@@ -19,7 +19,10 @@ class Finding:
 
     promise: str
     kept: bool | None  #: None: it was not judged
-    evidence: str
+    evidence: str  #: on one line
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "evidence", "; ".join(self.evidence.splitlines()))
 
     @property
     def sign(self) -> str:
