@@ -162,6 +162,9 @@ class Judge:
                 self.hold(f"2, it ends: {deployment} waits for nothing", holds=bool(waits))
             case ev.ApprovalGiven():
                 self.approved.add(deployment)
+            case ev.LeaseGranted() if deployment in self.ended:
+                resolves = self.locked_by == deployment
+                self.hold(f"5, honest: {deployment} is begun after it has ended", holds=resolves)
             case ev.LeaseGranted() if deployment not in self.before:
                 self.before[deployment] = self.version
                 self.hold(f"gates: {deployment} begins while it is frozen", holds=not self.freezes)

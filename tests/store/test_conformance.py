@@ -459,6 +459,21 @@ def test_a_claim_loses_to_a_cancel_that_came_first(store: Store) -> None:
     assert j.seen(store).holder is None and j.seen(store).token == 0
 
 
+def test_what_has_ended_is_nobodys_to_claim(store: Store) -> None:
+    cancelled = j.submit(store, "1")
+    j.append(store, cancelled, None, ev.CancelRequested("me"), ev.Finished(Status.CANCELLED))
+    assert store.claim(j.a_claim(store, cancelled)) is None
+    succeeded = j.deployed(store, "2")
+    assert store.claim(j.a_claim(store, succeeded)) is None
+    stranded = j.deployed(store, "3", status=Status.STRANDED)
+    assert store.claim(j.a_claim(store, stranded)) is None
+    j.append(store, stranded, None, ev.ResolveRequested("me", "repaired"))
+    grant = store.claim(j.a_claim(store, stranded))
+    assert grant is not None
+    j.append(store, stranded, grant, ev.Resolved("3"), release=True)
+    assert store.claim(j.a_claim(store, stranded)) is None
+
+
 # -- agents ------------------------------------------------------------------------------------------------------
 
 

@@ -285,6 +285,8 @@ class Agent:
     async def _claim(self, item: Work, choice: Choice) -> Holding | None:
         entries = await self._access(self._store.journal, item.deployment)
         state = fold(entries)
+        if not state.wants_agent:  # it has ended since it was seen
+            return None
         queue: tuple[str, ...] = ()
         if state.grants:
             previous = state.previous_version

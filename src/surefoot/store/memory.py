@@ -343,7 +343,7 @@ class MemoryStore:
             if (row.holder, row.token, row.renewals) != (seen.holder, seen.token, seen.renewals):
                 return None
             others = [self._deployments[id_].summary for id_ in row.open.values() if id_ != append.state.id]
-            if not rules.may_begin(append.state, row.freeze, self._clock()):
+            if not rules.may_claim(append.state, row.freeze, self._clock()):
                 return None
             if row.locked_by not in (None, append.state.id) or any(other.status.started for other in others):
                 return None

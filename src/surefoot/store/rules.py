@@ -140,9 +140,11 @@ def accepted(
     return (first, second), fold((second,), state)
 
 
-def may_begin(state: Deployment, freeze: Freeze | None, at: float) -> bool:
-    """Whether the first lease may be granted; once it was, no gate matters any more."""
-    return not opening.closed(state, freeze, at)
+def may_claim(state: Deployment, freeze: Freeze | None, at: float) -> bool:
+    """Whether a lease may be granted for it: it has not ended since it was seen, and no gate is closed that matters
+    (once one was granted, none does).
+    """
+    return state.wants_agent and not opening.closed(state, freeze, at)
 
 
 def check_append(append: Append, head: Head, holder: Grant | None) -> None:

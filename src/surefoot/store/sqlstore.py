@@ -389,7 +389,7 @@ class SqlStore(ABC):
                 # Our own claim, whose reply was lost; or another claim of ours, which this one must not repeat.
                 made = list(self._q.find_append(conn, deployment=deployment, event_id=append.event_id))
                 return grant if made else None
-            if not rules.may_begin(append.state, row.freeze, row.at):
+            if not rules.may_claim(append.state, row.freeze, row.at):
                 return None
             granted = self._q.grant_lease(
                 conn,
