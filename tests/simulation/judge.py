@@ -19,6 +19,7 @@ from surefoot.core.sentences import sentence
 from surefoot.core.status import Status
 
 if TYPE_CHECKING:
+    from surefoot.reports.story import Story
     from tests.simulation.world import Host, Touch, World
 
 MIXED = "mixed"
@@ -84,6 +85,9 @@ class Judge:
         self.asked: set[tuple[str, str]] = set()
         #: Hosts that came back with an old disk, and were neither changed nor asked since: nobody can know.
         self.forgot: set[str] = set()
+        #: What somebody is to be told of, and has not been: (deployment, number of the entry).
+        self.untold: set[tuple[str, int]] = set()
+        self.told: dict[str, int] = {}  #: by deployment, the last entry that somebody was told of
         self.refused: set[str] = set()
         self.cancelled: set[str] = set()
         self.waited: set[str] = set()
@@ -137,6 +141,18 @@ class Judge:
     def _hosts(self) -> set[str | None]:
         return {host.version for host in self.world.hosts.values() if host.name not in self.forgot}
 
+    def heard(self, story: Story) -> None:
+        """Judge what somebody is told: only what is written, in its order; again if an answer was lost."""
+        accepted = story.entries[0].event
+        assert isinstance(accepted, ev.Accepted)
+        known, deployment = self.journals.get(accepted.id, []), accepted.id
+        holds = list(story.entries) == known[: len(story.entries)]
+        self.hold(f"4, nothing is lost: told of {deployment} what is not written", holds=holds)
+        holds = story.of >= self.told.get(deployment, 0)
+        self.hold(f"4, nothing is lost: told of {deployment}, entry {story.of}, out of order", holds=holds)
+        self.told[deployment] = story.of
+        self.untold.discard((deployment, story.of))
+
     # -- the journal ---------------------------------------------------------------------------------
 
     def accepted(self, deployment: str) -> None:
@@ -152,6 +168,15 @@ class Judge:
             self.tell(Written(deployment, entry))
             self.hold(f"4, nothing is lost: {deployment} has a gap before {entry.seq}", holds=entry.seq == len(known))
             self._entry(deployment, entry)
+            tells = ev.Accepted | ev.UndoStarted | ev.Finished | ev.ResolveRefused | ev.Resolved
+            if isinstance(entry.event, tells) and self.accepted_as(deployment).plan.targets:
+                self.untold.add((deployment, entry.seq))
+
+    def accepted_as(self, deployment: str) -> ev.Accepted:
+        """Return the first event of a journal."""
+        accepted = self.journals[deployment][0].event
+        assert isinstance(accepted, ev.Accepted)
+        return accepted
 
     def _entry(self, deployment: str, entry: ev.Entry) -> None:
         match entry.event:
@@ -168,8 +193,7 @@ class Judge:
             case ev.LeaseGranted() if deployment not in self.before:
                 self.before[deployment] = self.version
                 self.hold(f"gates: {deployment} begins while it is frozen", holds=not self.freezes)
-                accepted = self.journals[deployment][0].event
-                needs = isinstance(accepted, ev.Accepted) and accepted.plan.gates.approvals is not None
+                needs = self.accepted_as(deployment).plan.gates.approvals is not None
                 self.hold(f"gates: {deployment} begins unapproved", holds=not needs or deployment in self.approved)
                 # What has waited for a gate has let others go first.
                 waiting = [d for d in self.journals if d not in {*self.ended, *self.waited} and d != deployment]
@@ -177,6 +201,12 @@ class Judge:
                 self.hold(f"1, first come, first served: {deployment} before {waiting}", holds=first)
             case ev.PreflightFailed():
                 self.refused.add(deployment)
+            case ev.ApprovalExpired():
+                self.hold(f"gates: {deployment} expired, and is approved", holds=deployment not in self.approved)
+            case ev.Superseded(by=by):
+                newer = by in self.journals and self._number(by) > self._number(deployment)
+                holds = newer and deployment not in self.before
+                self.hold(f"gates: {deployment} superseded by {by}", holds=holds)
             case ev.CancelRequested():
                 self.cancelled.add(deployment)
             case ev.StepStarted(direction=Direction.FORWARD):
@@ -200,9 +230,7 @@ class Judge:
     def _finished(self, deployment: str, status: Status) -> None:
         self.hold(f"4, nothing is lost: {deployment} ended twice", holds=deployment not in self.ended)
         self.ended[deployment] = status
-        accepted = self.journals[deployment][0].event
-        assert isinstance(accepted, ev.Accepted)
-        version = accepted.version  # not its number, where one before it was refused
+        version = self.accepted_as(deployment).version  # not its number, where one before it was refused
         was = self.before.get(deployment)
         saw = self._hosts()
         match status:
@@ -250,14 +278,13 @@ class Judge:
     def _of_the_fence(self, deployment: str) -> ev.Event:
         """Return the last event that has left something on its way to a host, or tells how a raise went after that."""
         events = [entry.event for entry in self.journals[deployment]]
-        accepted = events[0]
-        assert isinstance(accepted, ev.Accepted)
+        plan = self.accepted_as(deployment).plan
 
         def counts(event: ev.Event) -> bool:
             if not isinstance(event, ev.StepFailed | ev.StepInterrupted):
                 kinds = ev.LeaseGranted | ev.UndoStarted | ev.FenceFailed | ev.FenceRaised
                 return isinstance(event, kinds)
-            step = accepted.plan.step(event.step)
+            step = plan.step(event.step)
             return isinstance(step.work if event.direction is Direction.FORWARD else step.undo, Playbook)
 
         return next(filter(counts, reversed(events)))

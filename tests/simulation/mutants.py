@@ -23,16 +23,18 @@ from msgspec import structs
 
 from surefoot.agent import agent as agents
 from surefoot.agent import holding, worker
+from surefoot.agent.courier import Courier
 from surefoot.agent.redact import Redactor
 from surefoot.agent.secrets import Secrets
 from surefoot.core import decide as do
 from surefoot.core import deployment as states
 from surefoot.core import events as ev
-from surefoot.core import lease
+from surefoot.core import lease, outbox
 from surefoot.core.errors import LeaseLostError, StoreError
 from surefoot.core.lease import Role
 from surefoot.core.plan import Direction
 from surefoot.core.status import Status, StepStatus
+from surefoot.integrations.delivery import Told
 from surefoot.store import memory, rules
 from tests.simulation import world
 from tests.simulation.schedule import broken_by
@@ -42,6 +44,7 @@ SCHEDULES = 6_000
 
 #: Those that take hundreds of schedules: `--quick` leaves them to `make mutants`.
 RARE = (
+    "holders deadline is counted from the reply",
     "claim does not compare what was seen",
     "host that could not be raised is skipped",
     "what is stranded is never fenced",
@@ -303,6 +306,46 @@ def newest_deployment_comes_first() -> Any:
 def key_that_is_known_makes_another_deployment() -> Any:
     right = memory.MemoryStore.submit
     return patch.object(memory.MemoryStore, "submit", lambda self, asked: right(self, replace(asked, key=None)))
+
+
+# -- the outbox --------------------------------------------------------------------------------------
+
+
+@mutant
+def what_was_not_told_counts_as_told() -> Any:
+    async def told(self: Any, delivery: Any, entries: Any, *_: Any) -> None:
+        await self._told(delivery, states.fold(entries), Told("posted"))
+
+    return patch.object(Courier, "_not_told", told)
+
+
+@mutant
+def news_of_an_end_is_told_to_nobody() -> Any:
+    right = outbox.changes
+
+    def changes(entries: Any, before: Any = None) -> Any:
+        found = right(entries, before)
+        return replace(found, added=()) if any(isinstance(e.event, ev.Finished) for e in entries) else found
+
+    return patch.object(outbox, "changes", changes)
+
+
+@mutant
+def delivery_whose_agent_is_lost_is_nobody_elses() -> Any:
+    right = memory.MemoryStore.take_delivery
+    return patch.object(memory.MemoryStore, "take_delivery", lambda self, delivery, _: right(self, delivery, 1e6))
+
+
+@mutant
+def newer_news_is_told_before_older() -> Any:
+    right = memory.MemoryStore.deliveries
+
+    def deliveries(self: Any, *args: Any) -> Any:
+        last = {deployment: (deployment, of, target) for deployment, of, target in self._outbox}
+        with patch.object(self, "_outbox", {key: self._outbox[key] for key in last.values()}):
+            return right(self, *args)
+
+    return patch.object(memory.MemoryStore, "deliveries", deliveries)
 
 
 # -- the fence ---------------------------------------------------------------------------------------

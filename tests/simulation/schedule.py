@@ -29,6 +29,7 @@ from surefoot.core.plan import Check, Command, Plan, Playbook, Retry, Step
 from surefoot.store.memory import MemoryStore
 from surefoot.store.protocol import Append, Submission
 from tests.simulation.judge import PromiseBrokenError
+from tests.simulation.listener import TARGET, Listener
 from tests.simulation.loop import GROUP, VirtualLoop
 from tests.simulation.script import Fault, Kind, Limb, Script, Version, draw
 from tests.simulation.world import SimAccess, SimPerformer, World
@@ -56,6 +57,7 @@ class Schedule:
         self.world = World(self.loop, self.script, self.store, self._tell)
         self.world.poisoned = self._poisoned
         self.judge = self.world.judge
+        self.listener = Listener(self.world)
         self.groups: dict[str, str] = {}
         self.agents: dict[str, Agent] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
@@ -85,7 +87,8 @@ class Schedule:
         self.loop.set_exception_handler(lambda *_: None)
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         try:
-            self.loop.run_until_complete(self._play())
+            with self.listener.listening() if self.script.told else contextlib.nullcontext():
+                self.loop.run_until_complete(self._play())
         except PromiseBrokenError:
             raise
         except Exception as error:
@@ -152,6 +155,9 @@ class Schedule:
         self.tasks[limb.name] = self.loop.create_task(agent.run(), context=context)
         if logs is not None:
             self.loop.create_task(logs.run(), context=context)
+        if self.script.told:
+            courier = self.listener.courier(limb.name, access, lambda note: self._note(group, note.text))
+            self.loop.create_task(courier.run(), context=context)
         self._tell(f"{group} starts")
 
     def _note(self, group: str, text: str) -> None:
@@ -199,6 +205,8 @@ class Schedule:
             self._submit(number, version)
             if version.decided:
                 faults.append(self.loop.create_task(self._decide(number, version)))
+            if version.withdrawn:
+                faults.append(self.loop.create_task(self._withdraw(number, version)))
         self.submitting = False
         await self._settle(faults)
         if self.judge.broken is None:
@@ -257,7 +265,11 @@ class Schedule:
             health=(Check("tcp"),),
             state_file="/state",
             takeover_limit=script.takeover_limit,
-            gates=Gates(approvals=Approvals(groups={"people": None}) if version.decided else None),
+            gates=Gates(
+                approvals=Approvals(groups={"people": None}, expires=script.expires) if version.decided else None,
+                latest=script.latest,
+            ),
+            targets=(TARGET,) if script.told else (),
             bake=script.bake,
             secrets=("CANARY",) if script.talks else (),
         )
@@ -265,7 +277,7 @@ class Schedule:
     async def _decide(self, number: int, version: Version) -> None:
         """Be the person who approves a version, or rejects it; who comes too late changes nothing."""
         await self.loop.nap(version.decided)
-        asked = next((row.id for row in self.store.history("production") if row.version == f"v{number}"), None)
+        asked = self._numbered(number)
         if asked is None:
             return
         self._tell(f"a person {'rejects' if version.rejected else 'approves'} {asked}")
@@ -275,6 +287,16 @@ class Schedule:
             else:
                 gates.approve(self.store, asked, by="judge")
         self.world.committed("append")
+
+    async def _withdraw(self, number: int, version: Version) -> None:
+        """Be the one who has asked for a version, and thinks better of it."""
+        await self.loop.nap(version.withdrawn)
+        if (asked := self._numbered(number)) is not None:
+            self._tell(f"a person takes {asked} back")
+            self._ask(requests.cancel, asked)
+
+    def _numbered(self, number: int) -> str | None:
+        return next((row.id for row in self.store.history("production") if row.version == f"v{number}"), None)
 
     async def _freeze(self, at: float, seconds: float) -> None:
         await self.loop.nap(at)
@@ -300,14 +322,15 @@ class Schedule:
         """Wait for the end. A stranded environment is repaired by a person, as the docs say."""
         end = None
         while self.judge.broken is None:
-            if self._over and not self.judge.locked_by:
+            if self._over and not self.judge.locked_by and not self.judge.untold:
                 return
             if end is None and all(fault.done() for fault in faults):
                 end = self.loop.time() + PATIENCE
                 self.world.faults = self.world.step_faults = 0.0
             if end is not None and self.loop.time() > end:
                 waiting = ", ".join(f"{s.id} {s.status}" for s in self._states() if not s.status.terminal)
-                raise self._broken(f"2, it ends: {waiting}")
+                untold = ", ".join(f"entry {seq} of {id_}" for id_, seq in self.judge.untold)
+                raise self._broken(f"2, it ends: {waiting}" if waiting else f"4, nothing is lost: untold: {untold}")
             if self.judge.locked_by:
                 self._repair(self.judge.locked_by)
             await self.loop.nap(1.0)

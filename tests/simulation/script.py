@@ -9,6 +9,7 @@ import random
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from surefoot.core.gates import APPROVALS_EXPIRE
 from surefoot.core.lease import Role
 
 #: Machines' monotonic clocks run at rates within 10 % of true time: what the lease's timing promises to bear.
@@ -70,6 +71,7 @@ class Version:
     wrong: str = ""
     decided: float = 0.0  #: it needs an approval, and so many seconds after it a person says yes (0: it needs none)
     rejected: bool = False  #: or says no
+    withdrawn: float = 0.0  #: whoever asked for it cancels it so many seconds later (0: nobody does)
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,9 @@ class Script:
     look_every: float = 1.0  #: seconds between an idle agent's looks
     freezes: tuple[tuple[float, float], ...] = ()  #: the environment is frozen from then on, for so many seconds
     bake: float = 0.0  #: for how long health is watched at the end
+    expires: float = APPROVALS_EXPIRE  #: seconds within which an approval must be given
+    latest: bool = False  #: a newer deployment takes the place of those that have not begun
+    told: bool = False  #: somebody is told what becomes of deployments
     chatty: bool = True  #: every change of a journal wakes every agent (SQLite), or only what concerns it (PostgreSQL)
 
 
@@ -201,8 +206,26 @@ def draw(seed: int) -> Script:
     )
     chance = people.random() if story >= 0.56 else 1.0
     if chance < 0.1:
-        return _set_back(people, script)
-    return _asleep(people, script) if chance < 0.15 else script
+        script = _set_back(people, script)
+    elif chance < 0.15:
+        script = _asleep(people, script)
+    return _late_comers(random.Random(f"late {seed}"), script)
+
+
+def _late_comers(rng: random.Random, script: Script) -> Script:
+    """Have what was thought of later, and is drawn last for the same reason: deployments that are taken back at once,
+    not approved in time, or overtaken by newer ones; and somebody who is told.
+    """
+    if rng.random() < 0.1:
+        versions = [replace(v, withdrawn=rng.choice([0.0, rng.uniform(0.01, 2)])) for v in script.versions]
+        script = replace(script, versions=tuple(versions))
+    if rng.random() < 0.3:
+        script = replace(script, expires=rng.uniform(1, 10))
+    if rng.random() < 0.1:
+        script = replace(script, latest=True)
+    # A letter that is to be tried again later waits by the store's clock; one that is set back has it wait longer.
+    steady = all(fault.kind is not Kind.CLOCK for fault in script.faults)
+    return replace(script, told=True) if rng.random() < 0.1 and steady else script
 
 
 def _set_back(rng: random.Random, script: Script) -> Script:

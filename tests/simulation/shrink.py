@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from surefoot.core.gates import APPROVALS_EXPIRE
 from tests.simulation.schedule import broken_by
 from tests.simulation.script import Script, Version
 
@@ -26,6 +27,9 @@ PLAIN: dict[str, tuple[object, ...]] = {
     "chatty": (True,),
     "freezes": ((),),
     "bake": (0.0,),
+    "expires": (APPROVALS_EXPIRE,),
+    "latest": (False,),
+    "told": (False,),
 }
 
 #: Other seeds that each lesser script is tried with.
@@ -60,7 +64,7 @@ def lesser(script: Script) -> Iterator[Script]:
             agents[place] = replace(limb, rate=1.0, starts=0.0)
             yield replace(script, agents=tuple(agents))
     for place, version in enumerate(script.versions):
-        if version.wrong or version.decided:
+        if version.wrong or version.decided or version.withdrawn:
             versions = list(script.versions)
             versions[place] = Version(version.at)
             yield replace(script, versions=tuple(versions))
