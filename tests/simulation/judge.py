@@ -20,7 +20,8 @@ from surefoot.core.status import Status
 
 if TYPE_CHECKING:
     from surefoot.reports.story import Story
-    from tests.simulation.world import Host, Touch, World
+    from tests.simulation.hosts import Host, Touch
+    from tests.simulation.world import World
 
 MIXED = "mixed"
 

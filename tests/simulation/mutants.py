@@ -36,7 +36,7 @@ from surefoot.core.plan import Direction
 from surefoot.core.status import Status, StepStatus
 from surefoot.integrations.delivery import Told
 from surefoot.store import memory, rules
-from tests.simulation import world
+from tests.simulation import hosts, world
 from tests.simulation.schedule import broken_by
 
 #: Schedules after which a mutant counts as not caught.
@@ -251,14 +251,14 @@ def end_of_a_step_is_written_before_it_is_gone() -> Any:
 
     @contextlib.contextmanager
     def around() -> Iterator[None]:
-        kill = world.Process.kill
+        kill = hosts.Process.kill
 
         def late(self: Any, why: str) -> None:
             self.loop.call_later(3.0, kill, self, why)
 
         with (
             patch.object(worker, "_ended", ended),
-            patch.object(world.Process, "kill", late),
+            patch.object(hosts.Process, "kill", late),
         ):
             yield
 
@@ -370,18 +370,18 @@ def fence_is_not_raised_on_one_host() -> Any:
 
 @mutant
 def raise_does_not_end_what_runs() -> Any:
-    right = world.Host.end_older
+    right = hosts.Host.end_older
 
     def end(self: Any, token: float) -> None:
         if token == float("inf"):
             right(self, token)
 
-    return patch.object(world.Host, "end_older", end)
+    return patch.object(hosts.Host, "end_older", end)
 
 
 @mutant
 def host_lets_smaller_tokens_in() -> Any:
-    return patch.object(world.Host, "admit", lambda *_: None)
+    return patch.object(hosts.Host, "admit", lambda *_: None)
 
 
 @mutant

@@ -8,8 +8,6 @@ import contextlib
 import contextvars
 import gc
 import logging
-import math
-import random
 import shutil
 import sys
 import tempfile
@@ -20,18 +18,16 @@ from typing import Any
 from surefoot.agent.agent import Agent, AgentSettings
 from surefoot.agent.logs import LogSink
 from surefoot.agent.machine import Vitals
-from surefoot.api import gates, requests
+from surefoot.api import requests
 from surefoot.core.deployment import Deployment, fold, summarise
-from surefoot.core.errors import NotAllowedError, NotFoundError, RefusedError, StoreError
-from surefoot.core.gates import Approvals, Gates
+from surefoot.core.errors import NotFoundError
 from surefoot.core.lease import LeaseTiming
-from surefoot.core.plan import Check, Command, Plan, Playbook, Retry, Step
 from surefoot.store.memory import MemoryStore
-from surefoot.store.protocol import Append, Submission
 from tests.simulation.judge import PromiseBrokenError
-from tests.simulation.listener import TARGET, Listener
+from tests.simulation.listener import Listener
 from tests.simulation.loop import GROUP, VirtualLoop
-from tests.simulation.script import Fault, Kind, Limb, Script, Version, draw
+from tests.simulation.people import People
+from tests.simulation.script import Fault, Kind, Limb, Script, draw
 from tests.simulation.world import SimAccess, SimPerformer, World
 
 TTL = 5.0
@@ -57,6 +53,7 @@ class Schedule:
         self.world = World(self.loop, self.script, self.store, self._tell)
         self.world.poisoned = self._poisoned
         self.judge = self.world.judge
+        self.people = People(self.world)
         self.listener = Listener(self.world)
         self.groups: dict[str, str] = {}
         self.agents: dict[str, Agent] = {}
@@ -198,15 +195,15 @@ class Schedule:
             else:
                 self._start(limb)
         faults = [self.loop.create_task(self._fault(fault)) for fault in self.script.faults]
-        faults += [self.loop.create_task(self._freeze(at, seconds)) for at, seconds in self.script.freezes]
+        faults += [self.loop.create_task(self.people.freeze(at, seconds)) for at, seconds in self.script.freezes]
         began = self.loop.time()
         for number, version in enumerate(self.script.versions, 1):
             await self.loop.nap(began + version.at - self.loop.time())
-            self._submit(number, version)
+            self.people.submit(number, version)
             if version.decided:
-                faults.append(self.loop.create_task(self._decide(number, version)))
+                faults.append(self.loop.create_task(self.people.decide(number, version)))
             if version.withdrawn:
-                faults.append(self.loop.create_task(self._withdraw(number, version)))
+                faults.append(self.loop.create_task(self.people.withdraw(number, version)))
         self.submitting = False
         await self._settle(faults)
         if self.judge.broken is None:
@@ -214,102 +211,6 @@ class Schedule:
             self.judge.final(self.store)
         if self.judge.broken is not None:
             raise self._broken(self.judge.broken)
-
-    def _submit(self, number: int, version: Version) -> None:
-        """Submit a version under a key of its own; once more is the same deployment."""
-        plan = self._plan(version)
-        submission = Submission(
-            "production", f"v{number}", plan, requested_by="sim", key=f"key-{number}", when_open=True
-        )
-        try:
-            deployment, new = requests.submit(Losing(self.store, self.random, self.world.faults), submission)
-        except RefusedError:
-            self._tell(f"v{number} refused: the environment is locked")
-            self.judge.hold("4, nothing is lost: refused, and nothing is stranded", holds=bool(self.judge.locked_by))
-            return
-        except StoreError:
-            self._tell(f"v{number}: nobody knows whether it was accepted")
-            for row in self.store.history("production"):
-                if row.id not in self.judge.journals:
-                    self.judge.accepted(row.id)
-            self.world.committed("submit")
-            return
-        self._tell(f"{deployment} (v{number}, {version.wrong or 'good'}) {'accepted' if new else 'known'}")
-        unknown = deployment not in self.judge.journals
-        # A first answer that was lost makes the second one say that it is known; that is what it is for.
-        self.judge.hold(f"4, nothing is lost: {deployment} twice", holds=unknown or not new)
-        asked = self.store.summary(deployment).version
-        self.judge.hold(f"4, nothing is lost: {deployment} is {asked}, not v{number}", holds=asked == f"v{number}")
-        self.judge.accepted(deployment)
-        self.world.committed("submit")
-
-    def _plan(self, version: Version) -> Plan:
-        script = self.script
-        retry = Retry(attempts=script.attempts, delay=script.delay, timeout=script.timeout)
-        steps = tuple(
-            Step(
-                f"step-{i}",
-                Playbook("x.yml") if fenced else Command("x"),
-                undo=Playbook("undo.yml") if fenced else Command("undo"),
-                retry=retry,
-            )
-            for i, fenced in enumerate(script.steps)
-        )
-        return Plan(
-            project="p",
-            environment="production",
-            inventory="hosts",
-            steps=steps,
-            retry=Retry(attempts=script.attempts, delay=1.0),
-            preflight=(Check("command"),) if version.wrong == "refused" else (),
-            health=(Check("tcp"),),
-            state_file="/state",
-            takeover_limit=script.takeover_limit,
-            gates=Gates(
-                approvals=Approvals(groups={"people": None}, expires=script.expires) if version.decided else None,
-                latest=script.latest,
-            ),
-            targets=(TARGET,) if script.told else (),
-            bake=script.bake,
-            secrets=("CANARY",) if script.talks else (),
-        )
-
-    async def _decide(self, number: int, version: Version) -> None:
-        """Be the person who approves a version, or rejects it; who comes too late changes nothing."""
-        await self.loop.nap(version.decided)
-        asked = self._numbered(number)
-        if asked is None:
-            return
-        self._tell(f"a person {'rejects' if version.rejected else 'approves'} {asked}")
-        with contextlib.suppress(NotAllowedError):
-            if version.rejected:
-                gates.reject(self.store, asked, by="judge", reason="not today")
-            else:
-                gates.approve(self.store, asked, by="judge")
-        self.world.committed("append")
-
-    async def _withdraw(self, number: int, version: Version) -> None:
-        """Be the one who has asked for a version, and thinks better of it."""
-        await self.loop.nap(version.withdrawn)
-        if (asked := self._numbered(number)) is not None:
-            self._tell(f"a person takes {asked} back")
-            self._ask(requests.cancel, asked)
-
-    def _numbered(self, number: int) -> str | None:
-        return next((row.id for row in self.store.history("production") if row.version == f"v{number}"), None)
-
-    async def _freeze(self, at: float, seconds: float) -> None:
-        await self.loop.nap(at)
-        self._tell(f"a person freezes the environment for {seconds:.1f} s")
-        gates.freeze(self.store, "production", by="judge", reason="a test")
-        self.judge.freezes += 1
-        self.world.committed("note")
-        await self.loop.nap(seconds)
-        self.judge.freezes -= 1
-        if not self.judge.freezes:
-            gates.unfreeze(self.store, "production", by="judge")
-            self._tell("a person unfreezes the environment")
-        self.world.committed("note")
 
     def _states(self) -> list[Deployment]:
         return [fold(entries) for entries in self.judge.journals.values()]
@@ -332,29 +233,8 @@ class Schedule:
                 untold = ", ".join(f"entry {seq} of {id_}" for id_, seq in self.judge.untold)
                 raise self._broken(f"2, it ends: {waiting}" if waiting else f"4, nothing is lost: untold: {untold}")
             if self.judge.locked_by:
-                self._repair(self.judge.locked_by)
+                self.people.repair(self.judge.locked_by)
             await self.loop.nap(1.0)
-
-    def _repair(self, deployment: str) -> None:
-        """Be the person: put all hosts on what the environment ran, and say so, or have it checked by an agent."""
-        state = fold(self.judge.journals[deployment])
-        if state.resolve is not None:
-            return  # an agent is to check it
-        world = self.world
-        if repaired := self.random.random() < 0.7:
-            for host in world.hosts.values():
-                if self.judge.unfenced:  # as the docs say
-                    host.end_older(math.inf)
-                host.applied = dict.fromkeys(world.steps, self.judge.version)
-        unchecked = repaired and self.random.random() < 0.5
-        self._tell(f"a person {'repairs' if repaired else 'asks to check'} {deployment}")
-        self._ask(requests.resolve, deployment, reason="repaired", unchecked=unchecked)
-
-    def _ask(self, request: Callable[..., Any], deployment: str, **kwargs: Any) -> None:
-        """Ask for something of a deployment as the command line does, whatever its state; the answer may be lost."""
-        with contextlib.suppress(NotAllowedError, StoreError):
-            request(Losing(self.store, self.random, self.world.faults), deployment, by="sim", **kwargs)
-        self.world.committed("append")
 
     def _compare(self) -> None:
         for state in self._states():
@@ -417,9 +297,9 @@ class Schedule:
                 await self.loop.nap(fault.seconds)
                 host.power(on=True, disk=fault.steps if self._step_runs() else None)
             case Kind.CANCEL:
-                self._at_any(requests.cancel, fault.steps)
+                self.people.at_any(requests.cancel, fault.steps)
             case Kind.RESOLVE:
-                self._at_any(requests.resolve, fault.steps, reason="it looks well")
+                self.people.at_any(requests.resolve, fault.steps, reason="it looks well")
             case Kind.DRAIN:
                 with contextlib.suppress(NotFoundError):
                     self.store.set_drain(limb.name, True)
@@ -428,7 +308,7 @@ class Schedule:
             case Kind.AGAIN:
                 number = 1 + fault.steps % len(self.script.versions)
                 if f"production-{number}" in self.judge.journals and not self.judge.locked_by:
-                    self._submit(number, self.script.versions[number - 1])
+                    self.people.submit(number, self.script.versions[number - 1])
 
     async def _killed(self, limb: Limb, seconds: float) -> None:
         self._kill(limb)
@@ -455,33 +335,6 @@ class Schedule:
 
     def _step_runs(self) -> bool:
         return any(state.running_step is not None for state in self._states())
-
-    def _at_any(self, request: Callable[..., Any], which: int, **kwargs: Any) -> None:
-        if ids := list(self.judge.journals):
-            self._ask(request, ids[which % len(ids)], **kwargs)
-
-
-class Losing:
-    """The store as somebody at a command line reaches it: answers get lost."""
-
-    def __init__(self, store: Any, rng: random.Random, faults: float) -> None:
-        self.store = store
-        self.random = rng
-        self.faults = faults
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.store, name)
-
-    def submit(self, submission: Submission) -> Any:
-        return self._answered(self.store.submit(submission))
-
-    def append(self, append: Append) -> Any:
-        return self._answered(self.store.append(append))
-
-    def _answered(self, answer: Any) -> Any:
-        if self.random.random() < 3 * self.faults:
-            raise StoreError("connection lost before the reply")
-        return answer
 
 
 def broken_by(

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hosts with fences, and steps' processes under a switch: what lives on, or dies, apart from the agent that uses it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from surefoot.core.plan import Direction
+from tests.simulation.judge import MIXED
+from tests.simulation.loop import GROUP, VirtualLoop
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+class StaleTokenError(Exception):
+    """A host refused."""
+
+
+def _in_group(group: str) -> contextvars.Context:
+    context = contextvars.copy_context()
+    context.run(GROUP.set, group)
+    return context
+
+
+@dataclass(frozen=True)
+class Touch:
+    """One change of one host: a step sets its part of the host to a version."""
+
+    deployment: str
+    token: int
+    step: int
+    direction: Direction
+    version: str | None
+
+
+@dataclass
+class Host:
+    """A host: which version each step has left on it, its fence, and what runs on it for whom."""
+
+    name: str
+    world: World
+    applied: dict[int, str | None] = field(default_factory=dict)
+    token: int = 0
+    down: bool = False
+    disks: list[tuple[dict[int, str | None], int]] = field(default_factory=list)
+    running: list[tuple[int, asyncio.Task[None]]] = field(default_factory=list)
+
+    @property
+    def version(self) -> str | None:
+        """The version that it runs; `MIXED` if its parts disagree."""
+        found = {self.applied.get(step) for step in self.world.steps}
+        return found.pop() if len(found) == 1 else MIXED
+
+    def tells(self, what: str) -> str | None:
+        """Say which version it runs to whoever asks for its health, or for its version."""
+        self.world.judge.was_asked(self, what)
+        return self.version
+
+    def raise_fence(self, token: int) -> None:
+        """Refuse smaller tokens from now on, and end what they still run here."""
+        if token < self.token:
+            raise StaleTokenError(f"{self.name}: {token} is behind {self.token}")
+        self.token = token
+        self.end_older(token)
+
+    def end_older(self, token: float) -> None:
+        """End what smaller tokens run here."""
+        for owner, task in self.running:
+            if owner < token:
+                task.cancel("fenced")
+
+    def admit(self, token: int) -> None:
+        """Let a command in, as the guard before each one does."""
+        if token > self.token:
+            self.raise_fence(token)
+        elif token < self.token:
+            raise StaleTokenError(f"{self.name}: {token} is behind {self.token}")
+
+    def change(self, touch: Touch) -> None:
+        """Be changed."""
+        self.world.judge.saw(self, touch)
+        self.disks.append((dict(self.applied), self.token))
+        self.applied[touch.step] = touch.version
+
+    def run(self, touch: Touch, seconds: float) -> asyncio.Task[None]:
+        """Start a task of a playbook: it lives on here, whatever becomes of whoever started it."""
+        self.admit(touch.token)
+
+        async def work() -> None:
+            await self.world.loop.nap(seconds)
+            self.change(touch)
+
+        task = self.world.loop.create_task(work(), context=_in_group(self.name))
+        self.running.append((touch.token, task))
+        return task
+
+    def power(self, *, on: bool, disk: int | None = None) -> None:
+        """Go off, or on: with the disk that it had so many changes ago, if one is given."""
+        self.down = not on
+        if not on:
+            self.end_older(math.inf)
+        elif disk is not None and self.disks:
+            self.applied, self.token = self.disks[-1 - disk % len(self.disks)]
+            self.applied = dict(self.applied)
+            self.world.restored.add(self.name)
+            self.world.judge.forgot.add(self.name)
+
+
+class Process:
+    """A step's processes on an agent's machine, and their switch: ended at the deadline, on request, or with the
+    agent.
+    """
+
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        machine: str,
+        body: Any,
+        until: float,
+        end: float,
+    ) -> None:
+        self.loop = loop
+        self.until = until
+        self.end = end
+        self.expired = self.late = False
+        self.done: asyncio.Future[Any] = loop.create_future()
+        # Two processes: after a freeze of the machine, nobody knows which of them runs first.
+        clock = loop.clocks[machine]
+        for part in (f"step-{machine}", f"shim-{machine}"):
+            loop.clocks[part] = clock
+        self.body = loop.create_task(body, context=_in_group(f"step-{machine}"))
+        self.switch = loop.create_task(self._switch(), context=_in_group(f"shim-{machine}"))
+        self.body.add_done_callback(self._ended)
+
+    def extend(self, until: float) -> None:
+        self.until = until
+
+    def kill(self, why: str) -> None:
+        self.body.cancel(why)
+
+    async def _switch(self) -> None:
+        while not self.body.done():
+            left = min(self.until, self.end) - self.loop.time()
+            if left <= 0:
+                self.expired = self.until <= self.loop.time()
+                self.late = not self.expired
+                self.body.cancel("over")
+                return
+            await asyncio.sleep(max(0.001, left))
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self.switch.cancel()
+        if self.done.done():
+            return
+        if task.cancelled():
+            self.done.set_result(None)
+        elif (error := task.exception()) is not None:
+            self.done.set_result(error)
+        else:
+            self.done.set_result(task.result())

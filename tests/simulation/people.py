@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people do, through the same code as the command line: ask for versions, think better of it, approve, freeze, and
+repair what is stranded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+from surefoot.api import gates, requests
+from surefoot.core.deployment import fold
+from surefoot.core.errors import NotAllowedError, RefusedError, StoreError
+from surefoot.core.gates import Approvals, Gates
+from surefoot.core.plan import Check, Command, Plan, Playbook, Retry, Step
+from surefoot.store.protocol import Append, Submission
+from tests.simulation.listener import TARGET
+from tests.simulation.script import Version
+from tests.simulation.world import World
+
+
+class People:
+    """See the module's docstring."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.script = world.script
+        self.judge = world.judge
+        self.loop = world.loop
+        self.random = world.loop.random
+        self.store = world.store
+        self.tell = world.tell
+
+    def submit(self, number: int, version: Version) -> None:
+        """Submit a version under a key of its own; once more is the same deployment."""
+        plan = self._plan(version)
+        submission = Submission(
+            "production", f"v{number}", plan, requested_by="sim", key=f"key-{number}", when_open=True
+        )
+        try:
+            deployment, new = requests.submit(Losing(self.store, self.random, self.world.faults), submission)
+        except RefusedError:
+            self.tell(f"v{number} refused: the environment is locked")
+            self.judge.hold("4, nothing is lost: refused, and nothing is stranded", holds=bool(self.judge.locked_by))
+            return
+        except StoreError:
+            self.tell(f"v{number}: nobody knows whether it was accepted")
+            for row in self.store.history("production"):
+                if row.id not in self.judge.journals:
+                    self.judge.accepted(row.id)
+            self.world.committed("submit")
+            return
+        self.tell(f"{deployment} (v{number}, {version.wrong or 'good'}) {'accepted' if new else 'known'}")
+        unknown = deployment not in self.judge.journals
+        # A first answer that was lost makes the second one say that it is known; that is what it is for.
+        self.judge.hold(f"4, nothing is lost: {deployment} twice", holds=unknown or not new)
+        asked = self.store.summary(deployment).version
+        self.judge.hold(f"4, nothing is lost: {deployment} is {asked}, not v{number}", holds=asked == f"v{number}")
+        self.judge.accepted(deployment)
+        self.world.committed("submit")
+
+    def _plan(self, version: Version) -> Plan:
+        script = self.script
+        retry = Retry(attempts=script.attempts, delay=script.delay, timeout=script.timeout)
+        steps = tuple(
+            Step(
+                f"step-{i}",
+                Playbook("x.yml") if fenced else Command("x"),
+                undo=Playbook("undo.yml") if fenced else Command("undo"),
+                retry=retry,
+            )
+            for i, fenced in enumerate(script.steps)
+        )
+        return Plan(
+            project="p",
+            environment="production",
+            inventory="hosts",
+            steps=steps,
+            retry=Retry(attempts=script.attempts, delay=1.0),
+            preflight=(Check("command"),) if version.wrong == "refused" else (),
+            health=(Check("tcp"),),
+            state_file="/state",
+            takeover_limit=script.takeover_limit,
+            gates=Gates(
+                approvals=Approvals(groups={"people": None}, expires=script.expires) if version.decided else None,
+                latest=script.latest,
+            ),
+            targets=(TARGET,) if script.told else (),
+            bake=script.bake,
+            secrets=("CANARY",) if script.talks else (),
+        )
+
+    async def decide(self, number: int, version: Version) -> None:
+        """Be the person who approves a version, or rejects it; who comes too late changes nothing."""
+        await self.loop.nap(version.decided)
+        asked = self._numbered(number)
+        if asked is None:
+            return
+        self.tell(f"a person {'rejects' if version.rejected else 'approves'} {asked}")
+        with contextlib.suppress(NotAllowedError):
+            if version.rejected:
+                gates.reject(self.store, asked, by="judge", reason="not today")
+            else:
+                gates.approve(self.store, asked, by="judge")
+        self.world.committed("append")
+
+    async def withdraw(self, number: int, version: Version) -> None:
+        """Be the one who has asked for a version, and thinks better of it."""
+        await self.loop.nap(version.withdrawn)
+        if (asked := self._numbered(number)) is not None:
+            self.tell(f"a person takes {asked} back")
+            self.ask(requests.cancel, asked)
+
+    def _numbered(self, number: int) -> str | None:
+        return next((row.id for row in self.store.history("production") if row.version == f"v{number}"), None)
+
+    async def freeze(self, at: float, seconds: float) -> None:
+        await self.loop.nap(at)
+        self.tell(f"a person freezes the environment for {seconds:.1f} s")
+        gates.freeze(self.store, "production", by="judge", reason="a test")
+        self.judge.freezes += 1
+        self.world.committed("note")
+        await self.loop.nap(seconds)
+        self.judge.freezes -= 1
+        if not self.judge.freezes:
+            gates.unfreeze(self.store, "production", by="judge")
+            self.tell("a person unfreezes the environment")
+        self.world.committed("note")
+
+    def repair(self, deployment: str) -> None:
+        """Be the person: put all hosts on what the environment ran, and say so, or have it checked by an agent."""
+        state = fold(self.judge.journals[deployment])
+        if state.resolve is not None:
+            return  # an agent is to check it
+        world = self.world
+        if repaired := self.random.random() < 0.7:
+            for host in world.hosts.values():
+                if self.judge.unfenced:  # as the docs say
+                    host.end_older(math.inf)
+                host.applied = dict.fromkeys(world.steps, self.judge.version)
+        unchecked = repaired and self.random.random() < 0.5
+        self.tell(f"a person {'repairs' if repaired else 'asks to check'} {deployment}")
+        self.ask(requests.resolve, deployment, reason="repaired", unchecked=unchecked)
+
+    def ask(self, request: Callable[..., Any], deployment: str, **kwargs: Any) -> None:
+        """Ask for something of a deployment as the command line does, whatever its state; the answer may be lost."""
+        with contextlib.suppress(NotAllowedError, StoreError):
+            request(Losing(self.store, self.random, self.world.faults), deployment, by="sim", **kwargs)
+        self.world.committed("append")
+
+    def at_any(self, request: Callable[..., Any], which: int, **kwargs: Any) -> None:
+        if ids := list(self.judge.journals):
+            self.ask(request, ids[which % len(ids)], **kwargs)
+
+
+class Losing:
+    """The store as somebody at a command line reaches it: answers get lost."""
+
+    def __init__(self, store: Any, rng: random.Random, faults: float) -> None:
+        self.store = store
+        self.random = rng
+        self.faults = faults
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    def submit(self, submission: Submission) -> Any:
+        return self._answered(self.store.submit(submission))
+
+    def append(self, append: Append) -> Any:
+        return self._answered(self.store.append(append))
+
+    def _answered(self, answer: Any) -> Any:
+        if self.random.random() < 3 * self.faults:
+            raise StoreError("connection lost before the reply")
+        return answer
