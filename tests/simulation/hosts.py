@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from surefoot.core.plan import Direction
-from tests.simulation.judge import MIXED
+from tests.simulation.judge import MIXED, Judge
 from tests.simulation.loop import GROUP, VirtualLoop
+from tests.simulation.script import PRODUCTION
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -43,7 +44,7 @@ class Host:
     """A host: which version each step has left on it, its fence, and what runs on it for whom."""
 
     name: str
-    world: World
+    environment: Environment
     applied: dict[int, str | None] = field(default_factory=dict)
     token: int = 0
     down: bool = False
@@ -53,18 +54,19 @@ class Host:
     @property
     def version(self) -> str | None:
         """The version that it runs; `MIXED` if its parts disagree."""
-        found = {self.applied.get(step) for step in self.world.steps}
+        found = {self.applied.get(step) for step in self.environment.world.steps}
         return found.pop() if len(found) == 1 else MIXED
 
     def tells(self, what: str) -> str | None:
         """Say which version it runs to whoever asks for its health, or for its version."""
-        self.world.judge.was_asked(self, what)
+        self.environment.judge.was_asked(self, what)
         return self.version
 
     def raise_fence(self, token: int) -> None:
         """Refuse smaller tokens from now on, and end what they still run here."""
         if token < self.token:
             raise StaleTokenError(f"{self.name}: {token} is behind {self.token}")
+        self.environment.judge.fenced(self, token)
         self.token = token
         self.end_older(token)
 
@@ -83,7 +85,7 @@ class Host:
 
     def change(self, touch: Touch) -> None:
         """Be changed."""
-        self.world.judge.saw(self, touch)
+        self.environment.judge.saw(self, touch)
         self.disks.append((dict(self.applied), self.token))
         self.applied[touch.step] = touch.version
 
@@ -92,10 +94,10 @@ class Host:
         self.admit(touch.token)
 
         async def work() -> None:
-            await self.world.loop.nap(seconds)
+            await self.environment.world.loop.nap(seconds)
             self.change(touch)
 
-        task = self.world.loop.create_task(work(), context=_in_group(self.name))
+        task = self.environment.world.loop.create_task(work(), context=_in_group(self.name))
         self.running.append((touch.token, task))
         return task
 
@@ -107,8 +109,20 @@ class Host:
         elif disk is not None and self.disks:
             self.applied, self.token = self.disks[-1 - disk % len(self.disks)]
             self.applied = dict(self.applied)
-            self.world.restored.add(self.name)
-            self.world.judge.forgot.add(self.name)
+            self.environment.world.restored.add(self.name)
+            self.environment.judge.forgot.add(self.name)
+
+
+class Environment:
+    """An environment: hosts that belong to no other, and the judge of what becomes of them."""
+
+    def __init__(self, name: str, world: World) -> None:
+        self.name = name
+        self.world = world
+        prefix = "" if name == PRODUCTION else f"{name}-"
+        names = [f"{prefix}web-{i}" for i in range(1, world.script.hosts + 1)]
+        self.hosts = {host: Host(host, self) for host in names}
+        self.judge = Judge(self)
 
 
 class Process:

@@ -6,22 +6,22 @@ Nothing is asked of the code under test but what it wrote: the journal's entries
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from surefoot.core import events as ev
+from surefoot.core.deployment import FENCES, Deployment, fold
 from surefoot.core.errors import Code
 from surefoot.core.plan import Direction, Playbook
 from surefoot.core.sentences import sentence
 from surefoot.core.status import Status
+from tests.simulation.script import CANARY
 
 if TYPE_CHECKING:
     from surefoot.reports.story import Story
-    from tests.simulation.hosts import Host, Touch
-    from tests.simulation.world import World
+    from tests.simulation.hosts import Environment, Host, Touch
 
 MIXED = "mixed"
 
@@ -66,13 +66,12 @@ def _listed(versions: set[str | None]) -> str:
 
 
 class Judge:
-    """Watches one schedule. The first broken promise is kept in `broken`."""
+    """Watches one environment. The first promise that is broken in any of them is kept in the world's `broken`."""
 
-    def __init__(self, world: World, tell: Callable[[object], None], canary: str) -> None:
-        self.world = world
-        self.tell = tell
-        self.canary = canary
-        self.broken: str | None = None
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+        self.world = environment.world
+        self.tell = environment.world.tell
         self.journals: dict[str, list[ev.Entry]] = {}
         self.ended: dict[str, Status] = {}
         self.locked_by: str | None = None
@@ -81,6 +80,7 @@ class Judge:
         self.version: str | None = None
         self.before: dict[str, str | None] = {}  #: by deployment, what its environment ran when it began
         self.newest = 0
+        self.granted = 0  #: the newest token that a lease was granted with
         self.touched: set[str] = set()
         #: What hosts were asked for since the last change of any of them: (health or version, host).
         self.asked: set[tuple[str, str]] = set()
@@ -97,15 +97,26 @@ class Judge:
 
     def hold(self, promise: str, *about: object, holds: bool) -> None:
         """Note that a promise is broken, unless it holds. What it is about is put in its `{}` only then."""
-        if not holds and self.broken is None:
-            self.broken = promise.format(*about) if about else promise
-            self.tell(f"BROKEN: {self.broken}")
+        if not holds and self.world.broken is None:
+            self.world.broken = promise.format(*about) if about else promise
+            self.tell(f"BROKEN: {self.world.broken}")
+
+    def states(self) -> list[Deployment]:
+        """Return what the journals say."""
+        return [fold(entries) for entries in self.journals.values()]
+
+    @property
+    def rests(self) -> bool:
+        """Whether all has ended, and nothing waits for a repair."""
+        return len(self.ended) == len(self.journals) and self.locked_by is None
 
     # -- hosts ---------------------------------------------------------------------------------------
 
     def saw(self, host: Host, touch: Touch) -> None:
         """Judge one change of a host, before it is made."""
         self.tell(Seen(host.name, touch))
+        mine = touch.deployment in self.journals
+        self.hold("1, one at a time: {} on {} of {}", touch, host.name, self.environment.name, holds=mine)
         self.hold("1, one at a time: {} after token {}", touch, self.newest, holds=touch.token >= self.newest)
         # What it left on a host that could not be fenced off may end as it likes: its journal says so.
         left = touch.deployment == self.locked_by and self.unfenced
@@ -118,6 +129,12 @@ class Judge:
         self.forgot.discard(host.name)
         if host.name not in self.world.restored:
             self._order(host, touch)
+
+    def fenced(self, host: Host, token: int) -> None:
+        """Judge that a host is to refuse smaller tokens than one that its environment has granted."""
+        token //= FENCES
+        unknown = "1, one at a time: {} fenced with token {}, which nobody was granted"
+        self.hold(unknown, host.name, token, holds=token <= self.granted)
 
     def was_asked(self, host: Host, what: str) -> None:
         """Note that a host is asked for its health, or its version."""
@@ -140,7 +157,7 @@ class Judge:
         return self._hosts() <= {version}
 
     def _hosts(self) -> set[str | None]:
-        return {host.version for host in self.world.hosts.values() if host.name not in self.forgot}
+        return {host.version for host in self.environment.hosts.values() if host.name not in self.forgot}
 
     def heard(self, story: Story) -> None:
         """Judge what somebody is told: only what is written, in its order; again if an answer was lost."""
@@ -180,6 +197,7 @@ class Judge:
         return accepted
 
     def _entry(self, deployment: str, entry: ev.Entry) -> None:
+        self.granted = max(self.granted, entry.token or 0)
         match entry.event:
             case ev.Accepted(number=number):
                 self.hold(f"4, nothing is lost: {deployment} is number {number}", holds=number == len(self.journals))
@@ -273,7 +291,7 @@ class Judge:
     def _were_asked(self, deployment: str, *whats: str) -> None:
         """What the journal says was checked is what hosts themselves were asked for, each of them."""
         for what in whats:
-            holds = all((what, host) in self.asked for host in self.world.hosts)
+            holds = all((what, host) in self.asked for host in self.environment.hosts)
             self.hold(f"5, honest: {deployment} ended, and not every host was asked for its {what}", holds=holds)
 
     def _of_the_fence(self, deployment: str) -> ev.Event:
@@ -308,7 +326,7 @@ class Judge:
         """A log quotes no secret, and takes nothing from an agent that was taken over from."""
         newest = 0
         for line in lines:
-            self.hold(f"6, secrets: the log of {deployment} holds one", holds=self.canary not in line.text)
+            self.hold(f"6, secrets: the log of {deployment} holds one", holds=CANARY not in line.text)
             if line.token is not None:
                 late = f"1, one at a time: {deployment}'s log has a line of token {line.token} after {newest}"
                 self.hold(late, holds=line.token >= newest)
@@ -322,9 +340,9 @@ class Judge:
             holds = store.journal(deployment) == known
             self.hold(f"4, nothing is lost: the journal of {deployment} has changed", holds=holds)
             self._log(deployment, store.log(deployment))
-            quiet = self.canary.encode() not in msgspec.json.encode(known)
+            quiet = CANARY.encode() not in msgspec.json.encode(known)
             self.hold(f"6, secrets: the journal of {deployment} holds one", holds=quiet)
-        row = store.environment("production")
+        row = store.environment(self.environment.name)
         self.hold(f"4, nothing is lost: locked by {row.locked_by}", holds=row.locked_by == self.locked_by)
         if self.locked_by is None:
             self.hold(f"3, all or nothing: hosts run {_listed(self._hosts())}", holds=self._run(self.version))

@@ -56,7 +56,7 @@ class Listener:
         trouble = rng.random() if troubled else 1.0
         if trouble < 0.2:
             raise NotDelivered("503", after=rng.choice((0.0, 5.0)))
-        self.world.judge.heard(parcel.story)
+        self.world.environments[parcel.story.state.environment].judge.heard(parcel.story)
         if trouble < 0.4:
             raise NotDelivered("no answer")
         return Told("posted")

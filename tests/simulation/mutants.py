@@ -149,7 +149,8 @@ def claim_does_not_compare_what_was_seen() -> Any:
     right = memory.MemoryStore.claim
 
     def claim(self: Any, claim: Any) -> Any:
-        return right(self, replace(claim, seen=self._lease_row("production", self._environments["production"])))
+        name = claim.seen.environment
+        return right(self, replace(claim, seen=self._lease_row(name, self._environments[name])))
 
     return patch.object(memory.MemoryStore, "claim", claim)
 
@@ -355,15 +356,10 @@ def newer_news_is_told_before_older() -> Any:
 def fence_is_not_raised_on_one_host() -> Any:
     right = world.SimPerformer._raise_all
 
-    async def most(self: Any, token: int) -> Any:
-        hosts = self._hosts()
-        with patch.object(world.SimPerformer, "_hosts", lambda _: hosts[:-1]):
-            raised = right(self, token)
-        self.__dict__["_hosts"] = lambda: hosts[:-1]
-        try:
-            return await raised
-        finally:
-            del self.__dict__["_hosts"]
+    async def most(self: Any, job: Any) -> Any:
+        reached = self._hosts(job)[:-1]
+        with patch.object(self, "_hosts", lambda _: reached):
+            return await right(self, job)
 
     return patch.object(world.SimPerformer, "_raise_all", most)
 
@@ -419,9 +415,9 @@ def _stranded_unfenced() -> Any:
 def host_that_could_not_be_raised_is_skipped() -> Any:
     right = world.SimPerformer._raise_all
 
-    async def all_is_well(self: Any, token: int) -> Any:
-        await right(self, token)
-        return ev.FenceRaised(tuple(self.world.hosts))
+    async def all_is_well(self: Any, job: Any) -> Any:
+        await right(self, job)
+        return ev.FenceRaised(tuple(host.name for host in self._hosts(job)))
 
     return patch.object(world.SimPerformer, "_raise_all", all_is_well)
 

@@ -18,7 +18,7 @@ from surefoot.core.gates import Approvals, Gates
 from surefoot.core.plan import Check, Command, Plan, Playbook, Retry, Step
 from surefoot.store.protocol import Append, Submission
 from tests.simulation.listener import TARGET
-from tests.simulation.script import Version
+from tests.simulation.script import PRODUCTION, STAGING, Version
 from tests.simulation.world import World
 
 
@@ -28,38 +28,37 @@ class People:
     def __init__(self, world: World) -> None:
         self.world = world
         self.script = world.script
-        self.judge = world.judge
         self.loop = world.loop
         self.random = world.loop.random
         self.store = world.store
         self.tell = world.tell
+        self.submitting = True
 
     def submit(self, number: int, version: Version) -> None:
         """Submit a version under a key of its own; once more is the same deployment."""
-        plan = self._plan(version)
-        submission = Submission(
-            "production", f"v{number}", plan, requested_by="sim", key=f"key-{number}", when_open=True
-        )
+        name, plan = version.environment, self._plan(version)
+        judge = self.world.environments[name].judge
+        submission = Submission(name, f"v{number}", plan, requested_by="sim", key=f"key-{number}", when_open=True)
         try:
             deployment, new = requests.submit(Losing(self.store, self.random, self.world.faults), submission)
         except RefusedError:
-            self.tell(f"v{number} refused: the environment is locked")
-            self.judge.hold("4, nothing is lost: refused, and nothing is stranded", holds=bool(self.judge.locked_by))
+            self.tell(f"v{number} refused: {name} is locked")
+            judge.hold("4, nothing is lost: refused, and nothing is stranded", holds=bool(judge.locked_by))
             return
         except StoreError:
             self.tell(f"v{number}: nobody knows whether it was accepted")
-            for row in self.store.history("production"):
-                if row.id not in self.judge.journals:
-                    self.judge.accepted(row.id)
+            for row in self.store.history(name):
+                if row.id not in judge.journals:
+                    judge.accepted(row.id)
             self.world.committed("submit")
             return
         self.tell(f"{deployment} (v{number}, {version.wrong or 'good'}) {'accepted' if new else 'known'}")
-        unknown = deployment not in self.judge.journals
+        unknown = deployment not in judge.journals
         # A first answer that was lost makes the second one say that it is known; that is what it is for.
-        self.judge.hold(f"4, nothing is lost: {deployment} twice", holds=unknown or not new)
+        judge.hold(f"4, nothing is lost: {deployment} twice", holds=unknown or not new)
         asked = self.store.summary(deployment).version
-        self.judge.hold(f"4, nothing is lost: {deployment} is {asked}, not v{number}", holds=asked == f"v{number}")
-        self.judge.accepted(deployment)
+        judge.hold(f"4, nothing is lost: {deployment} is {asked}, not v{number}", holds=asked == f"v{number}")
+        judge.accepted(deployment)
         self.world.committed("submit")
 
     def _plan(self, version: Version) -> Plan:
@@ -76,7 +75,7 @@ class People:
         )
         return Plan(
             project="p",
-            environment="production",
+            environment=version.environment,
             inventory="hosts",
             steps=steps,
             retry=Retry(attempts=script.attempts, delay=1.0),
@@ -96,8 +95,7 @@ class People:
     async def decide(self, number: int, version: Version) -> None:
         """Be the person who approves a version, or rejects it; who comes too late changes nothing."""
         await self.loop.nap(version.decided)
-        asked = self._numbered(number)
-        if asked is None:
+        if (asked := self._numbered(number, version)) is None:
             return
         self.tell(f"a person {'rejects' if version.rejected else 'approves'} {asked}")
         with contextlib.suppress(NotAllowedError):
@@ -110,37 +108,55 @@ class People:
     async def withdraw(self, number: int, version: Version) -> None:
         """Be the one who has asked for a version, and thinks better of it."""
         await self.loop.nap(version.withdrawn)
-        if (asked := self._numbered(number)) is not None:
+        if (asked := self._numbered(number, version)) is not None:
             self.tell(f"a person takes {asked} back")
             self.ask(requests.cancel, asked)
 
-    def _numbered(self, number: int) -> str | None:
-        return next((row.id for row in self.store.history("production") if row.version == f"v{number}"), None)
+    def _numbered(self, number: int, version: Version) -> str | None:
+        known = self.store.history(version.environment)
+        return next((row.id for row in known if row.version == f"v{number}"), None)
 
     async def freeze(self, at: float, seconds: float) -> None:
+        """Freeze production from then on, for so many seconds."""
         await self.loop.nap(at)
-        self.tell(f"a person freezes the environment for {seconds:.1f} s")
-        gates.freeze(self.store, "production", by="judge", reason="a test")
-        self.judge.freezes += 1
-        self.world.committed("note")
+        self.tell(f"a person freezes {PRODUCTION} for {seconds:.1f} s")
+        self._freeze(PRODUCTION)
         await self.loop.nap(seconds)
-        self.judge.freezes -= 1
-        if not self.judge.freezes:
-            gates.unfreeze(self.store, "production", by="judge")
-            self.tell("a person unfreezes the environment")
+        self._unfreeze(PRODUCTION)
+
+    async def halt(self, at: float) -> None:
+        """Freeze staging from then on, until production has ended: which must not wait for it."""
+        await self.loop.nap(at)
+        self.tell(f"a person freezes {STAGING} until {PRODUCTION} has ended")
+        self._freeze(STAGING)
+        while self.submitting or not self.world.environments[PRODUCTION].judge.rests:
+            await self.loop.nap(1.0)
+        self._unfreeze(STAGING)
+
+    def _freeze(self, environment: str) -> None:
+        gates.freeze(self.store, environment, by="judge", reason="a test")
+        self.world.environments[environment].judge.freezes += 1
+        self.world.committed("note")
+
+    def _unfreeze(self, environment: str) -> None:
+        judge = self.world.environments[environment].judge
+        judge.freezes -= 1
+        if not judge.freezes:
+            gates.unfreeze(self.store, environment, by="judge")
+            self.tell(f"a person unfreezes {environment}")
         self.world.committed("note")
 
     def repair(self, deployment: str) -> None:
         """Be the person: put all hosts on what the environment ran, and say so, or have it checked by an agent."""
-        state = fold(self.judge.journals[deployment])
+        judge = self.world.judge_of(deployment)
+        state = fold(judge.journals[deployment])
         if state.resolve is not None:
             return  # an agent is to check it
-        world = self.world
         if repaired := self.random.random() < 0.7:
-            for host in world.hosts.values():
-                if self.judge.unfenced:  # as the docs say
+            for host in judge.environment.hosts.values():
+                if judge.unfenced:  # as the docs say
                     host.end_older(math.inf)
-                host.applied = dict.fromkeys(world.steps, self.judge.version)
+                host.applied = dict.fromkeys(self.world.steps, judge.version)
         unchecked = repaired and self.random.random() < 0.5
         self.tell(f"a person {'repairs' if repaired else 'asks to check'} {deployment}")
         self.ask(requests.resolve, deployment, reason="repaired", unchecked=unchecked)
@@ -152,7 +168,7 @@ class People:
         self.world.committed("append")
 
     def at_any(self, request: Callable[..., Any], which: int, **kwargs: Any) -> None:
-        if ids := list(self.judge.journals):
+        if ids := [deployment for judge in self.world.judges for deployment in judge.journals]:
             self.ask(request, ids[which % len(ids)], **kwargs)
 
 

@@ -19,15 +19,16 @@ from surefoot.agent.agent import Agent, AgentSettings
 from surefoot.agent.logs import LogSink
 from surefoot.agent.machine import Vitals
 from surefoot.api import requests
-from surefoot.core.deployment import Deployment, fold, summarise
+from surefoot.core.deployment import summarise
 from surefoot.core.errors import NotFoundError
 from surefoot.core.lease import LeaseTiming
 from surefoot.store.memory import MemoryStore
-from tests.simulation.judge import PromiseBrokenError
+from tests.simulation.hosts import Host
+from tests.simulation.judge import Judge, PromiseBrokenError
 from tests.simulation.listener import Listener
 from tests.simulation.loop import GROUP, VirtualLoop
 from tests.simulation.people import People
-from tests.simulation.script import Fault, Kind, Limb, Script, draw
+from tests.simulation.script import STAGING, Fault, Kind, Limb, Script, draw
 from tests.simulation.world import SimAccess, SimPerformer, World
 
 TTL = 5.0
@@ -52,7 +53,7 @@ class Schedule:
         self.store: Any = self._make_store()
         self.world = World(self.loop, self.script, self.store, self._tell)
         self.world.poisoned = self._poisoned
-        self.judge = self.world.judge
+        self.judges = self.world.judges
         self.people = People(self.world)
         self.listener = Listener(self.world)
         self.groups: dict[str, str] = {}
@@ -60,7 +61,6 @@ class Schedule:
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.gone: set[str] = set()
         self.starts = 0
-        self.submitting = True
         self.dropped = False
 
     def _make_store(self) -> Any:
@@ -89,7 +89,7 @@ class Schedule:
         except PromiseBrokenError:
             raise
         except Exception as error:
-            raise self._broken(self.judge.broken or f"{type(error).__name__}: {error}") from error
+            raise self._broken(self.world.broken or f"{type(error).__name__}: {error}") from error
         finally:
             asyncio.set_event_loop(None)
             requests.AGAIN = again
@@ -159,7 +159,7 @@ class Schedule:
 
     def _note(self, group: str, text: str) -> None:
         self._tell(f"{group}: {text}")
-        self.judge.hold(f"no agent meets what it can't explain: {text}", holds="after an error" not in text)
+        self.judges[0].hold(f"no agent meets what it can't explain: {text}", holds="after an error" not in text)
 
     def _kill(self, limb: Limb, why: str = "is killed") -> None:
         group = self.groups.get(limb.name)
@@ -177,12 +177,12 @@ class Schedule:
             self._kill(limb, "is killed by what it runs")
             self.loop.call_later(1.0, self._start, limb, context=contextvars.Context())
 
-    def _limb(self, fault: Fault) -> Limb:
+    def _limb(self, fault: Fault, host: Host) -> Limb:
         """Return the agent that a fault is for: faults that hit idle agents teach little."""
         limbs = self.script.agents
         if fault.agent:
             return limbs[(fault.agent - 1) % len(limbs)]
-        lease = self.store.environment("production").lease
+        lease = self.store.environment(host.environment.name).lease
         holder = lease.holder if lease else None
         return next((limb for limb in limbs if limb.name == holder), limbs[0])
 
@@ -196,6 +196,8 @@ class Schedule:
                 self._start(limb)
         faults = [self.loop.create_task(self._fault(fault)) for fault in self.script.faults]
         faults += [self.loop.create_task(self.people.freeze(at, seconds)) for at, seconds in self.script.freezes]
+        if self.script.halted is not None and STAGING in self.world.environments:
+            self.loop.create_task(self.people.halt(self.script.halted))
         began = self.loop.time()
         for number, version in enumerate(self.script.versions, 1):
             await self.loop.nap(began + version.at - self.loop.time())
@@ -204,51 +206,56 @@ class Schedule:
                 faults.append(self.loop.create_task(self.people.decide(number, version)))
             if version.withdrawn:
                 faults.append(self.loop.create_task(self.people.withdraw(number, version)))
-        self.submitting = False
+        self.people.submitting = False
         await self._settle(faults)
-        if self.judge.broken is None:
-            self._compare()
-            self.judge.final(self.store)
-        if self.judge.broken is not None:
-            raise self._broken(self.judge.broken)
-
-    def _states(self) -> list[Deployment]:
-        return [fold(entries) for entries in self.judge.journals.values()]
+        if self.world.broken is None:
+            for judge in self.judges:
+                self._compare(judge)
+                judge.final(self.store)
+        if self.world.broken is not None:
+            raise self._broken(self.world.broken)
 
     @property
     def _over(self) -> bool:
-        return not self.submitting and len(self.judge.ended) == len(self.judge.journals)
+        return not self.people.submitting and all(len(judge.ended) == len(judge.journals) for judge in self.judges)
 
     async def _settle(self, faults: list[asyncio.Task[None]]) -> None:
-        """Wait for the end. A stranded environment is repaired by a person, as the docs say."""
+        """Wait for the end. A stranded environment is repaired by a person, as the docs say; staging once production
+        has ended, which must not wait for it.
+        """
         end = None
-        while self.judge.broken is None:
-            if self._over and not self.judge.locked_by and not self.judge.untold:
+        while self.world.broken is None:
+            if all(judge.rests and not judge.untold for judge in self.judges):
                 return
             if end is None and all(fault.done() for fault in faults):
                 end = self.loop.time() + PATIENCE
                 self.world.faults = self.world.step_faults = 0.0
             if end is not None and self.loop.time() > end:
-                waiting = ", ".join(f"{s.id} {s.status}" for s in self._states() if not s.status.terminal)
-                untold = ", ".join(f"entry {seq} of {id_}" for id_, seq in self.judge.untold)
+                states = [state for judge in self.judges for state in judge.states()]
+                waiting = ", ".join(f"{s.id} {s.status}" for s in states if not s.status.terminal)
+                untold = ", ".join(f"entry {seq} of {id_}" for judge in self.judges for id_, seq in judge.untold)
                 raise self._broken(f"2, it ends: {waiting}" if waiting else f"4, nothing is lost: untold: {untold}")
-            if self.judge.locked_by:
-                self.people.repair(self.judge.locked_by)
+            for judge in self.judges:
+                if judge.locked_by:
+                    self.people.repair(judge.locked_by)
+                if not judge.rests:
+                    break
             await self.loop.nap(1.0)
 
-    def _compare(self) -> None:
-        for state in self._states():
+    def _compare(self, judge: Judge) -> None:
+        for state in judge.states():
             holds = summarise(state) == self.store.summary(state.id)
-            self.judge.hold(f"4, nothing is lost: the summary of {state.id} differs from its journal", holds=holds)
+            judge.hold(f"4, nothing is lost: the summary of {state.id} differs from its journal", holds=holds)
 
     # -- faults --------------------------------------------------------------------------------------
 
     async def _fault(self, fault: Fault) -> None:
         await self.loop.nap(fault.at)
-        if self._over or self.judge.broken:
+        if self._over or self.world.broken:
             return
-        limb, world = self._limb(fault), self.world
-        host = list(world.hosts.values())[fault.host % len(world.hosts)]
+        world, hosts = self.world, [host for judge in self.judges for host in judge.environment.hosts.values()]
+        host = hosts[fault.host % len(hosts)]
+        limb = self._limb(fault, host)
         group = self.groups.get(limb.name)
         if group is None:
             return  # it has not been started yet
@@ -295,7 +302,8 @@ class Schedule:
             case Kind.OLD_DISK:
                 host.power(on=False)
                 await self.loop.nap(fault.seconds)
-                host.power(on=True, disk=fault.steps if self._step_runs() else None)
+                runs = any(state.running_step is not None for state in host.environment.judge.states())
+                host.power(on=True, disk=fault.steps if runs else None)
             case Kind.CANCEL:
                 self.people.at_any(requests.cancel, fault.steps)
             case Kind.RESOLVE:
@@ -307,8 +315,10 @@ class Schedule:
                     self.store.set_drain(limb.name, False)
             case Kind.AGAIN:
                 number = 1 + fault.steps % len(self.script.versions)
-                if f"production-{number}" in self.judge.journals and not self.judge.locked_by:
-                    self.people.submit(number, self.script.versions[number - 1])
+                version = self.script.versions[number - 1]
+                known = sum(len(judge.journals) for judge in self.judges)
+                if number <= known and not world.environments[version.environment].judge.locked_by:
+                    self.people.submit(number, version)
 
     async def _killed(self, limb: Limb, seconds: float) -> None:
         self._kill(limb)
@@ -332,9 +342,6 @@ class Schedule:
         book.add(entry)
         await self.loop.nap(seconds)
         book.discard(entry)
-
-    def _step_runs(self) -> bool:
-        return any(state.running_step is not None for state in self._states())
 
 
 def broken_by(

@@ -6,6 +6,7 @@ it can be left out while the rest stays as it is (`shrink`).
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -16,8 +17,10 @@ from surefoot.core.lease import Role
 DRIFT = 0.1
 #: Virtual seconds that faults may go on for.
 LENGTH = 20.0
-
-
+#: The environment that all scripts have, and one that a few have beside it.
+PRODUCTION, STAGING = "production", "staging"
+#: What steps print, in pieces, where a script has them talk.
+CANARY = "s3cr3t-c4n4ry-9f8e7d"
 #: What can be wrong with a version.
 WRONGS = ("unhealthy", "fails", "hangs", "poison", "refused", "stuck")
 
@@ -46,6 +49,8 @@ class Kind(StrEnum):
     RESOLVE = "resolve"  #: somebody says that it is repaired, whether it is or not, whatever its state
 
 
+#: What any script can stand.
+ANY = (Kind.KILL, Kind.CRASH, Kind.STOP, Kind.FREEZE, Kind.CUT, Kind.DEAF, Kind.UNPLUG, Kind.DRAIN)
 #: What an agent loses its lease by.
 LONG = (Kind.KILL, Kind.FREEZE, Kind.MACHINE, Kind.PAUSE, Kind.CUT, Kind.DEAF)
 
@@ -72,6 +77,7 @@ class Version:
     decided: float = 0.0  #: it needs an approval, and so many seconds after it a person says yes (0: it needs none)
     rejected: bool = False  #: or says no
     withdrawn: float = 0.0  #: whoever asked for it cancels it so many seconds later (0: nobody does)
+    environment: str = PRODUCTION
 
 
 @dataclass(frozen=True)
@@ -105,16 +111,24 @@ class Script:
     busy: int = 0  #: how often a command changes each host in its course, so that two at a time are seen for sure
     timeout: float = 12.0  #: what a command may take; what hangs is ended then
     look_every: float = 1.0  #: seconds between an idle agent's looks
-    freezes: tuple[tuple[float, float], ...] = ()  #: the environment is frozen from then on, for so many seconds
+    freezes: tuple[tuple[float, float], ...] = ()  #: production is frozen from then on, for so many seconds
     bake: float = 0.0  #: for how long health is watched at the end
     expires: float = APPROVALS_EXPIRE  #: seconds within which an approval must be given
     latest: bool = False  #: a newer deployment takes the place of those that have not begun
     told: bool = False  #: somebody is told what becomes of deployments
     chatty: bool = True  #: every change of a journal wakes every agent (SQLite), or only what concerns it (PostgreSQL)
+    halted: float | None = None  #: staging is frozen from then on, until production has ended
+
+    @property
+    def environments(self) -> tuple[str, ...]:
+        """Production, and what else versions are asked for in."""
+        return tuple(dict.fromkeys((PRODUCTION, *(version.environment for version in self.versions))))
 
 
 #: One schedule in so many runs on the real SQL; it takes ten times as long.
 SQL_SHARE = 50
+#: This share of schedules has a second environment.
+BESIDE = 0.08
 
 
 def draw(seed: int) -> Script:
@@ -209,7 +223,9 @@ def draw(seed: int) -> Script:
         script = _set_back(people, script)
     elif chance < 0.15:
         script = _asleep(people, script)
-    return _late_comers(random.Random(f"late {seed}"), script)
+    script = _late_comers(random.Random(f"late {seed}"), script)
+    rng = random.Random(f"beside {seed}")
+    return beside(rng, script) if rng.random() < BESIDE else script
 
 
 def _late_comers(rng: random.Random, script: Script) -> Script:
@@ -226,6 +242,29 @@ def _late_comers(rng: random.Random, script: Script) -> Script:
     # A letter that is to be tried again later waits by the store's clock; one that is set back has it wait longer.
     steady = all(fault.kind is not Kind.CLOCK for fault in script.faults)
     return replace(script, told=True) if rng.random() < 0.1 and steady else script
+
+
+def beside(rng: random.Random, script: Script) -> Script:
+    """Have a second environment beside the first, that the same agents serve; what goes wrong may concern the hosts of
+    either, or whoever holds its lease.
+    """
+    versions = list(script.versions)
+    for environment in (STAGING, *rng.choice([(), (STAGING,), (PRODUCTION,)])):
+        wrong = rng.choice(WRONGS) if rng.random() < 0.3 else ""
+        version = Version(rng.uniform(0, 8), wrong, environment=environment)
+        chance = rng.random()
+        if chance < 0.3:  # what can't be put back is to be put back
+            version = replace(version, wrong="stuck", withdrawn=rng.uniform(1, 6))
+        versions.append(_decided(rng, version) if chance > 0.7 else version)
+    halted = rng.choice([0.0, rng.uniform(0, 8)]) if rng.random() < 0.3 else None
+    more = [_fault(rng, ANY) for _ in range(rng.choice([0, 0, 1, 2]))]
+    faults = [replace(f, host=f.host % script.hosts + rng.choice([0, script.hosts])) for f in (*script.faults, *more)]
+    return replace(
+        script,
+        versions=tuple(sorted(versions, key=lambda version: version.at)),
+        faults=tuple(sorted(faults, key=lambda fault: fault.at)),
+        halted=halted,
+    )
 
 
 def _set_back(rng: random.Random, script: Script) -> Script:
@@ -251,7 +290,7 @@ def _decided(rng: random.Random, version: Version) -> Version:
     return replace(version, decided=rng.uniform(0.1, 10), rejected=rng.random() < 0.2)
 
 
-def _fault(rng: random.Random, kinds: list[Kind]) -> Fault:
+def _fault(rng: random.Random, kinds: Sequence[Kind]) -> Fault:
     return Fault(
         at=rng.uniform(0, LENGTH if rng.random() < 0.2 else 6),
         kind=rng.choice(kinds),

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes a script that breaks a promise as small as it can, with the promise still broken: fewer faults, deployments,
-agents, hosts and steps, and nothing random that is not needed.
+"""Makes a script that breaks a promise as small as it can, with the promise still broken: fewer environments, faults,
+deployments, agents, hosts and steps, and nothing random that is not needed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from surefoot.core.gates import APPROVALS_EXPIRE
 from tests.simulation.schedule import broken_by
-from tests.simulation.script import Script, Version
+from tests.simulation.script import PRODUCTION, Script, Version
 
 #: What a script can do without, the plainest value of each last.
 PLAIN: dict[str, tuple[object, ...]] = {
@@ -30,6 +30,7 @@ PLAIN: dict[str, tuple[object, ...]] = {
     "expires": (APPROVALS_EXPIRE,),
     "latest": (False,),
     "told": (False,),
+    "halted": (None,),
 }
 
 #: Other seeds that each lesser script is tried with.
@@ -43,6 +44,10 @@ def kind(promise: str) -> str:
 
 def lesser(script: Script) -> Iterator[Script]:
     """Return scripts that have one thing less, the greatest simplifications first."""
+    for environment in script.environments:
+        others = tuple(replace(v, environment=PRODUCTION) for v in script.versions if v.environment != environment)
+        if others and others != script.versions:
+            yield replace(script, versions=others)
     for place in range(len(script.faults)):
         yield replace(script, faults=script.faults[:place] + script.faults[place + 1 :])
     if len(script.versions) > 1:
@@ -64,9 +69,10 @@ def lesser(script: Script) -> Iterator[Script]:
             agents[place] = replace(limb, rate=1.0, starts=0.0)
             yield replace(script, agents=tuple(agents))
     for place, version in enumerate(script.versions):
-        if version.wrong or version.decided or version.withdrawn:
+        plain = Version(version.at, environment=version.environment)
+        if version != plain:
             versions = list(script.versions)
-            versions[place] = Version(version.at)
+            versions[place] = plain
             yield replace(script, versions=tuple(versions))
 
 

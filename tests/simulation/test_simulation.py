@@ -14,7 +14,7 @@ from surefoot.agent.performer import Job
 from surefoot.core.events import HealthPassed
 from tests.simulation.replay import told
 from tests.simulation.schedule import Schedule, broken_by
-from tests.simulation.script import Kind, Script, draw
+from tests.simulation.script import PRODUCTION, STAGING, Kind, Script, draw
 from tests.simulation.shrink import kind, shrink
 from tests.simulation.world import SimPerformer
 
@@ -66,6 +66,12 @@ def test_every_kind_of_fault_is_drawn() -> None:
     assert drawn == set(Kind)
 
 
+def test_a_few_schedules_have_a_second_environment() -> None:
+    beside = [script for script in map(draw, range(1, 1000)) if STAGING in script.environments]
+    assert 0.04 < len(beside) / 1000 < 0.12
+    assert any(script.halted is not None for script in beside)
+
+
 def test_what_breaks_a_promise_is_shrunk_until_nothing_can_be_left_out() -> None:
     # Health is never asked for: a version that is not healthy is enough.
     def careless(script: Script) -> str | None:
@@ -74,11 +80,14 @@ def test_what_breaks_a_promise_is_shrunk_until_nothing_can_be_left_out() -> None
     async def well(_: SimPerformer, job: Job) -> HealthPassed:
         return HealthPassed(job.state.direction)
 
-    script = next(script for script in map(draw, range(1, 2000)) if len(script.faults) > 1 and careless(script))
+    scripts = (
+        script for script in map(draw, range(1, 2000)) if len(script.faults) > 1 and STAGING in script.environments
+    )
+    script = next(script for script in scripts if careless(script))
     promise = careless(script)
     assert promise is not None
     small = shrink(script, promise, careless, tries=400)
     again = careless(small)
     assert again is not None and kind(again) == kind(promise)
-    assert not small.faults
+    assert not small.faults and small.environments == (PRODUCTION,)
     assert len(small.versions) == len(small.agents) == len(small.steps) == 1

@@ -25,13 +25,11 @@ from surefoot.core.decide import RunStep
 from surefoot.core.errors import Code, Failure, LeaseLostError, StoreError, SurefootError
 from surefoot.core.plan import Direction, Playbook
 from surefoot.store.protocol import Append, LogLine, News
-from tests.simulation.hosts import Host, Process, StaleTokenError, Touch
+from tests.simulation.hosts import Environment, Host, Process, StaleTokenError, Touch
 from tests.simulation.judge import MIXED, Judge
 from tests.simulation.loop import VirtualLoop
-from tests.simulation.script import WRONGS, Script
+from tests.simulation.script import CANARY, WRONGS, Script
 
-#: What steps print, in pieces, where a script has them talk.
-CANARY = "s3cr3t-c4n4ry-9f8e7d"
 #: Seconds until an agent stops waiting for an answer; the call may happen for as long again after that.
 GIVEN_UP = 5.0
 #: Calls that others may have to hear of.
@@ -104,9 +102,11 @@ class SimPerformer:
         self.group = group
         self.logs = logs
         self.secrets = Secrets({"CANARY": CANARY})
+        self.works_on: str | None = None
 
-    def _hosts(self) -> list[Host]:
-        return list(self.world.hosts.values())
+    def _hosts(self, job: Job) -> list[Host]:
+        """Return the hosts that the plan means: an inventory is of one environment."""
+        return list(self.world.environments[job.state.plan.environment].hosts.values())
 
     def _reaches(self, host: Host) -> bool:
         return not host.down and (self.agent, host.name) not in self.world.unplugged
@@ -122,13 +122,13 @@ class SimPerformer:
         return ev.PreflightPassed()
 
     async def raise_fence(self, job: Job) -> ev.FenceRaised | ev.FenceFailed:
-        return await self._process(job, self._raise_all(job.fence))
+        return await self._process(job, self._raise_all(job))
 
     async def step(self, job: Job, action: RunStep) -> ev.StepSucceeded | ev.StepFailed | ev.FenceFailed:
         run = action.run
         key = (run.name, run.direction, action.attempt)
         if action.raises_fence:
-            raised = await self._process(job, self._raise_all(job.fence))
+            raised = await self._process(job, self._raise_all(job))
             if not isinstance(raised, ev.FenceRaised):
                 return raised
             await job.fence_raised(raised)
@@ -157,7 +157,7 @@ class SimPerformer:
         want = job.state.version if direction is Direction.FORWARD else job.state.previous_version
         wrong = [
             h.name
-            for h in self._hosts()
+            for h in self._hosts(job)
             if not self._reaches(h) or h.tells("health") != want or h.version in self.world.unhealthy
         ]
         if wrong or self._trips():
@@ -172,20 +172,20 @@ class SimPerformer:
     async def record(self, job: Job, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed:
         direction = job.state.direction
         await self.world.loop.nap(self._while())
-        versions = {h.name: h.tells("version") if self._reaches(h) else MIXED for h in self._hosts()}
+        versions = {h.name: h.tells("version") if self._reaches(h) else MIXED for h in self._hosts(job)}
         if set(versions.values()) == {version} and not self._trips():
             return ev.VersionsRecorded(direction, version, tuple(versions))
         return ev.VersionsMixed(direction, Failure(Code.VERSIONS_MIXED, f"{versions}"), versions)
 
     async def survey(self, job: Job) -> ev.VersionsSurveyed:
         await asyncio.sleep(0.05)
-        hosts = self._hosts()
+        hosts = self._hosts(job)
         known = {h.name: h.tells("version") for h in hosts if self._reaches(h)}
         return ev.VersionsSurveyed(known, {h.name: "down" for h in hosts if h.name not in known})
 
     async def resolve(self, job: Job, request: ev.ResolveRequested) -> ev.Resolved | ev.ResolveRefused:
         await self.world.loop.nap(self._while())
-        versions = {h.tells("version") if self._reaches(h) else MIXED for h in self._hosts()}
+        versions = {h.tells("version") if self._reaches(h) else MIXED for h in self._hosts(job)}
         if len(versions) == 1 and MIXED not in versions and not self._trips():
             return ev.Resolved(versions.pop())
         return ev.ResolveRefused(Failure(Code.VERSIONS_MIXED, str(sorted(map(str, versions)))))
@@ -198,6 +198,11 @@ class SimPerformer:
         pass
 
     async def _process(self, job: Job, body: Any, timeout: float = math.inf) -> Any:
+        one, other = self.works_on or job.state.id, job.state.id
+        self.world.judge_of(other).hold(
+            "1, one at a time: {} works on {} and {} at once", self.group, one, other, holds=one == other
+        )
+        self.works_on = other
         end = self.world.loop.time_of(self.group) + timeout
         process = Process(self.world.loop, self.group, body, job.holding.deadline, end)
         self.world.processes.setdefault(self.group, []).append(process)
@@ -214,6 +219,7 @@ class SimPerformer:
             raise
         finally:
             silence()
+            self.works_on = None
         if process.expired:
             job.holding.lose("expired")
             raise LeaseLostError("expired")
@@ -223,21 +229,22 @@ class SimPerformer:
             raise result
         return Failure(Code.STEP_TIMED_OUT, "no end in sight") if process.late else result
 
-    async def _raise_all(self, token: int) -> ev.FenceRaised | ev.FenceFailed:
+    async def _raise_all(self, job: Job) -> ev.FenceRaised | ev.FenceFailed:
         """Raise what can be raised; whatever could not be is a failure, and so is a raise whose answer is lost."""
         failure = None
-        for host in self._hosts():
+        hosts = self._hosts(job)
+        for host in hosts:
             await self.world.loop.nap(self.world.loop.random.uniform(0.01, 0.1))
             try:
                 if self._reaches(host):
-                    host.raise_fence(token)
+                    host.raise_fence(job.fence)
                     if self._trips() and self._trips():
                         failure = Failure(Code.HOST_UNREACHABLE, f"{host.name} did not answer", host=host.name)
                 else:
                     failure = Failure(Code.HOST_UNREACHABLE, f"{host.name} is down", host=host.name)
             except StaleTokenError as error:
                 failure = Failure(Code.FENCE_STALE, str(error), host=host.name)
-        return ev.FenceFailed(failure) if failure else ev.FenceRaised(tuple(self.world.hosts))
+        return ev.FenceFailed(failure) if failure else ev.FenceRaised(tuple(host.name for host in hosts))
 
     async def _change(self, job: Job, action: RunStep, output: StepOutput | None) -> Failure | None:
         """Change each host in turn, as a play with `serial: 1` does, or a script with a loop. It may fail before, hang,
@@ -248,8 +255,9 @@ class SimPerformer:
         number = int(run.name.removeprefix("step-"))
         touch = Touch(state.id, job.fence, number, run.direction, state.version if forward else state.previous_version)
         trouble = rng.choice(("fails", "hangs", "goes unheard")) if self._trips() and (forward or self._trips()) else ""
-        last = rng.randrange(len(world.hosts)) if trouble else -1
-        for place, host in enumerate(self._hosts()):
+        hosts = self._hosts(job)
+        last = rng.randrange(len(hosts)) if trouble else -1
+        for place, host in enumerate(hosts):
             if output is not None:
                 output.feed("stdout", f"token {CANARY[:7]}".encode())
             await world.loop.nap(self._while())
@@ -304,9 +312,10 @@ class World:
         self.script = script
         self.store = store
         self.tell = tell
+        self.broken: str | None = None
         self.steps = range(len(script.steps))
-        self.judge = Judge(self, tell, CANARY)
-        self.hosts = {f"web-{i}": Host(f"web-{i}", self) for i in range(1, script.hosts + 1)}
+        self.environments = {name: Environment(name, self) for name in script.environments}
+        self.judges = [environment.judge for environment in self.environments.values()]
         self.cut: set[str] = set()
         self.deaf: set[str] = set()
         self.slow: set[str] = set()
@@ -323,10 +332,15 @@ class World:
         self.waiting: list[asyncio.Future[News | None]] = []
         self.processes: dict[str, list[Process]] = {}
 
+    def judge_of(self, deployment: str) -> Judge:
+        """Return the judge of a deployment's environment."""
+        return self.environments[deployment.rpartition("-")[0]].judge
+
     def committed(self, call: str, args: tuple[Any, ...] = ()) -> None:
         """Judge what a call may have written, and tell all whom it concerns."""
-        for deployment in list(self.judge.journals):
-            self.judge.wrote(self.store, deployment)
+        for judge in self.judges:
+            for deployment in list(judge.journals):
+                judge.wrote(self.store, deployment)
         match args:
             case (Append(grant=None, state=state),):
                 self.announce(News(frozenset({state.id})))
