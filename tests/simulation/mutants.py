@@ -593,6 +593,84 @@ def health_is_not_asked_again_after_a_change() -> Any:
     return around()
 
 
+# -- environments ------------------------------------------------------------------------------------
+
+
+@mutant
+def agent_goes_on_claiming_while_it_works() -> Any:
+    right = agents.Agent._work
+
+    async def work(self: Any, deployment: str, holding: Any) -> None:
+        more = asyncio.create_task(self._claim_and_work())
+        try:
+            await right(self, deployment, holding)
+        finally:
+            more.cancel()
+            await asyncio.gather(more, return_exceptions=True)
+
+    return patch.object(agents.Agent, "_work", work)
+
+
+def barring_all(change: Callable[[Any, list[Any]], Any]) -> Any:
+    """Patch what keeps an environment's deployments waiting, from its row and from the others'."""
+    right = memory.MemoryStore._wanting
+
+    def wanting(self: Any, row: Any, now: float) -> Any:
+        return right(self, change(row, list(self._environments.values())), now)
+
+    return patch.object(memory.MemoryStore, "_wanting", wanting)
+
+
+@mutant
+def lock_of_one_environment_bars_all() -> Any:
+    return barring_all(
+        lambda row, rows: replace(row, locked_by=next((one.locked_by for one in rows if one.locked_by), None))
+    )
+
+
+@mutant
+def freeze_of_one_environment_bars_all() -> Any:
+    return barring_all(
+        lambda row, rows: replace(row, chronicle=next((one.chronicle for one in rows if one.freeze), row.chronicle))
+    )
+
+
+@mutant
+def version_before_is_looked_up_in_another_environment() -> Any:
+    right = memory.MemoryStore.claim
+
+    def claim(self: Any, claim: Any) -> Any:
+        first = next(iter(self._environments.values()))
+        events = tuple(structs.replace(event, previous_version=first.current) for event in claim.append.events)
+        return right(self, replace(claim, append=structs.replace(claim.append, events=events)))
+
+    return patch.object(memory.MemoryStore, "claim", claim)
+
+
+@mutant
+def fence_is_raised_on_hosts_of_all_environments() -> Any:
+    right = world.SimPerformer._raise_all
+
+    async def all_hosts(self: Any, job: Any) -> Any:
+        found = [host for judge in self.world.judges for host in judge.environment.hosts.values()]
+        with patch.object(self, "_hosts", lambda _: found):
+            return await right(self, job)
+
+    return patch.object(world.SimPerformer, "_raise_all", all_hosts)
+
+
+@mutant
+def deployment_is_done_by_the_plan_of_the_one_before() -> Any:
+    right, plans = worker.Worker._job, {}
+
+    def job(self: Any) -> Any:
+        found = right(self)
+        plan = plans.setdefault(found.agent, found.state.plan)
+        return replace(found, state=structs.replace(found.state, plan=plan))
+
+    return patch.object(worker.Worker, "_job", job)
+
+
 # -- agents, and what they say -----------------------------------------------------------------------
 
 
