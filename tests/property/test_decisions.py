@@ -225,10 +225,10 @@ class Driver:
         key = (action.run.name, action.run.direction, action.attempt)
         if self.pick("goes on", "goes on", "lost") == "lost":
             return  # its agent is gone; the next grant finds it in flight
+        if isinstance(self.state.work(action.run), Playbook) and self.pick("begins", "begins", "not") == "not":
+            self.add(ev.FenceFailed(FAILURE))
+            return
         if action.raises_fence:
-            if self.pick("raised", "raised", "failed") == "failed":
-                self.add(ev.FenceFailed(FAILURE))
-                return
             self.add(ev.FenceRaised(("h",)))
         if do.interrupts(self.state):
             self.add(ev.StepInterrupted(*key, "cancelled"))
@@ -362,7 +362,26 @@ def test_a_fence_that_can_not_be_raised_is_tried_as_often_as_the_plan_says_and_n
     playbook = replace(command, steps=(Step("a", Playbook("a.yml")),))
     tried = [e for n in (1, 2, 3) for e in (ev.StepStarted("a", Direction.FORWARD, n), ev.FenceFailed(FAILURE))]
     assert isinstance(do.decide(after(playbook, *tried[:4]), 99.0), do.RunStep)
-    assert do.decide(after(playbook, *tried), 99.0) == do.Write(ev.UndoStarted(FAILURE))
+    # Nothing was touched, however often that was found out: there is nothing to put back.
+    assert do.decide(after(playbook, *tried), 99.0) == do.Write(ev.Finished(Status.FAILED, FAILURE))
+
+
+def test_a_playbook_that_can_not_begin_is_given_up_where_the_fence_stands_already() -> None:
+    steps = tuple(Step(name, Playbook(f"{name}.yml"), undo=Playbook(f"un-{name}.yml")) for name in ("a", "b"))
+    plan = Plan("p", "e", steps, inventory="hosts", retry=Retry(3, 30.0, 60.0))
+    done = [
+        ev.StepStarted("a", Direction.FORWARD, 1),
+        ev.FenceRaised(("h",)),
+        ev.StepSucceeded("a", Direction.FORWARD, 1),
+    ]
+    tried = [e for n in (1, 2, 3) for e in (ev.StepStarted("b", Direction.FORWARD, n), ev.FenceFailed(FAILURE))]
+    once = after(plan, *done, *tried[:2])
+    assert do.decide(once, once.elapsed) == do.Wait(30.0)
+    assert isinstance(again := do.decide(once, once.elapsed + 30.0), do.RunStep) and not again.raises_fence
+    given_up = after(plan, *done, *tried)
+    assert do.decide(given_up, 199.0) == do.Write(ev.UndoStarted(FAILURE))
+    back = evolve(given_up, ev.Entry(given_up.seq + 1, 200.0, ev.UndoStarted(FAILURE), "x", 1))
+    assert [run.name for run in back.runs(Direction.UNDO)] == ["a"], "of what never began there is nothing to put back"
 
 
 def test_checks_or_secrets_that_steps_need_are_looked_at_first() -> None:

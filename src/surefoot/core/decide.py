@@ -194,16 +194,16 @@ def _step(s: Deployment, run: StepRun, now: float) -> Action:
 
 
 def _fenced(s: Deployment, now: float, *, by_step: bool = False) -> Action | None:
-    """Return what is to be done before hosts may be touched or judged; None if nothing is (or the step does it)."""
-    if s.behind_fence:
-        return None
+    """Return what is to be done before hosts may be touched or judged; None if nothing is (or the step does it). A
+    playbook that could not even begin counts as one that could not raise the fence, where that stands already, too.
+    """
     if s.fence_failures:
         assert s.outcome is not None
         if s.fence_failures >= s.plan.retry.attempts:
             return _give_up(s, s.outcome)
         if (left := _left(s.fence_failed, s.plan.retry.delay, now)) > 0:
             return Wait(left)
-    return None if by_step else RaiseFence()
+    return None if by_step or s.behind_fence else RaiseFence()
 
 
 def _left(since: float, delay: float, now: float) -> float:

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from surefoot.core import events as ev
 from surefoot.core.errors import Failure
 from surefoot.core.gates import Approval, Approvals, Bar, Gate, Promoted, Wait
-from surefoot.core.plan import Direction, OnCancel, Plan, Playbook, Work
+from surefoot.core.plan import Command, Direction, OnCancel, Plan, Playbook, Work
 from surefoot.core.status import Status, StepStatus
 
 #: Fences that one token has room for: more than a deployment has attempts.
@@ -113,7 +113,7 @@ class Deployment(msgspec.Struct, frozen=True):
     @property
     def touched(self) -> bool:
         """Whether any step may have changed anything."""
-        return any(run.touched for run in self.steps)
+        return any(run.touched or run.status is StepStatus.RUNNING for run in self.steps)
 
     @property
     def behind_fence(self) -> bool:
@@ -355,7 +355,9 @@ def _unwatched(s: Deployment, e: ev.LeaseGranted) -> float:
 def _interrupt(s: Deployment, at: float) -> Deployment:
     """Call the step in flight interrupted: nobody knows how far it came."""
     steps = tuple(
-        replace(run, status=StepStatus.INTERRUPTED, finished_at=at) if run.status is StepStatus.RUNNING else run
+        replace(run, status=StepStatus.INTERRUPTED, touched=True, finished_at=at)
+        if run.status is StepStatus.RUNNING
+        else run
         for run in s.steps
     )
     return replace(s, steps=steps)
@@ -379,7 +381,7 @@ def _started(s: Deployment, e: ev.StepStarted, entry: ev.Entry) -> Deployment:
         run,
         status=StepStatus.RUNNING,
         attempt=e.attempt,
-        touched=True,
+        touched=run.touched or isinstance(s.work(run), Command),  # of a playbook it is known when its fence is raised
         agent=entry.agent,
         token=entry.token,
         started_at=entry.at,
@@ -401,10 +403,11 @@ def _ended(
     assert run.status is StepStatus.RUNNING and run.attempt == e.attempt, f"{s.id}: {e.step} ended without a start"
     leaves = status is not StepStatus.SUCCEEDED and isinstance(s.work(run), Playbook)
     return _with(
-        replace(s, fence=s.fence + leaves),
+        replace(s, fence=s.fence + leaves, fence_failures=0),
         replace(
             run,
             status=status,
+            touched=True,
             finished_at=at,
             ended=s.elapsed,
             failure=failure,
@@ -424,13 +427,11 @@ def _fence_failed(s: Deployment, failure: Failure, at: float) -> Deployment:
     if run is None:
         return s
     # The step's own work never began: it is as untouched as before, and has used up no attempt of its retries.
-    untouched = run.attempt == 1
     return _with(
         s,
         replace(
             run,
-            status=StepStatus.PENDING if untouched else StepStatus.INTERRUPTED,
-            touched=not untouched,
+            status=StepStatus.INTERRUPTED if run.touched else StepStatus.PENDING,
             finished_at=at,
             failure=failure,
         ),
