@@ -231,6 +231,11 @@ class Judge:
             case ev.StepStarted(direction=Direction.FORWARD):
                 holds = deployment not in self.cancelled
                 self.hold(f"2, it ends: {deployment} goes on although it was cancelled", holds=holds)
+            case ev.FenceRaised() if deployment == self.locked_by:
+                self.unfenced = False  # to look at what is said to be repaired: nothing is left that may land
+            case ev.UndoStarted():
+                told = f"5, honest: {deployment} is put back, and nothing of it ever got past the fence"
+                self.hold(told, holds=bool(self._past_the_fence(deployment)))
             case ev.Finished(status=status):
                 self._finished(deployment, status)
             case ev.Resolved(version=version, unchecked=unchecked):
@@ -294,6 +299,26 @@ class Judge:
             holds = all((what, host) in self.asked for host in self.environment.hosts)
             self.hold(f"5, honest: {deployment} ended, and not every host was asked for its {what}", holds=holds)
 
+    def _past_the_fence(self, deployment: str) -> list[str]:
+        """Return the steps of which an attempt came further than to a fence that could not be raised, or may have."""
+        past: list[str] = []
+        began = ""
+        for entry in self.journals[deployment]:
+            match entry.event:
+                case ev.StepStarted(step=step, direction=Direction.FORWARD):
+                    began = step
+                case ev.FenceFailed():
+                    began = ""
+                case ev.UndoStarted():
+                    break
+                case ev.FenceRaised() | ev.StepSucceeded() | ev.StepFailed() | ev.StepInterrupted():
+                    past.append(began)
+                case ev.LeaseGranted() | ev.HandedOver():  # nobody knows how far it came
+                    past.append(began)
+                case _:
+                    pass
+        return [step for step in dict.fromkeys(past) if step]
+
     def _of_the_fence(self, deployment: str) -> ev.Event:
         """Return the last event that has left something on its way to a host, or tells how a raise went after that."""
         events = [entry.event for entry in self.journals[deployment]]
@@ -314,7 +339,7 @@ class Judge:
         start = max(place for place, event in enumerate(events) if isinstance(event, ev.UndoStarted))
         end = events[-1]
         kept = any(isinstance(event, ev.StepFailed | ev.FenceFailed) for event in events[start:])
-        begun = {event.step for event in events if isinstance(event, ev.StepStarted)}
+        begun = set(self._past_the_fence(deployment))
         undone = {event.step for event in events[start:] if isinstance(event, ev.StepSucceeded)}
         often = isinstance(end, ev.Finished) and end.reason is not None and end.reason.code is Code.TAKEN_OVER_TOO_OFTEN
         # Whoever is told that it kills agents knows that nobody dared to touch a host again.
