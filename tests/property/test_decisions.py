@@ -384,6 +384,25 @@ def test_a_playbook_that_can_not_begin_is_given_up_where_the_fence_stands_alread
     assert [run.name for run in back.runs(Direction.UNDO)] == ["a"], "of what never began there is nothing to put back"
 
 
+def test_a_journal_in_which_what_never_began_is_put_back_can_still_be_read() -> None:
+    steps = tuple(Step(name, Playbook(f"{name}.yml"), undo=Playbook(f"un-{name}.yml")) for name in ("a", "b"))
+    plan = Plan("p", "e", steps, inventory="hosts")
+    state = after(
+        plan,
+        ev.StepStarted("a", Direction.FORWARD, 1),
+        ev.FenceRaised(("h",)),
+        ev.StepSucceeded("a", Direction.FORWARD, 1),
+        ev.StepStarted("b", Direction.FORWARD, 1),
+        ev.FenceFailed(FAILURE),
+        ev.UndoStarted(FAILURE),
+        ev.StepStarted("b", Direction.UNDO, 1),
+        ev.FenceRaised(("h",)),
+        ev.StepSucceeded("b", Direction.UNDO, 1),
+    )
+    assert isinstance(action := do.decide(state, 99.0), do.RunStep)
+    assert (action.run.name, action.run.direction) == ("a", Direction.UNDO)
+
+
 def test_checks_or_secrets_that_steps_need_are_looked_at_first() -> None:
     steps = (Step("a", Command("true")),)
     for preflight, secrets in (((Check("tcp"),), ()), ((), ("TOKEN",)), ((Check("tcp"),), ("TOKEN",))):

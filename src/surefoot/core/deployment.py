@@ -373,6 +373,9 @@ def _with(s: Deployment, run: StepRun) -> Deployment:
 
 
 def _started(s: Deployment, e: ev.StepStarted, entry: ev.Entry) -> Deployment:
+    if e.direction is Direction.UNDO and not any(run.name == e.step for run in s.runs(Direction.UNDO)):
+        # Journals of earlier versions also put back what had never begun.
+        s = replace(s, steps=(*s.steps, StepRun(e.step, Direction.UNDO)))
     run = _find(s, e.step, e.direction)
     assert e.direction is s.direction and s.status.started, f"{s.id}: {e.direction} step while {s.status}"
     assert e.attempt == run.attempt + 1, f"{s.id}: attempt {e.attempt} after {run.attempt}"
