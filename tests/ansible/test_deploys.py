@@ -325,6 +325,20 @@ def test_a_task_that_outlives_its_controller_does_not_land_after_the_undo(shop: 
     assert landed.read_text().strip() == "old", "what the attempt left on the host was ended before the undo"
 
 
+def test_a_second_playbook_that_can_not_begin_is_tried_as_often_as_it_may_be_and_put_back(shop: Shop) -> None:
+    shop.configure(
+        "    retry: {attempts: 1,",
+        "      - {name: more, playbook: more.yml, undo: {playbook: activate.yml}}\n    retry: {attempts: 2,",
+    )
+    (shop.folder / "more.yml").write_text("- hosts: all\n  roles: [missing]\n")
+    done = shop.run("deploy", "prod", "1.0")
+    assert done.returncode == 4, done.stderr
+    assert "missing" in done.stderr
+    events = [json.loads(line) for line in shop.run("events", "prod-1", "--output", "json").stdout.splitlines()]
+    begun = [event["data"]["step"] for event in events if event["type"] == "step_started"]
+    assert 2 <= begun.count("more") <= 4, "as often as the step, and its fence, may be tried"
+
+
 def test_what_is_stranded_leaves_nothing_running_on_a_host(shop: Shop, host: SshHost) -> None:
     """Who repairs a host by hand has it to himself: what the undo that was given up has left there was ended."""
     at = Path(shop.state_file).stem
@@ -364,3 +378,13 @@ def test_what_could_not_be_put_back_is_told_host_by_host(shop: Shop, hosts: list
     shown = shop.show("prod-2")
     assert shown["hosts_surveyed"] == {"alpha": "2.0", "beta": "1.0"}
     assert "alpha runs 2.0, beta runs 1.0" in shown["reason"]["message"]
+    # What hosts can't say is not believed: not of a file that is damaged, nor of one that is gone everywhere.
+    files = [host.disk(shop.state_file) for host in hosts]
+    for text, says in (('{"current_ver', "unreadable"), (None, "alpha none, beta none"), ("1.0", "")):
+        for file in files:
+            if text is None:
+                file.unlink()
+            else:
+                file.write_text(text if says else json.dumps({"current_version": text}))
+        done = shop.run("resolve", "prod-2", "--reason", "by hand")
+        assert (done.returncode, says in done.stderr) == (3 if says else 0, True), done.stderr

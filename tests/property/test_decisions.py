@@ -480,6 +480,65 @@ def test_what_is_said_to_be_repaired_is_looked_at_behind_the_fence(fence: ev.Fen
         assert (state.outcome, state.resolve_refused) == (FAILURE, UNREACHABLE)
 
 
+def test_a_check_of_what_is_repaired_that_kills_agents_is_given_up() -> None:
+    plan = Plan("p", "e", (Step("a", Command("true")),), takeover_limit=1)
+    state = after(plan, ev.StepStarted("a", Direction.FORWARD, 1), ev.StepFailed("a", Direction.FORWARD, 1, FAILURE))
+    for event in (ev.UndoStarted(FAILURE), ev.Finished(Status.STRANDED, FAILURE)):
+        state = evolve(state, ev.Entry(state.seq + 1, 99.0, event, "x", 1))
+    request = ev.ResolveRequested("ada", "repaired")
+    for again in (10, 20):  # each request anew
+        state = evolve(state, ev.Entry(state.seq + 1, 99.0, request))
+        for lost in range(2):
+            grant = ev.LeaseGranted("y", again + lost)
+            state = evolve(state, ev.Entry(state.seq + 1, 99.0, grant, "y", again + lost))
+            assert do.decide(state, 99.0) == do.Resolve(request)
+        state = evolve(state, ev.Entry(state.seq + 1, 99.0, ev.LeaseGranted("y", again + 2), "y", again + 2))
+        action = do.decide(state, 99.0)
+        assert isinstance(action, do.Write) and isinstance(action.event, ev.ResolveRefused)
+        assert action.event.failure.code is Code.TAKEN_OVER_TOO_OFTEN
+        state = evolve(state, ev.Entry(state.seq + 1, 99.0, action.event, "y", again + 2))
+
+
+def test_hosts_are_asked_anew_after_a_takeover() -> None:
+    steps = (Step("a", Playbook("a.yml"), undo=Playbook("u.yml"), retry=Retry(1, 0.0, 60.0)),)
+    plan = Plan(project="p", environment="e", inventory="hosts", steps=steps, state_file="/state")
+    asked = after(
+        plan,
+        ev.StepStarted("a", Direction.FORWARD, 1),
+        ev.StepFailed("a", Direction.FORWARD, 1, FAILURE),
+        ev.UndoStarted(FAILURE),
+        ev.StepStarted("a", Direction.UNDO, 1),
+        ev.StepFailed("a", Direction.UNDO, 1, FAILURE),
+        ev.FenceFailed(UNREACHABLE),
+        ev.VersionsSurveyed({"h": "1.0"}),
+    )
+    for event in (ev.LeaseGranted("y", 2), ev.FenceRaised(("h",))):
+        asked = evolve(asked, ev.Entry(asked.seq + 1, 99.0, event, "y", 2))
+    assert do.decide(asked, 99.0) == do.Survey()
+
+
+def test_an_undo_that_could_not_begin_before_it_failed_is_fenced_off_too() -> None:
+    retry = Retry(1, 0.0, 60.0)
+    steps = tuple(Step(name, Playbook("x.yml"), undo=Playbook("u.yml"), retry=retry) for name in ("a", "b"))
+    plan = Plan("p", "e", steps, inventory="hosts", retry=Retry(3, 0.0, 60.0))
+    given_up = (
+        ev.StepStarted("a", Direction.FORWARD, 1),
+        ev.FenceRaised(("h",)),
+        ev.StepSucceeded("a", Direction.FORWARD, 1),
+        ev.StepStarted("b", Direction.FORWARD, 1),
+        ev.StepFailed("b", Direction.FORWARD, 1, FAILURE),
+        ev.UndoStarted(FAILURE),
+        ev.StepStarted("b", Direction.UNDO, 1),
+        ev.FenceRaised(("h",)),
+        ev.StepSucceeded("b", Direction.UNDO, 1),
+        ev.StepStarted("a", Direction.UNDO, 1),
+        ev.FenceFailed(FAILURE),
+        ev.StepStarted("a", Direction.UNDO, 2),
+        ev.StepFailed("a", Direction.UNDO, 2, FAILURE),
+    )
+    assert do.decide(after(plan, *given_up), 99.0) == do.RaiseFence()
+
+
 def test_what_has_no_undo_ends_when_nothing_of_it_can_reach_a_host_any_more() -> None:
     retry = Retry(2, 0.0, 60.0)
     plan = Plan("p", "e", (Step("a", Playbook("a.yml"), retry=Retry(1, 0.0, 60.0)),), inventory="hosts", retry=retry)

@@ -108,7 +108,7 @@ class Hosts:
                 or why_failed(ran, what, min(timeout, retry.timeout), job.agent, evidence)
             )
             failure = msgspec.structs.replace(failure, agent=job.agent, step=run.name, evidence="\n".join(evidence))
-        if not progress.begun and (action.raises_fence or not ran.timed_out):
+        if not progress.begun and action.raises_fence:
             return ev.FenceFailed(failure)
         return ev.StepFailed(run.name, run.direction, action.attempt, failure, progress.host_runs(began))
 
@@ -226,9 +226,12 @@ class Hosts:
             if failure is not None:
                 return None, failure
             versions = {name: state_file.version_in(answer.stdout) for name, answer in answers.items()}
-            if named is None and len(set(versions.values())) == 1:
-                named = next(iter(versions.values()))
-            elif set(versions.values()) != {named}:
+            found = set(versions.values())
+            if named is None:
+                one = next(iter(found)) if len(found) == 1 else None
+                # That all have forgotten what they run does not say that they run nothing.
+                named = job.state.previous_version if one is None or isinstance(one, state_file.Unreadable) else one
+            if found != {named}:
                 return None, state_file.mixed(versions, named, plan.state_file)
         elif named is None:
             named = job.state.previous_version

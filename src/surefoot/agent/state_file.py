@@ -22,16 +22,22 @@ from surefoot.core.views import rfc3339
 AS_ROOT_IF_NEEDED = 'sh -c "$1" || { [ "$(id -u)" != 0 ] && sudo -n sh -c "$1"; }'
 
 
+class Unreadable(str):
+    """What stands for a version where a state file names none: nobody may take it for one."""
+
+    __slots__ = ()
+
+
 def version_in(text: str) -> str | None:
-    """Return the version that a state file names; None if there is none, and the text's beginning if it is no
-    state file.
+    """Return the version that a state file names; None if there is none, and `Unreadable`, with the text's beginning,
+    if it is no state file.
     """
     if not text.strip():
         return None
     try:
         version = json.loads(text)["current_version"]
     except (ValueError, KeyError, TypeError):
-        return f"unreadable: {text if len(text) <= 40 else text[:39] + ELLIPSIS!r}"
+        return Unreadable(f"unreadable: {text if len(text) <= 40 else text[:39] + ELLIPSIS!r}")
     return None if version is None else str(version)
 
 
@@ -50,8 +56,8 @@ def mixed(versions: Mapping[str, str | None], wanted: str | None, path: str) -> 
 
 
 def read(path: str) -> str:
-    """Return sh that prints the file; nothing where there is none."""
-    return f"cat {quote(path)} 2>/dev/null || true"
+    """Return sh that prints the file; nothing where there is none, and no state file where it can't be read."""
+    return f"if [ -e {quote(path)} ]; then cat {quote(path)} 2>&1 || true; fi"
 
 
 def names(path: str, version: str | None) -> str:

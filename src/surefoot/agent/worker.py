@@ -82,6 +82,7 @@ class Worker:
         self._told = told
         self._state: Deployment | None = None
         self._read_at = 0.0
+        self._released = False
 
     @property
     def state(self) -> Deployment:
@@ -100,6 +101,8 @@ class Worker:
         except HandOver as why:
             await self._fact(ev.HandedOver(cause=str(why)), release=True)
         else:
+            if not self._released:
+                await self._fact(ev.HandedOver(cause="nothing is left to do"), release=True)
             await self._performer.forget(self._job())
 
     async def _act(self, action: do.Action) -> None:
@@ -127,9 +130,10 @@ class Worker:
             case do.Bake(seconds):
                 await self._perform(perform.bake(job, seconds), waits=True)
             case do.Resolve(request):
-                answer = await self._watch(perform.resolve(job, request), until=lambda _: False)
-                if answer is not None:
-                    await self._fact(answer, release=True)
+                answer = await self._watch(perform.resolve(job, request), until=lambda s: s.resolve != request)
+                while answer is not None and self.state.resolve == request:
+                    if await self._decision(answer, release=True):
+                        break
             case _:
                 assert_never(action)
 
@@ -227,6 +231,7 @@ class Worker:
         except ConflictError:
             await self._read()
             return False
+        self._released = self._released or release
         return True
 
     async def _fact(self, event: ev.Event, *, release: bool = False) -> None:

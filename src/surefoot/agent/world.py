@@ -253,14 +253,17 @@ class World:
 
     async def resolve(self, job: Job, request: ev.ResolveRequested) -> ev.Resolved | ev.ResolveRefused:
         """See Performer."""
+        return self.secrets.clean(job, await self._tried(job, self._resolved(job, request), ev.ResolveRefused))
+
+    async def _resolved(self, job: Job, request: ev.ResolveRequested) -> ev.Resolved | ev.ResolveRefused:
         plan = job.state.plan
         checks = (*plan.health, *([plan.version_probe] if plan.version_probe is not None else ()))
         if failures := await self.read_secrets(job, checks, anew=False):
-            return self.secrets.clean(job, ev.ResolveRefused(failures[0]))
+            return ev.ResolveRefused(failures[0])
         version, failure = await self._hosts.one_version(job, request.version)
         if failure is None and plan.health and version is not None:
             failure, _ = await self._healthy(job, version)
-        return ev.Resolved(version) if failure is None else self.secrets.clean(job, ev.ResolveRefused(failure))
+        return ev.Resolved(version) if failure is None else ev.ResolveRefused(failure)
 
     async def probe(self, job: Job, version: str | None) -> Failure | None:
         """Ask the version probe, if there is one, whether every host runs `version`; of none there is nothing to

@@ -242,6 +242,8 @@ def _resolve(s: Deployment) -> Action:
     """
     if s.resolve is None:
         return Rest()
+    if s.losses > s.plan.takeover_limit:
+        return Write(ev.ResolveRefused(_too_often(s)))
     if s.behind_fence:
         return Resolve(s.resolve)
     if s.fence_failures:

@@ -296,7 +296,7 @@ def _apply(s: Deployment, entry: ev.Entry) -> Deployment:
             return _finished(s, e, entry.at)
         case ev.ResolveRequested() as e:
             assert s.status is Status.STRANDED and s.resolved is None
-            return replace(s, resolve=e)
+            return replace(s, resolve=e, losses=0)
         case ev.ResolveRefused(failure=failure):
             assert s.status is Status.STRANDED
             return replace(s, resolve=None, resolve_refused=failure, held=False)
@@ -339,6 +339,7 @@ def _granted(s: Deployment, e: ev.LeaseGranted, at: float) -> Deployment:
         grants=s.grants + 1,
         losses=s.losses + (1 if s.held else 0),
         fence_failures=0,
+        survey=None,
         waits=(),
     )
 

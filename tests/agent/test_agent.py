@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An agent whose actions answer what the test tells: what it does when the journal moves on, or the store blinks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from surefoot.agent.access import ThreadAccess
+from surefoot.agent.agent import Agent, AgentSettings
+from surefoot.agent.machine import Vitals
+from surefoot.api import requests
+from surefoot.core import events as ev
+from surefoot.core.errors import Code, Failure, StoreError
+from surefoot.core.lease import LeaseTiming
+from surefoot.core.status import Status
+from surefoot.store.memory import MemoryStore
+from surefoot.store.protocol import Store
+from tests.store import journal as j
+
+WITHIN = 30.0
+REFUSAL = ev.ResolveRefused(Failure(Code.HEALTH_FAILED, "not well"))
+
+
+@dataclass
+class Performer:
+    """Checks what is said to be repaired for as long as the test likes."""
+
+    answer: Callable[[ev.ResolveRequested], ev.Resolved | ev.ResolveRefused]
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def resolve(self, _: Any, request: ev.ResolveRequested) -> ev.Resolved | ev.ResolveRefused:
+        self.begun.set()
+        await self.go.wait()
+        return self.answer(request)
+
+    async def settle(self, _: Any) -> None:
+        pass
+
+    async def forget(self, _: Any) -> None:
+        pass
+
+
+@contextlib.asynccontextmanager
+async def working(store: Store, performer: Any, **settings: Any) -> AsyncIterator[asyncio.Task[None]]:
+    """An agent at work."""
+    access, vital = ThreadAccess(5.0), ThreadAccess(5.0)
+    agent = Agent(
+        AgentSettings("x", timing=LeaseTiming(60.0), **settings),
+        store=store, access=access, vital_access=vital, performer=performer,
+        clock=time.monotonic, vitals=Vitals, note=lambda _: None,
+    )  # fmt: skip
+    task = asyncio.create_task(agent.run())
+    try:
+        yield task
+    finally:
+        agent.stop.set()
+        await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), WITHIN)
+        access.close()
+        vital.close()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WITHIN):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("answer", [lambda request: ev.Resolved(request.version), lambda _: REFUSAL])
+async def test_a_person_who_takes_the_word_back_while_it_is_checked_has_the_last_one(
+    answer: Callable[[ev.ResolveRequested], ev.Resolved | ev.ResolveRefused],
+) -> None:
+    store = MemoryStore()
+    stranded = j.deployed(store, "2.0", status=Status.STRANDED)
+    requests.resolve(store, stranded, by="ada", reason="repaired", version="1.0")
+    performer = Performer(answer)
+    async with working(store, performer):
+        await asyncio.wait_for(performer.begun.wait(), WITHIN)
+        requests.resolve(store, stranded, by="bob", reason="by hand", version="1.5", unchecked=True)
+        performer.go.set()
+        await until(lambda: j.seen(store).holder is None)  # long before the lease would have run out
+    types = [ev.type_of(entry.event) for entry in store.journal(stranded)]
+    assert "resolve_refused" not in types and types.count("resolved") == 1
+    assert store.environment("prod").current_version == "1.5"
+
+
+async def test_a_second_request_to_resolve_is_answered_for_itself() -> None:
+    store = MemoryStore()
+    stranded = j.deployed(store, "2.0", status=Status.STRANDED)
+    requests.resolve(store, stranded, by="ada", reason="repaired", version="1.0")
+    performer = Performer(lambda request: ev.Resolved(request.version))
+    async with working(store, performer):
+        await asyncio.wait_for(performer.begun.wait(), WITHIN)
+        requests.resolve(store, stranded, by="bob", reason="no, the other one", version="1.5")
+        performer.go.set()
+        await until(lambda: store.environment("prod").locked_by is None)
+    assert store.environment("prod").current_version == "1.5"
+
+
+class Blinking(MemoryStore):
+    """A store that is away for a moment when it is asked for a summary."""
+
+    asked = 0
+
+    def summary(self, deployment: str) -> Any:
+        self.asked += 1
+        if self.asked == 3:
+            raise StoreError("the server restarts")
+        return super().summary(deployment)
+
+
+async def test_an_agent_that_works_for_one_deployment_outlives_a_store_that_blinks() -> None:
+    store = Blinking()
+    waits = j.submit(store)
+    grant = j.claim(store, waits, "another")
+    async with working(store, None, until=waits, look_every=0.01) as task:
+        await until(lambda: store.asked > 5)
+        assert not task.done()
+        j.finish(store, waits, grant)
+        await asyncio.wait_for(task, WITHIN)
+
+
+async def test_an_agent_that_works_for_one_deployment_begins_no_other_after_it() -> None:
+    store = MemoryStore()
+    first = j.submit(store, "1.0")
+    grant = j.claim(store, first, "another")
+    second = j.submit(store, "2.0")
+    async with working(store, None, until=first, look_every=0.01) as task:
+        await asyncio.sleep(0.1)
+        j.finish(store, first, grant)
+        await asyncio.wait_for(task, WITHIN)
+    assert [ev.type_of(entry.event) for entry in store.journal(second)] == ["accepted"]
