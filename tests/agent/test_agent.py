@@ -15,13 +15,16 @@ import pytest
 from surefoot.agent.access import ThreadAccess
 from surefoot.agent.agent import Agent, AgentSettings
 from surefoot.agent.machine import Vitals
-from surefoot.api import requests
+from surefoot.api import gates, requests
 from surefoot.core import events as ev
+from surefoot.core.decide import RunStep
 from surefoot.core.errors import Code, Failure, StoreError
+from surefoot.core.gates import Approvals, Gates
 from surefoot.core.lease import LeaseTiming
+from surefoot.core.plan import Command, Plan, Step
 from surefoot.core.status import Status
 from surefoot.store.memory import MemoryStore
-from surefoot.store.protocol import Store
+from surefoot.store.protocol import Store, Submission
 from tests.store import journal as j
 
 WITHIN = 30.0
@@ -49,11 +52,13 @@ class Performer:
 
 
 @contextlib.asynccontextmanager
-async def working(store: Store, performer: Any, **settings: Any) -> AsyncIterator[asyncio.Task[None]]:
+async def working(
+    store: Store, performer: Any, *, ttl: float = 60.0, **settings: Any
+) -> AsyncIterator[asyncio.Task[None]]:
     """An agent at work."""
     access, vital = ThreadAccess(5.0), ThreadAccess(5.0)
     agent = Agent(
-        AgentSettings("x", timing=LeaseTiming(60.0), **settings),
+        AgentSettings("x", timing=LeaseTiming(ttl), **settings),
         store=store, access=access, vital_access=vital, performer=performer,
         clock=time.monotonic, vitals=Vitals, note=lambda _: None,
     )  # fmt: skip
@@ -137,3 +142,32 @@ async def test_an_agent_that_works_for_one_deployment_begins_no_other_after_it()
         j.finish(store, first, grant)
         await asyncio.wait_for(task, WITHIN)
     assert [ev.type_of(entry.event) for entry in store.journal(second)] == ["accepted"]
+
+
+async def test_a_lease_is_kept_while_those_before_it_are_told_that_they_are_overtaken() -> None:
+    plan = Plan("p", "prod", (Step("only", Command("true")),), gates=Gates(approvals=Approvals(), latest=True))
+    store = Slow()
+    *older, newest = (store.submit(Submission("prod", f"{n}", plan, requested_by="ada"))[0] for n in range(8))
+    gates.approve(store, newest, by="bob")
+    async with working(store, Stepping(), ttl=1.0):
+        await until(lambda: store.summary(newest).status is Status.SUCCEEDED)
+    assert {store.summary(one).status for one in older} == {Status.CANCELLED}
+    assert [ev.type_of(entry.event) for entry in store.journal(newest)].count("lease_granted") == 1
+
+
+class Slow(MemoryStore):
+    """A store that takes its time."""
+
+    def journal(self, deployment: str, after: int = 0) -> list[ev.Entry]:
+        time.sleep(0.3)
+        return super().journal(deployment, after)
+
+
+class Stepping(Performer):
+    """Does what it is asked for at once."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: REFUSAL)
+
+    async def step(self, _: Any, action: RunStep) -> ev.StepSucceeded:
+        return ev.StepSucceeded(action.run.name, action.run.direction, action.attempt)

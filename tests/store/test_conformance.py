@@ -344,6 +344,15 @@ def test_a_version_is_found_where_it_last_succeeded(store: Store) -> None:
     assert first != again
     back = store.find_version("prod", None)
     assert back is not None and back.id == second
+    for version in ("2.0", "1.0"):  # by a person, who may go back further than a step
+        stranded = j.deployed(store, "4.0", status=Status.STRANDED)
+        resolved = ev.Resolved(version, unchecked=True)
+        j.append(store, stranded, None, ev.ResolveRequested("me", "by hand", version=version, unchecked=True), resolved)
+    j.deployed(store, "5.0", status=Status.FAILED)
+    row = store.environment("prod")
+    assert (row.current_version, row.previous_version) == ("1.0", "2.0")
+    back = store.find_version("prod", None)
+    assert back is not None and back.version == "2.0"
 
 
 def test_places_in_the_queue(store: Store) -> None:

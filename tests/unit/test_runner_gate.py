@@ -9,7 +9,7 @@ import pytest
 
 from surefoot.agent.machine import Average, Limits, exceeded, vitals_of
 from surefoot.agent.runner_gate import verdict
-from surefoot.core.lease import AgentStatus, Candidate, Role, gives_way
+from surefoot.core.lease import AgentStatus, Candidate, Role, choose, gives_way
 
 ONLINE, DEGRADED, DRAINING, OFFLINE = (
     AgentStatus.ONLINE,
@@ -21,6 +21,14 @@ ONLINE, DEGRADED, DRAINING, OFFLINE = (
 
 def agent(name: str, status: AgentStatus, role: Role = Role.SECONDARY, running: str | None = None) -> Candidate:
     return Candidate(name, role, status, running=running, reason="memory 96 % > 90 %" if status is DEGRADED else "")
+
+
+def test_nobody_gives_way_to_an_emergency_agent_that_may_not_take_it() -> None:
+    me = agent("a", DRAINING, Role.PRIMARY, "prod-1")
+    busy, emergency = agent("b", ONLINE, running="other-1"), agent("c", ONLINE, Role.EMERGENCY)
+    assert not choose("c", [me, busy, emergency], deployment="prod-1").eligible
+    assert gives_way("a", [me, busy, emergency]) is None
+    assert gives_way("a", [me, emergency]) is not None
 
 
 @pytest.mark.parametrize(

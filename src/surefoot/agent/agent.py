@@ -92,6 +92,7 @@ class Agent:
         self._seen: dict[str, LeaseSeen] = {}
         self._gone: dict[str, LeaseSeen] = {}
         self._free: dict[str, float] = {}
+        self._overtakes: tuple[Deployment, tuple[str, ...]] | None = None  # what was claimed, and what waits before it
         self._store_failed_at = float("-inf")
         self._entered_at = float("-inf")
         self._duplicate: str | None = None
@@ -322,8 +323,7 @@ class Agent:
         )
         if grant is None:
             return None
-        if state.plan.gates.latest:
-            await self._supersede(queue, state)
+        self._overtakes = (state, queue) if state.plan.gates.latest else None
         return Holding(
             grant, self.settings.timing, sent, store=self._store, access=self._vital_access, clock=self._clock
         )
@@ -342,7 +342,7 @@ class Agent:
         await self._settle(state, verdict.events)
         return False
 
-    async def _supersede(self, queue: tuple[str, ...], newer: Deployment) -> None:
+    async def _supersede(self, newer: Deployment, queue: tuple[str, ...]) -> None:
         """End those that wait for a person, and whose place a newer one has taken. Left undone, it is done when they
         are looked at.
         """
@@ -376,6 +376,8 @@ class Agent:
             way=self._way,
         )
         try:
+            if self._overtakes is not None:  # not before the lease is renewed: there may be many
+                await self._supersede(*self._overtakes)
             await worker.work()
             if worker.state.status.terminal:
                 self._ended(worker.state)

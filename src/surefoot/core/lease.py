@@ -159,13 +159,16 @@ def gives_way(me: str, agents: Sequence[Candidate]) -> str | None:
     """Say why an agent should hand over what it works on, at the next point where nothing is in flight; None if it
     should go on.
 
-    A drained agent gives way to any that is able and idle, one whose machine is not fit to a healthy idle one that is
-    no emergency agent. Whoever is alone goes on: a deployment that nobody works on ends never.
+    A drained agent gives way to any that is able and idle, one whose machine is not fit to a healthy idle one. Neither
+    does to an emergency agent while any other is able, busy or not: that one could not take it (`choose`). Whoever is
+    alone goes on: a deployment that nobody works on ends never.
     """
     mine = next((agent for agent in agents if agent.name == me), None)
     if mine is None or mine.status not in (AgentStatus.DRAINING, AgentStatus.DEGRADED):
         return None
-    idle = [agent for agent in rank(agents) if agent.name != me and agent.running is None]
+    able = [agent for agent in rank(agents) if agent.name != me]
+    emergency = all(agent.role is Role.EMERGENCY for agent in able)
+    idle = [a for a in able if a.running is None and (emergency or a.role is not Role.EMERGENCY)]
     if mine.status is AgentStatus.DEGRADED:
         idle = [a for a in idle if a.status is AgentStatus.ONLINE and a.role is not Role.EMERGENCY]
     if not idle:

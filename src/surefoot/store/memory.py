@@ -222,13 +222,13 @@ class MemoryStore:
         """Return the newest success of a version; see the protocol."""
         with self._lock:
             row = self._environments.get(environment, _Environment())
-            for id_ in reversed(row.history):
-                summary = self._deployments[id_].summary
-                if summary.status is Status.SUCCEEDED and (
-                    summary.version == version if version is not None else summary.version != row.current
-                ):
-                    return summary
-            return None
+            of = [self._deployments[id_].summary for id_ in reversed(row.history)]
+            succeeded = [summary for summary in of if summary.status is Status.SUCCEEDED]
+            wanted = version or (row.previous if row.previous != row.current else None)
+            found = next((summary for summary in succeeded if summary.version == wanted), None)
+            if found is None and version is None:
+                found = next((summary for summary in succeeded if summary.version != row.current), None)
+            return found
 
     def _queue(self, environment: _Environment) -> list[Summary]:
         summaries = (self._deployments[id_].summary for _, id_ in sorted(environment.open.items()))

@@ -212,7 +212,9 @@ class Store(Protocol):
         """Return summaries, newest first, with numbers below `before`."""
 
     def find_version(self, environment: str, version: str | None) -> Summary | None:
-        """Return the newest succeeded deployment of that version (of any version but the current one if None)."""
+        """Return the newest succeeded deployment of that version; if None, of the one that the environment ran before,
+        or else of any but the current one.
+        """
 
     def queue_position(self, deployment: str) -> int | None:
         """Return 1 for the next one in the queue, None if it is not queued."""
