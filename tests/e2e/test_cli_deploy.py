@@ -230,6 +230,34 @@ def test_a_timeout_ends_the_waiting_alone(project: Project) -> None:
     eventually(lambda: project.status_of("prod-1") == "cancelled")
 
 
+def test_a_cancel_is_done_though_whoever_followed_is_gone(project: Project) -> None:
+    process = project.start("deploy", "prod", "slow-1")
+    eventually((project.live.parent / "slow").exists)
+    process.kill()
+    process.communicate()
+    assert project.run("cancel", "prod-1").returncode == 0
+    eventually(lambda: project.status_of("prod-1") == "cancelled")
+
+
+@pytest.mark.parametrize("unchecked", [(), ("--unchecked",)])
+def test_what_waits_behind_a_stranded_one_goes_on_when_it_is_resolved(project: Project, unchecked: tuple[str]) -> None:
+    assert project.run("deploy", "prod", "1.0").returncode == 0
+    stuck = project.live.parent / "stuck"
+    stuck.touch()
+    behind = project.start("deploy", "prod", "slow-bad", "--detach")
+    behind.communicate(timeout=DEADLINE)
+    eventually((project.live.parent / "slow").exists)
+    assert project.run("deploy", "prod", "3.0", "--detach").returncode == 0
+    project.run("cancel", "prod-2")
+    eventually(lambda: project.status_of("prod-2") == "stranded")
+    eventually(lambda: not any(a["status"] != "offline" for a in project.json("agents")["agents"]))
+    stuck.unlink()
+    project.live.write_text("1.0\n")
+    done = project.run("resolve", "prod-2", "--reason", "by hand", *unchecked)
+    assert done.returncode == 0, done.stderr
+    eventually(lambda: project.status_of("prod-3") == "succeeded")
+
+
 def test_a_signal_may_mean_detach(project: Project) -> None:
     process = project.start("deploy", "prod", "slow-1", "--on-interrupt", "detach")
     eventually((project.live.parent / "slow").exists)

@@ -17,14 +17,14 @@ import threading
 from typing import TYPE_CHECKING
 
 from surefoot.cli.text import clean
-from surefoot.cli.who import BACKGROUND, is_own_agent_of_the_past, own_agent_name
+from surefoot.cli.who import BACKGROUND, is_own_agent, is_own_agent_of_the_past, own_agent_name
 from surefoot.core.errors import SurefootError
 from surefoot.core.lease import AgentStatus, Role
 from surefoot.core.notes import Level, Log, Note
 
 if TYPE_CHECKING:
     from surefoot.cli.app import App
-    from surefoot.store.protocol import Store
+    from surefoot.store.protocol import AgentRow, Store
 
 #: Seconds that an agent gets to hand over; with a store that is away it needs as long as its lease is good.
 HANDOVER = 30.0
@@ -100,13 +100,24 @@ def _forget_the_dead(app: App) -> None:
                 store.leave(row.report.name, row.report.incarnation)
 
 
-def ensure_agent(app: App, store: Store) -> None:
-    """Have somebody work where the config names no agents: whoever followed may be gone."""
+def ensure_agent(app: App, store: Store, deployment: str | None = None) -> None:
+    """Have somebody work where the config names no agents: whoever followed may be gone. An agent that works for
+    another deployment alone is nobody to count on.
+    """
     from surefoot.cli.app import SILENT
 
-    if app.has_agents or any(row.status.able for row in store.agents(SILENT)):
-        return
-    start_in_background(app)
+    def counts(row: AgentRow) -> bool:
+        name, running = row.report.name, row.report.running
+        return row.status.able and (not is_own_agent(name) or (deployment is not None and running == deployment))
+
+    if not app.has_agents and not any(map(counts, store.agents(SILENT))):
+        start_in_background(app)
+
+
+def leave_nothing(app: App, store: Store) -> None:
+    """Have somebody work where the config names no agents, if anything is left to do."""
+    if store.work() or store.next_ready() is not None:
+        ensure_agent(app, store)
 
 
 def start_in_background(app: App) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from surefoot.api.follow import Follower
 from surefoot.cli.errors import write_error
 from surefoot.cli.following import warn_if_alone, watch
-from surefoot.cli.own_agent import OwnAgent
+from surefoot.cli.own_agent import OwnAgent, leave_nothing
 from surefoot.cli.text import clean
 from surefoot.cli.views.base import view_for
 from surefoot.core.errors import Exit
@@ -23,6 +23,8 @@ def see_resolved(app: App, store: Store, state: Deployment) -> int:
     """Wait until the request is answered; return the exit code of the answer."""
     if state.resolve is not None:
         state = _answered(app, store, state)
+    if state.resolved is not None:
+        leave_nothing(app, store)
     if app.json:
         app.console.document(app.shown(store, state))
     if state.resolved is not None:

@@ -38,7 +38,7 @@ def approve(ctx: click.Context, deployment: str, reason: str) -> None:
         state = gates.approve(store, deployment, by=requested_by(), reason=said)
         _warn(app, store, state)
         if not state.approvals_missing:
-            ensure_agent(app, store)
+            ensure_agent(app, store, state.id)
         if app.json:
             app.console.document(app.shown(store, state))
             return
@@ -147,7 +147,7 @@ def unfreeze(ctx: click.Context, environment: str, reason: str) -> None:
     """
     from surefoot.api import gates
     from surefoot.cli.app import App
-    from surefoot.cli.own_agent import ensure_agent
+    from surefoot.cli.own_agent import leave_nothing
     from surefoot.cli.text import clean
     from surefoot.cli.who import requested_by
 
@@ -156,8 +156,7 @@ def unfreeze(ctx: click.Context, environment: str, reason: str) -> None:
         app.know_environment(store, environment)
         said = app.said_of_environment(environment, reason)
         before = gates.unfreeze(store, environment, by=requested_by(), reason=said)
-        if store.next_ready() is not None:
-            ensure_agent(app, store)
+        leave_nothing(app, store)
         if app.json:
             _document(app, store, environment)
         else:
