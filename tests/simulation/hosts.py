@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,10 @@ from tests.simulation.script import PRODUCTION
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
+
+
+#: The step that puts everything back.
+WHOLE = -1
 
 
 class StaleTokenError(Exception):
@@ -34,7 +39,7 @@ class Touch:
 
     deployment: str
     token: int
-    step: int
+    step: int  #: or `WHOLE`
     direction: Direction
     version: str | None
 
@@ -50,11 +55,13 @@ class Host:
     down: bool = False
     disks: list[tuple[dict[int, str | None], int]] = field(default_factory=list)
     running: list[tuple[int, asyncio.Task[None]]] = field(default_factory=list)
+    coming: list[asyncio.Task[None]] = field(default_factory=list)  #: what is on its way, and has not been let in yet
+    file: str | None = None  #: what it was told that it runs
 
     @property
     def version(self) -> str | None:
-        """The version that it runs; `MIXED` if its parts disagree."""
-        found = {self.applied.get(step) for step in self.environment.world.steps}
+        """The version that it runs; `MIXED` if its parts disagree. What nobody can put back does not tell."""
+        found = {self.applied.get(step) for step in self.environment.world.undone}
         return found.pop() if len(found) == 1 else MIXED
 
     def tells(self, what: str) -> str | None:
@@ -71,10 +78,12 @@ class Host:
         self.end_older(token)
 
     def end_older(self, token: float) -> None:
-        """End what smaller tokens run here."""
+        """End what smaller tokens run here; if it is to be all of it, what is on its way, too."""
         for owner, task in self.running:
             if owner < token:
                 task.cancel("fenced")
+        for task in self.coming if token == math.inf else ():
+            task.cancel("ended")
 
     def admit(self, token: int) -> None:
         """Let a command in, as the guard before each one does."""
@@ -87,18 +96,35 @@ class Host:
         """Be changed."""
         self.environment.judge.saw(self, touch)
         self.disks.append((dict(self.applied), self.token))
-        self.applied[touch.step] = touch.version
+        steps = self.environment.world.steps if touch.step == WHOLE else (touch.step,)
+        self.applied |= dict.fromkeys(steps, touch.version)
 
-    def run(self, touch: Touch, seconds: float) -> asyncio.Task[None]:
-        """Start a task of a playbook: it lives on here, whatever becomes of whoever started it."""
-        self.admit(touch.token)
+    def be_told(self, deployment: str, token: int, version: str | None) -> None:
+        """Have the file written that says what it runs."""
+        self.environment.judge.saw_told(self, deployment, token, version)
+        self.file = version
+
+    def run(self, token: int, seconds: float, change: Callable[[], None], *, late: float = 0.0) -> asyncio.Task[None]:
+        """Start a task of a playbook: it lives on here, whatever becomes of whoever started it. Until it is let in,
+        after so many seconds, no fence that is raised finds it.
+        """
+        loop = self.environment.world.loop
+        if not late:
+            self.admit(token)
 
         async def work() -> None:
-            await self.environment.world.loop.nap(seconds)
-            self.change(touch)
+            if late:
+                await loop.nap(late)
+                self.admit(token)
+                self.running.append((token, task))
+            await loop.nap(seconds)
+            change()
 
-        task = self.environment.world.loop.create_task(work(), context=_in_group(self.name))
-        self.running.append((touch.token, task))
+        task = loop.create_task(work(), context=_in_group(self.name))
+        if late:
+            self.coming.append(task)
+        else:
+            self.running.append((token, task))
         return task
 
     def power(self, *, on: bool, disk: int | None = None) -> None:

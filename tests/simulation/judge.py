@@ -14,7 +14,7 @@ import msgspec
 from surefoot.core import events as ev
 from surefoot.core.deployment import FENCES, Deployment, fold
 from surefoot.core.errors import Code
-from surefoot.core.plan import Direction, Playbook
+from surefoot.core.plan import ROLLBACK, Direction, Playbook
 from surefoot.core.sentences import sentence
 from surefoot.core.status import Status
 from tests.simulation.script import CANARY
@@ -115,20 +115,30 @@ class Judge:
     def saw(self, host: Host, touch: Touch) -> None:
         """Judge one change of a host, before it is made."""
         self.tell(Seen(host.name, touch))
-        mine = touch.deployment in self.journals
-        self.hold("1, one at a time: {} on {} of {}", touch, host.name, self.environment.name, holds=mine)
-        self.hold("1, one at a time: {} after token {}", touch, self.newest, holds=touch.token >= self.newest)
-        # What it left on a host that could not be fenced off may end as it likes: its journal says so.
-        left = touch.deployment == self.locked_by and self.unfenced
-        self.hold("1, one at a time: {} after the end", touch, holds=left or touch.deployment not in self.ended)
-        self.hold("5, honest: {} while {} is stranded", touch, self.locked_by, holds=left or self.locked_by is None)
-        self.hold("3, all or nothing: {} although it was refused", touch, holds=touch.deployment not in self.refused)
-        self.newest = max(self.newest, touch.token)
+        self._changes(host, touch.deployment, touch.token, touch)
         self.touched.add(touch.deployment)
         self.asked.clear()
         self.forgot.discard(host.name)
         if host.name not in self.world.restored:
             self._order(host, touch)
+
+    def saw_told(self, host: Host, deployment: str, token: int, version: str | None) -> None:
+        """Judge that a host is told which version it runs, before it is."""
+        what = f"{host.name} told {version} by {deployment} ({token})"
+        self.tell(f"    {what}")
+        self._changes(host, deployment, token, what)
+
+    def _changes(self, host: Host, deployment: str, token: int, what: object) -> None:
+        """Judge whether a deployment may do anything to a host just now."""
+        mine = deployment in self.journals
+        self.hold("1, one at a time: {} on {} of {}", what, host.name, self.environment.name, holds=mine)
+        self.hold("1, one at a time: {} after token {}", what, self.newest, holds=token >= self.newest)
+        # What it left on a host that could not be fenced off may end as it likes: its journal says so.
+        left = deployment == self.locked_by and self.unfenced
+        self.hold("1, one at a time: {} after the end", what, holds=left or deployment not in self.ended)
+        self.hold("5, honest: {} while {} is stranded", what, self.locked_by, holds=left or self.locked_by is None)
+        self.hold("3, all or nothing: {} although it was refused", what, holds=deployment not in self.refused)
+        self.newest = max(self.newest, token)
 
     def fenced(self, host: Host, token: int) -> None:
         """Judge that a host is to refuse smaller tokens than one that its environment has granted."""
@@ -146,8 +156,8 @@ class Judge:
         if touch.direction is Direction.FORWARD:
             done = all(host.applied.get(step) == touch.version for step in range(touch.step))
             self.hold("3, all or nothing: {} on {} before the steps before it", touch, host.name, holds=done)
-        else:
-            later = range(touch.step + 1, len(self.world.steps))
+        elif touch.step in self.world.steps:
+            later = [step for step in self.world.undone if step > touch.step]
             undone = all(host.applied.get(step) == touch.version for step in later)
             told = "3, all or nothing: {} on {} undone before the steps after it"
             self.hold(told, touch, host.name, holds=undone)
@@ -227,10 +237,14 @@ class Judge:
                 holds = newer and deployment not in self.before
                 self.hold(f"gates: {deployment} superseded by {by}", holds=holds)
             case ev.CancelRequested():
-                self.cancelled.add(deployment)
+                if deployment not in self.before or not self.world.script.finishes:
+                    self.cancelled.add(deployment)
             case ev.StepStarted(direction=Direction.FORWARD):
                 holds = deployment not in self.cancelled
                 self.hold(f"2, it ends: {deployment} goes on although it was cancelled", holds=holds)
+            case ev.StepStarted(step=step):
+                whole = (step == ROLLBACK) == self.world.script.whole
+                self.hold(f"3, all or nothing: {deployment} goes back by {step}", holds=whole)
             case ev.FenceRaised() if deployment == self.locked_by:
                 self.unfenced = False  # to look at what is said to be repaired: nothing is left that may land
             case ev.UndoStarted():
@@ -262,42 +276,50 @@ class Judge:
                 self.hold(
                     f"3, all or nothing: {deployment} {status}, hosts run {_listed(saw)}", holds=self._run(version)
                 )
-                well = version not in self.world.unhealthy
+                well = version not in self.world.unhealthy or not self.world.script.health
                 self.hold(f"5, honest: {deployment} {status} and is not healthy", holds=well)
                 late = deployment not in self.cancelled
                 self.hold(f"2, it ends: {deployment} {status} although it was cancelled", holds=late)
-                self._checked(deployment, ev.HealthPassed, ev.VersionsRecorded)
-                self._were_asked(deployment, "health", "version")
+                self._checked(deployment, "health", "version")
+                self._were_told(version)
                 self.version = version
             case Status.FAILED:
                 holds = deployment not in self.touched
                 self.hold(f"3, all or nothing: {deployment} {status}, and touched hosts", holds=holds)
             case Status.ROLLED_BACK | Status.CANCELLED:
+                begun = status is Status.CANCELLED and deployment in self.before
+                told = f"2, it ends: {deployment} {status} after it had begun, which was to be finished"
+                self.hold(told, holds=not begun or not self.world.script.finishes)
                 holds = deployment not in self.touched or self._run(was)
                 put_back = f"3, all or nothing: {deployment} {status}, hosts run {_listed(saw)}, before: {was}"
                 self.hold(put_back, holds=holds)
-                if deployment in self.touched and was is not None:
-                    self._checked(deployment, ev.HealthPassed, ev.VersionsRecorded)
-                    self._were_asked(deployment, "health", "version")
-                elif deployment in self.touched:
-                    self._were_asked(deployment, "version")  # nothing can be healthy
+                if deployment in self.touched:  # where nothing ran before, nothing can be healthy
+                    self._checked(deployment, *(("health",) if was is not None else ()), "version")
+                    self._were_told(was)
             case Status.STRANDED:
                 self._tried(deployment)
                 self.locked_by = deployment
 
-    def _checked(self, deployment: str, *kinds: type) -> None:
-        """What ends well was checked after the last change."""
+    def _checked(self, deployment: str, *whats: str) -> None:
+        """What ends well was checked after the last change, as far as its plan has it checked; and what the journal
+        says was checked is what hosts themselves were asked for, each of them.
+        """
         events = [entry.event for entry in self.journals[deployment]]
         last = max(place for place, event in enumerate(events) if isinstance(event, ev.StepStarted))
-        for kind in kinds:
-            holds = any(isinstance(event, kind) for event in events[last:])
-            self.hold(f"5, honest: {deployment} ended without {kind.__name__}", holds=holds)
-
-    def _were_asked(self, deployment: str, *whats: str) -> None:
-        """What the journal says was checked is what hosts themselves were asked for, each of them."""
+        plan = self.accepted_as(deployment).plan
         for what in whats:
-            holds = all((what, host) in self.asked for host in self.environment.hosts)
-            self.hold(f"5, honest: {deployment} ended, and not every host was asked for its {what}", holds=holds)
+            planned, kind = (plan.health, ev.HealthPassed) if what == "health" else (plan.records, ev.VersionsRecorded)
+            if planned:
+                holds = any(isinstance(event, kind) for event in events[last:])
+                self.hold(f"5, honest: {deployment} ended without {kind.__name__}", holds=holds)
+                holds = all((what, host) in self.asked for host in self.environment.hosts)
+                self.hold(f"5, honest: {deployment} ended, and not every host was asked for its {what}", holds=holds)
+
+    def _were_told(self, version: str | None) -> None:
+        """Hosts that only know what they were told were told the truth in the end."""
+        if self.world.script.shown_by == "file":
+            files = {host.file for host in self.environment.hosts.values()}
+            self.hold(f"5, honest: hosts are told to run {_listed(files)}, not {version}", holds=files == {version})
 
     def _past_the_fence(self, deployment: str) -> list[str]:
         """Return the steps of which an attempt came further than to a fence that could not be raised, or may have."""
@@ -344,8 +366,9 @@ class Judge:
         often = isinstance(end, ev.Finished) and end.reason is not None and end.reason.code is Code.TAKEN_OVER_TOO_OFTEN
         # Whoever is told that it kills agents knows that nobody dared to touch a host again.
         self.unfenced = often or isinstance(self._of_the_fence(deployment), ev.FenceFailed)
-        holds = kept or often or begun == undone
-        self.hold(f"3, all or nothing: {deployment} stranded, undone: {undone} of {begun}", holds=holds)
+        wanted = set(self.accepted_as(deployment).plan.undo_of(sorted(begun)))
+        holds = kept or often or wanted == undone
+        self.hold(f"3, all or nothing: {deployment} stranded, undone: {undone} of {wanted}", holds=holds)
 
     def _log(self, deployment: str, lines: list[Any]) -> None:
         """A log quotes no secret, and takes nothing from an agent that was taken over from."""

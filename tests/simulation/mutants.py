@@ -32,7 +32,7 @@ from surefoot.core import events as ev
 from surefoot.core import lease, outbox
 from surefoot.core.errors import LeaseLostError, StoreError
 from surefoot.core.lease import Role
-from surefoot.core.plan import Direction
+from surefoot.core.plan import Direction, Plan
 from surefoot.core.status import Status, StepStatus
 from surefoot.integrations.delivery import Told
 from surefoot.store import memory, rules
@@ -49,6 +49,9 @@ RARE = (
     "host that could not be raised is skipped",
     "what is stranded is never fenced",
     "what is stranded is left in front of the fence",
+    "what was to write a version is not fenced off",
+    "end without an undo is not fenced off",
+    "versions are recorded in front of the fence",
 )
 
 Around = Callable[[], contextlib.AbstractContextManager[Any]]
@@ -422,6 +425,62 @@ def host_that_could_not_be_raised_is_skipped() -> Any:
     return patch.object(world.SimPerformer, "_raise_all", all_is_well)
 
 
+def unfenced(kind: type) -> Any:
+    """Patch a kind of event so that what it leaves on its way to a host is not fenced off."""
+    return evolved(kind, lambda s, after: structs.replace(after, fence=s.fence))
+
+
+@mutant
+def what_failed_is_not_fenced_off() -> Any:
+    return unfenced(ev.StepFailed)
+
+
+@mutant
+def what_was_to_write_a_version_is_not_fenced_off() -> Any:
+    return unfenced(ev.VersionsMixed)
+
+
+@mutant
+def end_without_an_undo_is_not_fenced_off() -> Any:
+    right = do._fenced
+
+    def fenced(s: states.Deployment, now: float, *, by_step: bool = False) -> do.Action | None:
+        checked = s.recorded or not s.plan.records
+        over = s.direction is Direction.UNDO and checked and not by_step and s.healthy is not False
+        undone = all(run.status is StepStatus.SUCCEEDED for run in s.runs(Direction.UNDO))
+        return None if over and undone else right(s, now, by_step=by_step)
+
+    return patch.object(do, "_fenced", fenced)
+
+
+@mutant
+def versions_are_recorded_in_front_of_the_fence() -> Any:
+    def change(s: states.Deployment, action: do.Action) -> do.Action:
+        done = all(run.status is StepStatus.SUCCEEDED for run in s.runs(s.direction))
+        if not isinstance(action, do.RaiseFence) or s.status.terminal or not done or s.recorded is not None:
+            return action
+        wanted = s.version if s.direction is Direction.FORWARD else s.previous_version
+        return do.RecordVersion(wanted) if s.plan.records else action
+
+    return decided(change)
+
+
+@mutant
+def fence_that_can_not_be_raised_makes_a_step_look_touched() -> Any:
+    def change(s: states.Deployment, after: states.Deployment) -> states.Deployment:
+        return structs.replace(after, steps=tuple(structs.replace(r, touched=r.attempt > 0) for r in after.steps))
+
+    return evolved(ev.FenceFailed, change)
+
+
+@mutant
+def playbook_that_can_not_begin_is_begun_for_ever() -> Any:
+    right = do._fenced
+    return patch.object(
+        do, "_fenced", lambda s, now, *, by_step=False: None if s.behind_fence else right(s, now, by_step=by_step)
+    )
+
+
 def structs_replace(action: do.RunStep, **changes: Any) -> do.RunStep:
     """Return a changed action."""
     return replace(action, **changes)
@@ -559,6 +618,20 @@ def delay_believes_a_clock_that_jumped() -> Any:
         return right(structs.replace(s, elapsed=s.elapsed + back), entry)
 
     return patch.object(states, "evolve", evolve)
+
+
+@mutant
+def cancel_ends_what_was_to_be_finished() -> Any:
+    wanted = property(lambda s: s.cancel is not None and s.direction is Direction.FORWARD and not s.status.terminal)
+    return patch.object(states.Deployment, "stops_for_cancel", wanted)
+
+
+@mutant
+def rollback_of_a_plan_is_left_out() -> Any:
+    def undo_of(self: Plan, started: Any) -> tuple[str, ...]:
+        return tuple(name for name in reversed(started) if self.step(name).undo is not None)
+
+    return patch.object(Plan, "undo_of", undo_of)
 
 
 @mutant

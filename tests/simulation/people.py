@@ -15,7 +15,7 @@ from surefoot.api import gates, requests
 from surefoot.core.deployment import fold
 from surefoot.core.errors import NotAllowedError, RefusedError, StoreError
 from surefoot.core.gates import Approvals, Gates
-from surefoot.core.plan import Check, Command, Plan, Playbook, Retry, Step
+from surefoot.core.plan import Check, Command, OnCancel, Plan, Playbook, Retry, Step
 from surefoot.store.protocol import Append, Submission
 from tests.simulation.listener import TARGET
 from tests.simulation.script import PRODUCTION, STAGING, Version
@@ -68,7 +68,7 @@ class People:
             Step(
                 f"step-{i}",
                 Playbook("x.yml") if fenced else Command("x"),
-                undo=Playbook("undo.yml") if fenced else Command("undo"),
+                undo=(Playbook("undo.yml") if fenced else Command("undo")) if i in self.world.undone else None,
                 retry=retry,
             )
             for i, fenced in enumerate(script.steps)
@@ -80,8 +80,11 @@ class People:
             steps=steps,
             retry=Retry(attempts=script.attempts, delay=1.0),
             preflight=(Check("command"),) if version.wrong == "refused" else (),
-            health=(Check("tcp"),),
-            state_file="/state",
+            health=(Check("tcp"),) if script.health else (),
+            version_probe=Check("command") if script.sees else None,
+            state_file="/state" if script.shown_by else None,
+            on_cancel=OnCancel.FINISH if script.finishes else OnCancel.ROLLBACK,
+            rollback=(Playbook("undo.yml") if any(script.steps) else Command("undo")) if script.whole else None,
             takeover_limit=script.takeover_limit,
             gates=Gates(
                 approvals=Approvals(groups={"people": None}, expires=script.expires) if version.decided else None,
@@ -152,11 +155,12 @@ class People:
         state = fold(judge.journals[deployment])
         if state.resolve is not None:
             return  # an agent is to check it
-        if repaired := self.random.random() < 0.7:
+        if repaired := self.random.random() < 0.7 or not self.script.sees:
             for host in judge.environment.hosts.values():
                 if judge.unfenced:  # as the docs say
                     host.end_older(math.inf)
                 host.applied = dict.fromkeys(self.world.steps, judge.version)
+                host.file = judge.version
         unchecked = repaired and self.random.random() < 0.5
         self.tell(f"a person {'repairs' if repaired else 'asks to check'} {deployment}")
         self.ask(requests.resolve, deployment, reason="repaired", unchecked=unchecked)

@@ -23,6 +23,8 @@ PRODUCTION, STAGING = "production", "staging"
 CANARY = "s3cr3t-c4n4ry-9f8e7d"
 #: What can be wrong with a version.
 WRONGS = ("unhealthy", "fails", "hangs", "poison", "refused", "stuck")
+#: And what was thought of later: no playbook of its last step can be begun, forward, or on the way back.
+LATE_WRONGS = ("unreadable", "no way back")
 
 
 class Kind(StrEnum):
@@ -118,11 +120,25 @@ class Script:
     told: bool = False  #: somebody is told what becomes of deployments
     chatty: bool = True  #: every change of a journal wakes every agent (SQLite), or only what concerns it (PostgreSQL)
     halted: float | None = None  #: staging is frozen from then on, until production has ended
+    undos: tuple[bool, ...] = ()  #: for each step whether there is a way back; none given: for all
+    whole: bool = False  #: one step puts everything back, in place of the steps' own
+    finishes: bool = False  #: a cancel takes what waits out of the queue; what has begun goes on
+    health: bool = True  #: there are health checks
+    #: What says which version a host runs: a probe that looks at the host itself, or only the file that says what it
+    #: was told (then health checks don't see the version, either), or nothing.
+    shown_by: str = "probe"
+    forks: bool = False  #: plays change all hosts side by side
+    late: float = 0.0  #: the longest that a play's command is on its way to a host, in seconds
 
     @property
     def environments(self) -> tuple[str, ...]:
         """Production, and what else versions are asked for in."""
         return tuple(dict.fromkeys((PRODUCTION, *(version.environment for version in self.versions))))
+
+    @property
+    def sees(self) -> bool:
+        """Whether what hosts really run is looked at before a deployment ends."""
+        return self.shown_by == "probe"
 
 
 #: One schedule in so many runs on the real SQL; it takes ten times as long.
@@ -224,8 +240,55 @@ def draw(seed: int) -> Script:
     elif chance < 0.15:
         script = _asleep(people, script)
     script = _late_comers(random.Random(f"late {seed}"), script)
+    script = _shaped(random.Random(f"shape {seed}"), script)
     rng = random.Random(f"beside {seed}")
     return beside(rng, script) if rng.random() < BESIDE else script
+
+
+def _shaped(rng: random.Random, script: Script) -> Script:
+    """Have one schedule in three deploy by a plan of another shape, with plays as they can be, too."""
+    if rng.random() >= 0.33:
+        return script
+    undos = tuple(rng.random() < 0.6 for _ in script.steps) if rng.random() < 0.4 else ()
+    script = replace(
+        script,
+        undos=undos if any(undos) else (),
+        whole=rng.random() < 0.15,
+        finishes=rng.random() < 0.2,
+        health=rng.random() < 0.85,
+        shown_by=rng.choice(["probe", "file", "file", ""]),
+        forks=rng.random() < 0.5,
+        late=rng.choice([0.0, 1.0, 5.0, 20.0]),
+    )
+    if script.steps[-1] and rng.random() < 0.15:
+        versions = [replace(v, wrong=rng.choice([v.wrong, *LATE_WRONGS])) for v in script.versions]
+        script = replace(script, versions=tuple(versions))
+    if rng.random() < 0.25:
+        script = _given_up(rng, script)
+    if script.sees:
+        return script
+    # Where nobody sees what hosts really run, nobody is to lie about it, and no host to forget it.
+    unseen = (Kind.OLD_DISK, Kind.RESOLVE)
+    return replace(script, faults=tuple(fault for fault in script.faults if fault.kind not in unseen))
+
+
+def _given_up(rng: random.Random, script: Script) -> Script:
+    """Have a deployment be given up while something of it is on its way to hosts, and little or nothing to put back:
+    only the fence keeps that from landing after the end.
+    """
+    cancel = Fault(rng.uniform(0.3, 9), Kind.CANCEL, agent=0, host=0, seconds=0.0, steps=0)
+    undos = rng.choice([(), (False, True), (False, True), (False, False, True)])
+    return replace(
+        script,
+        steps=(True,) * (len(undos) or 1),
+        undos=undos,
+        whole=False,
+        finishes=False,
+        versions=(Version(0.0, rng.choice(["", "", "", "fails"])),),
+        faults=(cancel,),
+        pace=rng.choice([50.0, 400.0, 1200.0]),
+        timeout=rng.choice([2.0, 40.0]),
+    )
 
 
 def _late_comers(rng: random.Random, script: Script) -> Script:

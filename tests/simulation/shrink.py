@@ -31,6 +31,13 @@ PLAIN: dict[str, tuple[object, ...]] = {
     "latest": (False,),
     "told": (False,),
     "halted": (None,),
+    "undos": ((),),
+    "whole": (False,),
+    "finishes": (False,),
+    "health": (True,),
+    "shown_by": ("probe",),
+    "forks": (False,),
+    "late": (0.0,),
 }
 
 #: Other seeds that each lesser script is tried with.

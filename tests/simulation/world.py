@@ -12,7 +12,8 @@ import asyncio
 import contextlib
 import contextvars
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from msgspec import structs
@@ -22,13 +23,14 @@ from surefoot.agent.performer import Job
 from surefoot.agent.secrets import Secrets
 from surefoot.core import events as ev
 from surefoot.core.decide import RunStep
+from surefoot.core.deployment import StepRun
 from surefoot.core.errors import Code, Failure, LeaseLostError, StoreError, SurefootError
-from surefoot.core.plan import Direction, Playbook
+from surefoot.core.plan import ROLLBACK, Direction, Playbook
 from surefoot.store.protocol import Append, LogLine, News
-from tests.simulation.hosts import Environment, Host, Process, StaleTokenError, Touch
+from tests.simulation.hosts import WHOLE, Environment, Host, Process, StaleTokenError, Touch
 from tests.simulation.judge import MIXED, Judge
 from tests.simulation.loop import VirtualLoop
-from tests.simulation.script import CANARY, WRONGS, Script
+from tests.simulation.script import CANARY, LATE_WRONGS, WRONGS, Script
 
 #: Seconds until an agent stops waiting for an answer; the call may happen for as long again after that.
 GIVEN_UP = 5.0
@@ -127,11 +129,16 @@ class SimPerformer:
     async def step(self, job: Job, action: RunStep) -> ev.StepSucceeded | ev.StepFailed | ev.FenceFailed:
         run = action.run
         key = (run.name, run.direction, action.attempt)
+        unreadable = self._unreadable(job, action)
         if action.raises_fence:
             raised = await self._process(job, self._raise_all(job))
             if not isinstance(raised, ev.FenceRaised):
                 return raised
-            await job.fence_raised(raised)
+            if not unreadable:
+                await job.fence_raised(raised)
+        if unreadable:
+            await self.world.loop.nap(self._while())
+            return ev.FenceFailed(Failure(Code.STEP_FAILED, "the role 'web' was not found", step=run.name))
         output = None if self.logs is None else self._output(job, action)
         failure = await self._process(job, self._change(job, action, output), timeout=action.retry.timeout)
         if output is not None:
@@ -158,7 +165,9 @@ class SimPerformer:
         wrong = [
             h.name
             for h in self._hosts(job)
-            if not self._reaches(h) or h.tells("health") != want or h.version in self.world.unhealthy
+            if not self._reaches(h)
+            or (h.tells("health") != want and self.world.script.sees)
+            or h.version in self.world.unhealthy
         ]
         if wrong or self._trips():
             return ev.HealthFailed(direction, Failure(Code.HEALTH_FAILED, f"{wrong} unhealthy"))
@@ -172,7 +181,11 @@ class SimPerformer:
     async def record(self, job: Job, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed:
         direction = job.state.direction
         await self.world.loop.nap(self._while())
-        versions = {h.name: h.tells("version") if self._reaches(h) else MIXED for h in self._hosts(job)}
+        if not self.world.script.sees:
+            failure = await self._process(job, self._tell_all(job, version), timeout=60.0)
+            if failure is not None:
+                return ev.VersionsMixed(direction, failure)
+        versions = {h.name: self._asked(h) if self._reaches(h) else MIXED for h in self._hosts(job)}
         if set(versions.values()) == {version} and not self._trips():
             return ev.VersionsRecorded(direction, version, tuple(versions))
         return ev.VersionsMixed(direction, Failure(Code.VERSIONS_MIXED, f"{versions}"), versions)
@@ -180,15 +193,58 @@ class SimPerformer:
     async def survey(self, job: Job) -> ev.VersionsSurveyed:
         await asyncio.sleep(0.05)
         hosts = self._hosts(job)
-        known = {h.name: h.tells("version") for h in hosts if self._reaches(h)}
+        known = {h.name: self._asked(h) for h in hosts if self._reaches(h)}
         return ev.VersionsSurveyed(known, {h.name: "down" for h in hosts if h.name not in known})
 
     async def resolve(self, job: Job, request: ev.ResolveRequested) -> ev.Resolved | ev.ResolveRefused:
         await self.world.loop.nap(self._while())
-        versions = {h.tells("version") if self._reaches(h) else MIXED for h in self._hosts(job)}
+        if not self.world.script.shown_by:
+            return ev.Resolved(job.state.previous_version)
+        versions = {self._asked(h) if self._reaches(h) else MIXED for h in self._hosts(job)}
         if len(versions) == 1 and MIXED not in versions and not self._trips():
             return ev.Resolved(versions.pop())
         return ev.ResolveRefused(Failure(Code.VERSIONS_MIXED, str(sorted(map(str, versions)))))
+
+    def _asked(self, host: Host) -> str | None:
+        said = host.tells("version")
+        return said if self.world.script.sees else host.file
+
+    async def _tell_all(self, job: Job, version: str | None) -> Failure | None:
+        """Write on all hosts, side by side, what they run; what goes unheard may be written yet."""
+
+        async def tell(host: Host) -> Failure | None:
+            await self.world.loop.nap(self._while())
+            if not self._reaches(host):
+                return Failure(Code.HOST_UNREACHABLE, f"{host.name} is down", host=host.name)
+            change = partial(host.be_told, job.state.id, job.fence, version)
+            task = host.run(job.fence, self._while(), change, late=self._late())
+            if self._trips():
+                return Failure(Code.HOST_UNREACHABLE, f"{host.name} did not answer", host=host.name)
+            return await self._done(task)
+
+        return await self._side_by_side(self._hosts(job), tell)
+
+    async def _side_by_side(
+        self, hosts: list[Host], do: Callable[[Host], Coroutine[Any, Any, Failure | None]]
+    ) -> Failure | None:
+        """Do something with each host, all to the end, and return the first failure."""
+        found = await asyncio.gather(*map(do, hosts), return_exceptions=True)
+        for failure in found:
+            if isinstance(failure, BaseException):
+                raise failure
+        return next((failure for failure in found if isinstance(failure, Failure)), None)
+
+    async def _done(self, task: asyncio.Task[None]) -> Failure | None:
+        """Wait for what runs on a host."""
+        await asyncio.wait({task})
+        if task.cancelled():
+            return Failure(Code.STEP_FAILED, "the connection was closed")
+        return task.result()  # raises what a host refuses
+
+    def _late(self) -> float:
+        """Return how long a command is on its way to a host: mostly it is there at once, where not, at times long."""
+        late, rng = self.world.script.late, self.world.loop.random
+        return rng.uniform(0.0, late) if late and rng.random() < 0.4 else 0.0
 
     async def settle(self, job: Job) -> None:
         if self.logs is not None:
@@ -252,11 +308,14 @@ class SimPerformer:
         """
         rng, state, world = self.world.loop.random, job.state, self.world
         run, forward = action.run, action.run.direction is Direction.FORWARD
-        number = int(run.name.removeprefix("step-"))
+        number = WHOLE if run.name == ROLLBACK else int(run.name.removeprefix("step-"))
         touch = Touch(state.id, job.fence, number, run.direction, state.version if forward else state.previous_version)
         trouble = rng.choice(("fails", "hangs", "goes unheard")) if self._trips() and (forward or self._trips()) else ""
         hosts = self._hosts(job)
         last = rng.randrange(len(hosts)) if trouble else -1
+        if world.script.forks and isinstance(state.work(run), Playbook):
+            played = await self._play_on_all(hosts, touch, trouble, last)
+            return played or await self._in_the_end(job, run, number)
         for place, host in enumerate(hosts):
             if output is not None:
                 output.feed("stdout", f"token {CANARY[:7]}".encode())
@@ -268,13 +327,12 @@ class SimPerformer:
             if place == last and trouble == "fails":
                 return Failure(Code.STEP_FAILED, "exit 1", step=run.name)
             if isinstance(state.work(run), Playbook):
-                task = host.run(touch, self._while())
+                task = host.run(touch.token, self._while(), partial(host.change, touch), late=self._late())
                 stuck = not forward and state.version in world.stuck
                 if stuck and rng.random() < 0.5:  # it goes on there, and nobody hears of it
                     return Failure(Code.STEP_FAILED, "the connection was lost", step=run.name)
-                await asyncio.wait({task})
-                if task.cancelled():
-                    return Failure(Code.STEP_FAILED, "the connection was closed", step=run.name)
+                if (failure := await self._done(task)) is not None:
+                    return failure
             else:
                 for _ in range(world.busy):
                     host.change(touch)
@@ -282,13 +340,50 @@ class SimPerformer:
                 host.change(touch)
             if place == last and trouble == "hangs":
                 await world.loop.nap(10_000)
-            if forward and number == len(world.steps) - 1:
-                await self._trouble(state.version)
-                if state.version in world.failing:
-                    return Failure(Code.STEP_FAILED, "exit 1", step=run.name)
-            if not forward and state.version in world.stuck:
-                return Failure(Code.STEP_FAILED, "exit 1", step=run.name)
+            if (failure := await self._in_the_end(job, run, number)) is not None:
+                return failure
         return Failure(Code.STEP_FAILED, "the connection was closed", step=run.name) if trouble else None
+
+    async def _in_the_end(self, job: Job, run: StepRun, number: int) -> Failure | None:
+        """Return what a version makes of a step that has changed a host."""
+        world, version = self.world, job.state.version
+        if run.direction is Direction.UNDO:
+            return Failure(Code.STEP_FAILED, "exit 1", step=run.name) if version in world.stuck else None
+        if number == len(world.steps) - 1:
+            await self._trouble(version)
+            if version in world.failing:
+                return Failure(Code.STEP_FAILED, "exit 1", step=run.name)
+        return None
+
+    async def _play_on_all(self, hosts: list[Host], touch: Touch, trouble: str, last: int) -> Failure | None:
+        """Change all hosts side by side, as a play does on its own: whatever ends it may leave a task on each."""
+        lost = Failure(Code.STEP_FAILED, "the connection was closed")
+
+        async def play(host: Host) -> Failure | None:
+            await self.world.loop.nap(self._while())
+            here = bool(trouble) and host is hosts[last]
+            if not self._reaches(host):
+                return Failure(Code.HOST_UNREACHABLE, f"{host.name} is down", host=host.name)
+            if here and trouble == "fails":
+                return lost
+            task = host.run(touch.token, self._while(), partial(host.change, touch), late=self._late())
+            if here and trouble == "goes unheard":
+                return lost
+            failure = await self._done(task)
+            if here and trouble == "hangs":
+                await self.world.loop.nap(10_000)
+            return failure
+
+        return await self._side_by_side(hosts, play)
+
+    def _unreadable(self, job: Job, action: RunStep) -> bool:
+        """Whether Ansible can't even read the playbook of a step."""
+        run, state, world = action.run, job.state, self.world
+        if not isinstance(state.work(run), Playbook):
+            return False
+        if run.direction is Direction.UNDO:
+            return state.version in world.no_way_back
+        return state.version in world.unreadable and run.name == state.plan.steps[-1].name
 
     def _while(self) -> float:
         """Return how long something takes: mostly short, at times long, in seconds."""
@@ -314,6 +409,8 @@ class World:
         self.tell = tell
         self.broken: str | None = None
         self.steps = range(len(script.steps))
+        #: The steps that have a way back.
+        self.undone = [i for i in self.steps if script.whole or not script.undos or script.undos[i]]
         self.environments = {name: Environment(name, self) for name in script.environments}
         self.judges = [environment.judge for environment in self.environments.values()]
         self.cut: set[str] = set()
@@ -326,8 +423,13 @@ class World:
         self.store_down = False
         self.faults = script.store_faults
         self.step_faults = script.step_faults
-        wrong = {what: {f"v{n}" for n, v in enumerate(script.versions, 1) if v.wrong == what} for what in WRONGS}
+        wrong = {
+            what: {f"v{n}" for n, v in enumerate(script.versions, 1) if v.wrong == what}
+            for what in (*WRONGS, *LATE_WRONGS)
+        }
         self.unhealthy, self.failing, self.hanging, self.poison, self.refused, self.stuck = map(wrong.get, WRONGS)
+        self.unreadable, self.no_way_back = map(wrong.get, LATE_WRONGS)
+        self.failing |= self.no_way_back
         self.poisoned: Callable[[str], None] = lambda _: None
         self.waiting: list[asyncio.Future[News | None]] = []
         self.processes: dict[str, list[Process]] = {}
