@@ -20,7 +20,7 @@ from surefoot.agent.logs import LogSink
 from surefoot.agent.machine import Vitals
 from surefoot.api import requests
 from surefoot.core.deployment import summarise
-from surefoot.core.errors import NotFoundError
+from surefoot.core.errors import NotAllowedError, NotFoundError
 from surefoot.core.lease import LeaseTiming
 from surefoot.store.memory import MemoryStore
 from tests.simulation.hosts import Host
@@ -29,14 +29,14 @@ from tests.simulation.listener import Listener
 from tests.simulation.loop import GROUP, VirtualLoop
 from tests.simulation.people import People
 from tests.simulation.script import STAGING, Fault, Kind, Limb, Script, draw
-from tests.simulation.world import SimAccess, SimPerformer, World
+from tests.simulation.world import FULL, SimAccess, SimPerformer, World
 
 TTL = 5.0
 #: When virtual time begins by the store's clock: long enough after 1970 for any jump back.
 EPOCH = 1_700_000_000.0
 #: Virtual seconds in which every schedule must have come to its end once all faults are over.
 PATIENCE = 900.0
-FIT = Vitals()
+FIT, UNFIT = Vitals(), Vitals(disk_percent=97.0, degraded="disk 97 % > 95 %")
 
 
 class Schedule:
@@ -146,7 +146,7 @@ class Schedule:
             vital_access=access,
             performer=SimPerformer(self.world, limb.name, group, logs),
             clock=lambda: self.loop.time_of(group),
-            vitals=lambda: FIT,
+            vitals=lambda: UNFIT if limb.name in self.world.unfit | self.world.full else FIT,
             note=lambda note: self._note(group, note.text),
         )
         self.tasks[limb.name] = self.loop.create_task(agent.run(), context=context)
@@ -159,15 +159,17 @@ class Schedule:
 
     def _note(self, group: str, text: str) -> None:
         self._tell(f"{group}: {text}")
-        self.judges[0].hold(f"no agent meets what it can't explain: {text}", holds="after an error" not in text)
+        holds = "after an error" not in text or FULL in text
+        self.judges[0].hold(f"no agent meets what it can't explain: {text}", holds=holds)
 
-    def _kill(self, limb: Limb, why: str = "is killed") -> None:
+    def _kill(self, limb: Limb, why: str = "is killed", *, noticed: bool = True) -> None:
         group = self.groups.get(limb.name)
         if group is None:
             return
         self._tell(f"{group} {why}")
         self.loop.kill(group)
-        self.store.depart(limb.name)
+        if noticed:
+            self.store.depart(limb.name)
         self.world.orphan(group)
 
     def _poisoned(self, group: str) -> None:
@@ -308,6 +310,27 @@ class Schedule:
                 self.people.at_any(requests.cancel, fault.steps)
             case Kind.RESOLVE:
                 self.people.at_any(requests.resolve, fault.steps, reason="it looks well")
+            case Kind.POWER:
+                dead = self.agents[limb.name].incarnation
+                self._kill(limb, "loses its power", noticed=False)
+                await self.loop.nap(fault.seconds / 2)
+                if self.groups[limb.name] == group:
+                    self._start(limb)
+                await self.loop.nap(fault.seconds / 2)
+                with contextlib.suppress(NotAllowedError):  # another has its name by now
+                    self.store.enter(limb.name, dead)
+                    self.store.depart(limb.name)
+                if self.tasks[limb.name].done():  # it found its name taken, and gave up
+                    self._start(limb)
+            case Kind.PRESENCE:
+                self.store.depart(limb.name)
+                await self.loop.nap(fault.seconds / 5)
+                if group not in self.loop.dead:
+                    self.store.enter(limb.name, self.agents[limb.name].incarnation)
+            case Kind.UNFIT:
+                await self._while(world.unfit, limb.name, fault.seconds)
+            case Kind.FULL:
+                await self._while(world.full, limb.name, fault.seconds)
             case Kind.DRAIN:
                 with contextlib.suppress(NotFoundError):
                     self.store.set_drain(limb.name, True)

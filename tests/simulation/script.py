@@ -49,10 +49,16 @@ class Kind(StrEnum):
     DRAIN = "drain"
     AGAIN = "again"  #: the same submission once more
     RESOLVE = "resolve"  #: somebody says that it is repaired, whether it is or not, whatever its state
+    POWER = "power"  #: the agent's machine; for so long nobody notices that its presence is gone
+    PRESENCE = "presence"  #: the agent's presence alone: its session was ended, and is taken again
+    UNFIT = "unfit"  #: the agent's machine says that it is not fit
+    FULL = "full"  #: the disk of the agent's machine: nothing can be begun on it
 
 
 #: What any script can stand.
 ANY = (Kind.KILL, Kind.CRASH, Kind.STOP, Kind.FREEZE, Kind.CUT, Kind.DEAF, Kind.UNPLUG, Kind.DRAIN)
+#: What was thought of later, and is drawn by itself.
+LATE_KINDS = (Kind.POWER, Kind.PRESENCE, Kind.UNFIT, Kind.FULL)
 #: What an agent loses its lease by.
 LONG = (Kind.KILL, Kind.FREEZE, Kind.MACHINE, Kind.PAUSE, Kind.CUT, Kind.DEAF)
 
@@ -159,7 +165,7 @@ def draw(seed: int) -> Script:
     steps = tuple(rng.random() < fenced for _ in range(rng.choice([1, 2, 3])))
     # A few kinds at a time: what each one alone brings about is otherwise lost in the noise of the others ("swarm
     # testing", Groce et al., 2012).
-    impossible = _impossible(rng, steps) | {Kind.GONE}
+    impossible = _impossible(rng, steps) | {Kind.GONE, *LATE_KINDS}
     possible = [kind for kind in Kind if kind not in impossible]
     kinds = rng.sample(possible, rng.choice([1, 2, 4, len(possible)]))
     versions, at = [], 0.0
@@ -241,8 +247,19 @@ def draw(seed: int) -> Script:
         script = _asleep(people, script)
     script = _late_comers(random.Random(f"late {seed}"), script)
     script = _shaped(random.Random(f"shape {seed}"), script)
+    script = _troubled(random.Random(f"trouble {seed}"), script)
     rng = random.Random(f"beside {seed}")
     return beside(rng, script) if rng.random() < BESIDE else script
+
+
+def _troubled(rng: random.Random, script: Script) -> Script:
+    """Have one schedule in six meet one or two of the late kinds of faults, among the others."""
+    if rng.random() >= 0.17:
+        return script
+    # Of an agent that is called gone while it lives, only hosts can refuse what it does.
+    kinds = [kind for kind in LATE_KINDS if kind is not Kind.PRESENCE or all(script.steps)]
+    faults = (*script.faults, *(_fault(rng, kinds) for _ in range(rng.choice([1, 2]))))
+    return replace(script, faults=tuple(sorted(faults, key=lambda fault: fault.at)))
 
 
 def _shaped(rng: random.Random, script: Script) -> Script:

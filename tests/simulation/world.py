@@ -34,6 +34,8 @@ from tests.simulation.script import CANARY, LATE_WRONGS, WRONGS, Script
 
 #: Seconds until an agent stops waiting for an answer; the call may happen for as long again after that.
 GIVEN_UP = 5.0
+#: What can't be begun on a machine whose disk is full ends with.
+FULL = "No space left on device"
 #: Calls that others may have to hear of.
 WRITES = frozenset({"append", "claim", "submit", "set_drain"})
 
@@ -119,16 +121,21 @@ class SimPerformer:
 
     async def preflight(self, job: Job) -> ev.PreflightPassed | ev.PreflightFailed:
         await self.world.loop.nap(self._while())
+        self._begin()
         if job.state.version in self.world.refused:
             return ev.PreflightFailed(Failure(Code.PREFLIGHT_FAILED, "no such image"))
         return ev.PreflightPassed()
 
     async def raise_fence(self, job: Job) -> ev.FenceRaised | ev.FenceFailed:
+        if self.agent in self.world.full:
+            return ev.FenceFailed(Failure(Code.AGENT_FOLDER, FULL))
         return await self._process(job, self._raise_all(job))
 
     async def step(self, job: Job, action: RunStep) -> ev.StepSucceeded | ev.StepFailed | ev.FenceFailed:
         run = action.run
         key = (run.name, run.direction, action.attempt)
+        if self.agent in self.world.full:
+            return ev.StepFailed(*key, Failure(Code.AGENT_FOLDER, FULL, step=run.name))
         unreadable = self._unreadable(job, action)
         if action.raises_fence:
             raised = await self._process(job, self._raise_all(job))
@@ -161,6 +168,7 @@ class SimPerformer:
     async def health(self, job: Job) -> ev.HealthPassed | ev.HealthFailed:
         direction = job.state.direction
         await self.world.loop.nap(self._while())
+        self._begin()
         want = job.state.version if direction is Direction.FORWARD else job.state.previous_version
         wrong = [
             h.name
@@ -181,6 +189,8 @@ class SimPerformer:
     async def record(self, job: Job, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed:
         direction = job.state.direction
         await self.world.loop.nap(self._while())
+        if self.agent in self.world.full:
+            return ev.VersionsMixed(direction, Failure(Code.AGENT_FOLDER, FULL))
         if not self.world.script.sees:
             failure = await self._process(job, self._tell_all(job, version), timeout=60.0)
             if failure is not None:
@@ -192,18 +202,26 @@ class SimPerformer:
 
     async def survey(self, job: Job) -> ev.VersionsSurveyed:
         await asyncio.sleep(0.05)
+        if self.agent in self.world.full:
+            return ev.VersionsSurveyed({}, {"the hosts": FULL})
         hosts = self._hosts(job)
         known = {h.name: self._asked(h) for h in hosts if self._reaches(h)}
         return ev.VersionsSurveyed(known, {h.name: "down" for h in hosts if h.name not in known})
 
     async def resolve(self, job: Job, request: ev.ResolveRequested) -> ev.Resolved | ev.ResolveRefused:
         await self.world.loop.nap(self._while())
+        self._begin()
         if not self.world.script.shown_by:
             return ev.Resolved(job.state.previous_version)
         versions = {self._asked(h) if self._reaches(h) else MIXED for h in self._hosts(job)}
         if len(versions) == 1 and MIXED not in versions and not self._trips():
             return ev.Resolved(versions.pop())
         return ev.ResolveRefused(Failure(Code.VERSIONS_MIXED, str(sorted(map(str, versions)))))
+
+    def _begin(self) -> None:
+        """Do what a process needs that is to be begun on the agent's machine; of an error here the agent gives up."""
+        if self.agent in self.world.full:
+            raise OSError(FULL)
 
     def _asked(self, host: Host) -> str | None:
         said = host.tells("version")
@@ -416,6 +434,8 @@ class World:
         self.cut: set[str] = set()
         self.deaf: set[str] = set()
         self.slow: set[str] = set()
+        self.unfit: set[str] = set()
+        self.full: set[str] = set()
         self.pace, self.busy = script.pace, script.busy
         self.chatty = script.chatty
         self.unplugged: set[tuple[str, str]] = set()
