@@ -252,6 +252,9 @@ class Judge:
                 self.hold(told, holds=bool(self._past_the_fence(deployment)))
             case ev.Finished(status=status):
                 self._finished(deployment, status)
+            case ev.ResolveRefused():
+                holds = self.locked_by == deployment
+                self.hold(f"5, honest: {deployment} is not repaired after it was", holds=holds)
             case ev.Resolved(version=version, unchecked=unchecked):
                 self.locked_by = None
                 saw = self._hosts()

@@ -153,7 +153,7 @@ class People:
         """Be the person: put all hosts on what the environment ran, and say so, or have it checked by an agent."""
         judge = self.world.judge_of(deployment)
         state = fold(judge.journals[deployment])
-        if state.resolve is not None:
+        if state.resolve is not None and (not self.script.impatient or self.random.random() < 0.5):
             return  # an agent is to check it
         if repaired := self.random.random() < 0.7 or not self.script.sees:
             for host in judge.environment.hosts.values():
@@ -161,7 +161,7 @@ class People:
                     host.end_older(math.inf)
                 host.applied = dict.fromkeys(self.world.steps, judge.version)
                 host.file = judge.version
-        unchecked = repaired and self.random.random() < 0.5
+        unchecked = repaired and (self.random.random() < 0.5 or state.resolve is not None)
         self.tell(f"a person {'repairs' if repaired else 'asks to check'} {deployment}")
         self.ask(requests.resolve, deployment, reason="repaired", unchecked=unchecked)
 

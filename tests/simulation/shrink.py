@@ -37,6 +37,7 @@ PLAIN: dict[str, tuple[object, ...]] = {
     "health": (True,),
     "shown_by": ("probe",),
     "forks": (False,),
+    "impatient": (False,),
     "late": (0.0,),
 }
 
