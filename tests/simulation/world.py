@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import contextvars
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -97,6 +97,10 @@ class SimAccess:
             self.world.loop.call_later(seconds, happen, context=contextvars.Context())
 
 
+async def _awaited(work: Awaitable[None]) -> None:
+    await work
+
+
 class SimPerformer:
     """Does actions to the simulated hosts, through processes that live on a machine of their own group."""
 
@@ -134,6 +138,7 @@ class SimPerformer:
     async def step(self, job: Job, action: RunStep) -> ev.StepSucceeded | ev.StepFailed | ev.FenceFailed:
         run = action.run
         key = (run.name, run.direction, action.attempt)
+        told: asyncio.Task[None] | None = None
         if self.agent in self.world.full:
             return ev.StepFailed(*key, Failure(Code.AGENT_FOLDER, FULL, step=run.name))
         unreadable = self._unreadable(job, action)
@@ -141,13 +146,21 @@ class SimPerformer:
             raised = await self._process(job, self._raise_all(job))
             if not isinstance(raised, ev.FenceRaised):
                 return raised
-            if not unreadable:
+            if unreadable:
+                pass
+            elif self.world.script.forks:  # it is written while the play has begun
+                told = asyncio.create_task(_awaited(job.fence_raised(raised)))
+            else:
                 await job.fence_raised(raised)
         if unreadable:
             await self.world.loop.nap(self._while())
             return ev.FenceFailed(Failure(Code.STEP_FAILED, "the role 'web' was not found", step=run.name))
         output = None if self.logs is None else self._output(job, action)
-        failure = await self._process(job, self._change(job, action, output), timeout=action.retry.timeout)
+        try:
+            failure = await self._process(job, self._change(job, action, output), timeout=action.retry.timeout)
+        finally:
+            if told is not None:
+                await told
         if output is not None:
             output.close()
             if isinstance(failure, Failure):
