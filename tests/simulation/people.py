@@ -155,15 +155,18 @@ class People:
         state = fold(judge.journals[deployment])
         if state.resolve is not None and (not self.script.impatient or self.random.random() < 0.5):
             return  # an agent is to check it
+        onward = self.script.onward and state.version not in self.world.unhealthy and self.random.random() < 0.5
+        runs = state.version if onward else judge.version
         if repaired := self.random.random() < 0.7 or not self.script.sees:
             for host in judge.environment.hosts.values():
                 if judge.unfenced:  # as the docs say
                     host.end_older(math.inf)
-                host.applied = dict.fromkeys(self.world.steps, judge.version)
-                host.file = judge.version
+                host.applied = dict.fromkeys(self.world.steps, runs)
+                host.file = runs
         unchecked = repaired and (self.random.random() < 0.5 or state.resolve is not None)
         self.tell(f"a person {'repairs' if repaired else 'asks to check'} {deployment}")
-        self.ask(requests.resolve, deployment, reason="repaired", unchecked=unchecked)
+        named = {"version": runs} if onward else {}
+        self.ask(requests.resolve, deployment, reason="repaired", unchecked=unchecked, **named)
 
     def ask(self, request: Callable[..., Any], deployment: str, **kwargs: Any) -> None:
         """Ask for something of a deployment as the command line does, whatever its state; the answer may be lost."""

@@ -135,6 +135,7 @@ class Script:
     shown_by: str = "probe"
     forks: bool = False  #: plays change all hosts side by side
     impatient: bool = False  #: who has repaired hosts does not wait until that was checked
+    onward: bool = False  #: and may have brought them on to the version that could not be put back, and say so
     late: float = 0.0  #: the longest that a play's command is on its way to a host, in seconds
 
     @property
@@ -260,7 +261,7 @@ def _troubled(rng: random.Random, script: Script) -> Script:
     # Of an agent that is called gone while it lives, only hosts can refuse what it does.
     kinds = [kind for kind in LATE_KINDS if kind is not Kind.PRESENCE or all(script.steps)]
     faults = (*script.faults, *(_fault(rng, kinds) for _ in range(rng.choice([1, 2]))))
-    script = replace(script, impatient=rng.random() < 0.3)
+    script = replace(script, impatient=rng.random() < 0.3, onward=rng.random() < 0.3)
     return replace(script, faults=tuple(sorted(faults, key=lambda fault: fault.at)))
 
 

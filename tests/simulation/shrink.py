@@ -38,6 +38,7 @@ PLAIN: dict[str, tuple[object, ...]] = {
     "shown_by": ("probe",),
     "forks": (False,),
     "impatient": (False,),
+    "onward": (False,),
     "late": (0.0,),
 }
 

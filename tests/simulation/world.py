@@ -225,9 +225,10 @@ class SimPerformer:
         await self.world.loop.nap(self._while())
         self._begin()
         if not self.world.script.shown_by:
-            return ev.Resolved(job.state.previous_version)
+            return ev.Resolved(request.version or job.state.previous_version)
         versions = {self._asked(h) if self._reaches(h) else MIXED for h in self._hosts(job)}
-        if len(versions) == 1 and MIXED not in versions and not self._trips():
+        named = {request.version or version for version in versions}
+        if len(versions) == 1 and MIXED not in versions and versions == named and not self._trips():
             return ev.Resolved(versions.pop())
         return ev.ResolveRefused(Failure(Code.VERSIONS_MIXED, str(sorted(map(str, versions)))))
 
