@@ -164,6 +164,8 @@ class People:
                 host.applied = dict.fromkeys(self.world.steps, runs)
                 host.file = runs
         unchecked = repaired and (self.random.random() < 0.5 or state.resolve is not None)
+        # Where hosts could not be fenced off somebody has to do that before, as the docs say: a check does.
+        unchecked = unchecked and not judge.unfenced
         self.tell(f"a person {'repairs' if repaired else 'asks to check'} {deployment}")
         named = {"version": runs} if onward else {}
         self.ask(requests.resolve, deployment, reason="repaired", unchecked=unchecked, **named)
