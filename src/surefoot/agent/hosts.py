@@ -108,8 +108,8 @@ class Hosts:
                 or why_failed(ran, what, min(timeout, retry.timeout), job.agent, evidence)
             )
             failure = msgspec.structs.replace(failure, agent=job.agent, step=run.name, evidence="\n".join(evidence))
-        if not progress.begun and action.raises_fence:
-            return ev.FenceFailed(failure)
+        if not progress.begun and (action.raises_fence or not ran.timed_out):
+            return ev.FenceFailed(failure)  # nothing of the step has begun, so there is nothing of it to put back
         return ev.StepFailed(run.name, run.direction, action.attempt, failure, progress.host_runs(began))
 
     async def known(self, job: Job) -> tuple[tuple[Host, ...], Failure | None]:
