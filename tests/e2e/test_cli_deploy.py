@@ -239,8 +239,9 @@ def test_a_cancel_is_done_though_whoever_followed_is_gone(project: Project) -> N
     eventually(lambda: project.status_of("prod-1") == "cancelled")
 
 
-@pytest.mark.parametrize("unchecked", [(), ("--unchecked",)])
-def test_what_waits_behind_a_stranded_one_goes_on_when_it_is_resolved(project: Project, unchecked: tuple[str]) -> None:
+@pytest.fixture
+def queued_behind(project: Project) -> Project:
+    """prod-2 is stranded, prod-3 waits behind it, and no agent is left."""
     assert project.run("deploy", "prod", "1.0").returncode == 0
     stuck = project.live.parent / "stuck"
     stuck.touch()
@@ -253,9 +254,22 @@ def test_what_waits_behind_a_stranded_one_goes_on_when_it_is_resolved(project: P
     eventually(lambda: not any(a["status"] != "offline" for a in project.json("agents")["agents"]))
     stuck.unlink()
     project.live.write_text("1.0\n")
-    done = project.run("resolve", "prod-2", "--reason", "by hand", *unchecked)
+    return project
+
+
+@pytest.mark.parametrize("unchecked", [(), ("--unchecked",)])
+def test_what_waits_behind_a_stranded_one_goes_on_when_it_is_resolved(
+    queued_behind: Project, unchecked: tuple[str]
+) -> None:
+    done = queued_behind.run("resolve", "prod-2", "--reason", "by hand", *unchecked)
     assert done.returncode == 0, done.stderr
-    eventually(lambda: project.status_of("prod-3") == "succeeded")
+    eventually(lambda: queued_behind.status_of("prod-3") == "succeeded")
+
+
+def test_what_is_resolved_by_hand_is_resolved_though_the_config_is_broken(queued_behind: Project) -> None:
+    queued_behind.config.write_text(queued_behind.config.read_text().replace("retry:", "retryy:"))
+    done = queued_behind.run("resolve", "prod-2", "--reason", "by hand", "--unchecked")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_signal_may_mean_detach(project: Project) -> None:

@@ -212,18 +212,15 @@ class Agent:
     async def _claim_and_work(self) -> None:
         while not self.stop.is_set():
             try:
-                if self.settings.until is not None and await self._done():
-                    return  # what comes after it is left to those who stay
+                if await self._done():
+                    return  # what comes after is left to those who stay
                 holding, deployment = await self._find_work()
-                done = holding is None and await self._done()
             except StoreError as error:
                 self._failed(error)
                 await self._stopped_within(self.settings.look_every)
                 continue
             if holding is not None:
                 await self._work(deployment, holding)
-            elif done:
-                return
             elif not self.stop.is_set():
                 await self._changed.next(self.settings.look_every)
 

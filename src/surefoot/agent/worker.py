@@ -131,9 +131,8 @@ class Worker:
                 await self._perform(perform.bake(job, seconds), waits=True)
             case do.Resolve(request):
                 answer = await self._watch(perform.resolve(job, request), until=lambda s: s.resolve != request)
-                while answer is not None and self.state.resolve == request:
-                    if await self._decision(answer, release=True):
-                        break
+                while answer is not None and self.state.resolve == request:  # until it is written, or asked anew
+                    await self._decision(answer, release=True)
             case _:
                 assert_never(action)
 

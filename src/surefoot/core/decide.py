@@ -168,11 +168,9 @@ def _back(s: Deployment, now: float) -> Action:
         return _fenced(s, now) or RecordVersion(s.previous_version)
     if s.recorded is False:
         return _strand(s, _outcome(s))
-    if (first := _fenced(s, now)) is not None:  # what was given up, and had no undo, may still be on its way to a host
-        return first
-    if s.cause.code is Code.CANCELLED:
-        return Write(_cancelled(s))
-    return Write(ev.Finished(Status.ROLLED_BACK, s.cause))
+    cancelled = s.cause.code is Code.CANCELLED
+    # What was given up, and had no undo, may still be on its way to a host.
+    return _fenced(s, now) or Write(_cancelled(s) if cancelled else ev.Finished(Status.ROLLED_BACK, s.cause))
 
 
 def _step(s: Deployment, run: StepRun, now: float) -> Action:

@@ -159,9 +159,9 @@ def gives_way(me: str, agents: Sequence[Candidate]) -> str | None:
     """Say why an agent should hand over what it works on, at the next point where nothing is in flight; None if it
     should go on.
 
-    A drained agent gives way to any that is able and idle, one whose machine is not fit to a healthy idle one. Neither
-    does to an emergency agent while any other is able, busy or not: that one could not take it (`choose`). Whoever is
-    alone goes on: a deployment that nobody works on ends never.
+    A drained agent gives way to any that is able and idle, one whose machine is not fit to a healthy idle one that is
+    no emergency agent. To an emergency agent nobody gives way while any other is able, busy or not: it could not take
+    it (`choose`). Whoever is alone goes on: a deployment that nobody works on ends never.
     """
     mine = next((agent for agent in agents if agent.name == me), None)
     if mine is None or mine.status not in (AgentStatus.DRAINING, AgentStatus.DEGRADED):

@@ -222,13 +222,15 @@ class MemoryStore:
         """Return the newest success of a version; see the protocol."""
         with self._lock:
             row = self._environments.get(environment, _Environment())
-            of = [self._deployments[id_].summary for id_ in reversed(row.history)]
-            succeeded = [summary for summary in of if summary.status is Status.SUCCEEDED]
-            wanted = version or (row.previous if row.previous != row.current else None)
-            found = next((summary for summary in succeeded if summary.version == wanted), None)
-            if found is None and version is None:
-                found = next((summary for summary in succeeded if summary.version != row.current), None)
-            return found
+
+            def newest(holds: Callable[[str], bool]) -> Summary | None:
+                summaries = (self._deployments[id_].summary for id_ in reversed(row.history))
+                return next((s for s in summaries if s.status is Status.SUCCEEDED and holds(s.version)), None)
+
+            if version is not None:
+                return newest(lambda other: other == version)
+            before = newest(lambda other: other == row.previous) if row.previous != row.current else None
+            return before or newest(lambda other: other != row.current)
 
     def _queue(self, environment: _Environment) -> list[Summary]:
         summaries = (self._deployments[id_].summary for _, id_ in sorted(environment.open.items()))

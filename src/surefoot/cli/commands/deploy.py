@@ -190,22 +190,18 @@ def cancel(ctx: click.Context, deployment: str, reason: str) -> None:
 
     What it changed is put back. Asking again does no harm.
     """
-    from contextlib import suppress
-
     from surefoot.api import requests
     from surefoot.cli.app import App
     from surefoot.cli.own_agent import ensure_agent
     from surefoot.cli.text import clean
     from surefoot.cli.who import requested_by
-    from surefoot.core.errors import ConfigError
 
     app = App.of(ctx)
     with app.writing(existing=True) as store:
         said = app.said_of(store, deployment, reason)
         state = requests.cancel(store, deployment, by=requested_by(), reason=said)
         if not state.status.terminal:
-            with suppress(ConfigError):  # a cancel counts whatever has become of the config
-                ensure_agent(app, store, state.id)
+            ensure_agent(app, store, state.id)
         if app.json:
             app.console.document(app.shown(store, state))
         elif state.status.terminal:
