@@ -20,8 +20,8 @@ from surefoot.core import events as ev
 from surefoot.core.decide import RunStep
 from surefoot.core.errors import Code, Failure, StoreError
 from surefoot.core.gates import Approvals, Gates
-from surefoot.core.lease import LeaseTiming
-from surefoot.core.plan import Command, Plan, Step
+from surefoot.core.lease import LeaseTiming, Role
+from surefoot.core.plan import Command, Plan, Retry, Step
 from surefoot.core.status import Status
 from surefoot.store.memory import MemoryStore
 from surefoot.store.protocol import Store, Submission
@@ -53,12 +53,12 @@ class Performer:
 
 @contextlib.asynccontextmanager
 async def working(
-    store: Store, performer: Any, *, ttl: float = 60.0, **settings: Any
+    store: Store, performer: Any, *, ttl: float = 60.0, name: str = "x", **settings: Any
 ) -> AsyncIterator[asyncio.Task[None]]:
     """An agent at work."""
     access, vital = ThreadAccess(5.0), ThreadAccess(5.0)
     agent = Agent(
-        AgentSettings("x", timing=LeaseTiming(ttl), **settings),
+        AgentSettings(name, timing=LeaseTiming(ttl), **settings),
         store=store, access=access, vital_access=vital, performer=performer,
         clock=time.monotonic, vitals=Vitals, note=lambda _: None,
     )  # fmt: skip
@@ -153,6 +153,34 @@ async def test_a_lease_is_kept_while_those_before_it_are_told_that_they_are_over
         await until(lambda: store.summary(newest).status is Status.SUCCEEDED)
     assert {store.summary(one).status for one in older} == {Status.CANCELLED}
     assert [ev.type_of(entry.event) for entry in store.journal(newest)].count("lease_granted") == 1
+
+
+class Full(Performer):
+    """A machine on which nothing can be begun: its disk is full."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: REFUSAL)
+
+    async def step(self, _: Any, __: RunStep) -> ev.NotBegun:
+        return ev.NotBegun(Failure(Code.AGENT_FOLDER, "no space left"))
+
+
+@pytest.mark.parametrize("others", [True, False])
+async def test_what_this_machine_can_not_begin_is_left_to_another_if_there_is_one(others: bool) -> None:
+    store = MemoryStore()
+    step = Step("only", Command("true"), retry=Retry(1, 0.0, 60.0))
+    deployment = store.submit(Submission("prod", "1", Plan("p", "prod", (step,), retry=Retry(1, 0.0, 60.0))))[0]
+    async with contextlib.AsyncExitStack() as agents:
+        await agents.enter_async_context(working(store, Full(), look_every=0.01))
+        await until(lambda: store.agents(60.0) != [])
+        if others:
+            await agents.enter_async_context(working(store, Stepping(), name="y", ttl=1.0, role=Role.SECONDARY))
+        await until(lambda: store.summary(deployment).status.terminal)
+        reasons = {row.report.name: row.report.degraded for row in store.agents(60.0)}
+    assert store.summary(deployment).status is (Status.SUCCEEDED if others else Status.FAILED)
+    assert "no space left" in reasons["x"], "it counts as degraded, so that the other comes first"
+    handed = [entry.event for entry in store.journal(deployment) if isinstance(entry.event, ev.HandedOver)]
+    assert len(handed) == others
 
 
 class Slow(MemoryStore):

@@ -14,7 +14,7 @@ from surefoot.core import decide as do
 from surefoot.core import events as ev
 from surefoot.core.deployment import Deployment, accept, evolve, fold, summarise
 from surefoot.core.errors import Code, Failure
-from surefoot.core.plan import ROLLBACK, Check, Command, Direction, OnCancel, Plan, Playbook, Retry, Step
+from surefoot.core.plan import ROLLBACK, Check, Command, Direction, OnCancel, Plan, Playbook, Retry, Step, Work
 from surefoot.core.status import Status, StepStatus
 
 T = TypeVar("T")
@@ -138,6 +138,8 @@ class Driver:
             ]
             assert len(failures) < action.retry.attempts
             assert self.losses() <= s.plan.takeover_limit
+        if isinstance(action, do.RunStep | do.Preflight | do.CheckHealth | do.RecordVersion | do.Bake):
+            assert s.misses < s.plan.retry.attempts, "what can't be begun is tried as often as the plan says"
         if isinstance(action, do.RunStep | do.RaiseFence) and s.plan.preflight:
             assert self.has(ev.PreflightPassed), "nothing is touched before the preflight has passed"
         if isinstance(action, do.Write):
@@ -149,14 +151,15 @@ class Driver:
             case ev.UndoStarted(cause):
                 assert self.state.touched, "where nothing was touched nothing is put back"
                 wrong: tuple[type[ev.Event], ...] = (ev.StepFailed, ev.FenceFailed, ev.HealthFailed, ev.VersionsMixed)
-                known = self.has(*wrong, ev.BakeFailed)
+                known = self.has(*wrong, ev.BakeFailed, ev.NotBegun)
             case ev.Finished(Status.STRANDED, cause):
                 assert cause is not None
                 undo = next(i for i, e in enumerate(self.journal) if isinstance(e.event, ev.UndoStarted))
-                known = self.has(ev.StepFailed, ev.FenceFailed, ev.HealthFailed, ev.VersionsMixed, since=undo)
+                wrong = (ev.StepFailed, ev.FenceFailed, ev.HealthFailed, ev.VersionsMixed, ev.NotBegun)
+                known = self.has(*wrong, since=undo)
             case ev.Finished(Status.FAILED, cause):
                 assert cause is not None
-                known = self.has(ev.PreflightFailed, ev.FenceFailed)
+                known = self.has(ev.PreflightFailed, ev.FenceFailed, ev.NotBegun)
             case ev.Finished(Status.ROLLED_BACK, cause):
                 assert cause is not None
                 assert cause.code is not Code.CANCELLED, "what was cancelled ends as cancelled"
@@ -191,6 +194,10 @@ class Driver:
 
     def perform(self, action: do.Action) -> None:
         s = self.state
+        reads = do.Preflight | do.CheckHealth | do.Bake | do.RecordVersion
+        if isinstance(action, reads) and self.pick(*["begins"] * 8, "not") == "not":
+            self.add(ev.NotBegun(FAILURE))
+            return
         match action:
             case do.Write(event):
                 self.add(event)
@@ -225,9 +232,13 @@ class Driver:
         key = (action.run.name, action.run.direction, action.attempt)
         if self.pick("goes on", "goes on", "lost") == "lost":
             return  # its agent is gone; the next grant finds it in flight
-        if isinstance(self.state.work(action.run), Playbook) and self.pick("begins", "begins", "not") == "not":
-            self.add(ev.FenceFailed(FAILURE))
-            return
+        match self.pick("begins", "begins", "begins", "not", "fence not raised"):
+            case "not":
+                self.add(ev.NotBegun(FAILURE))
+                return
+            case "fence not raised" if action.raises_fence:
+                self.add(ev.FenceFailed(FAILURE))
+                return
         if action.raises_fence:
             self.add(ev.FenceRaised(("h",)))
         if do.interrupts(self.state):
@@ -366,7 +377,8 @@ def test_a_fence_that_can_not_be_raised_is_tried_as_often_as_the_plan_says_and_n
     assert do.decide(after(playbook, *tried), 99.0) == do.Write(ev.Finished(Status.FAILED, FAILURE))
 
 
-def test_a_playbook_that_can_not_begin_is_given_up_where_the_fence_stands_already() -> None:
+@pytest.mark.parametrize("refused", [ev.NotBegun(FAILURE), ev.FenceFailed(FAILURE)])  # as earlier versions wrote it
+def test_a_playbook_that_can_not_begin_is_given_up_where_the_fence_stands_already(refused: ev.Event) -> None:
     steps = tuple(Step(name, Playbook(f"{name}.yml"), undo=Playbook(f"un-{name}.yml")) for name in ("a", "b"))
     plan = Plan("p", "e", steps, inventory="hosts", retry=Retry(3, 30.0, 60.0))
     done = [
@@ -374,7 +386,7 @@ def test_a_playbook_that_can_not_begin_is_given_up_where_the_fence_stands_alread
         ev.FenceRaised(("h",)),
         ev.StepSucceeded("a", Direction.FORWARD, 1),
     ]
-    tried = [e for n in (1, 2, 3) for e in (ev.StepStarted("b", Direction.FORWARD, n), ev.FenceFailed(FAILURE))]
+    tried = [e for n in (1, 2, 3) for e in (ev.StepStarted("b", Direction.FORWARD, n), refused)]
     once = after(plan, *done, *tried[:2])
     assert do.decide(once, once.elapsed) == do.Wait(30.0)
     assert isinstance(again := do.decide(once, once.elapsed + 30.0), do.RunStep) and not again.raises_fence
@@ -382,6 +394,18 @@ def test_a_playbook_that_can_not_begin_is_given_up_where_the_fence_stands_alread
     assert do.decide(given_up, 199.0) == do.Write(ev.UndoStarted(FAILURE))
     back = evolve(given_up, ev.Entry(given_up.seq + 1, 200.0, ev.UndoStarted(FAILURE), "x", 1))
     assert [run.name for run in back.runs(Direction.UNDO)] == ["a"], "of what never began there is nothing to put back"
+
+
+@pytest.mark.parametrize("work", [Command("true"), Playbook("a.yml")])
+def test_where_nothing_could_be_begun_nothing_is_put_back(work: Work) -> None:
+    plan = Plan("p", "e", (Step("a", work, undo=work),), inventory="hosts", retry=Retry(2, 0.0, 60.0))
+    fenced = () if isinstance(work, Playbook) else (ev.FenceRaised(("h",)),)
+    started = [ev.StepStarted("a", Direction.FORWARD, n) for n in (1, 2)]
+    tried = (*fenced, started[0], ev.NotBegun(FAILURE), started[1], ev.NotBegun(FAILURE))
+    assert do.decide(after(plan, *tried), 99.0) == do.Write(ev.Finished(Status.FAILED, FAILURE))
+    # It has used up no attempt of the step's own, and what was lost meanwhile may have begun.
+    lost = after(plan, *tried[:-1], ev.LeaseGranted("y", 2))
+    assert lost.touched and not lost.misses and lost.steps[0].failures == 0
 
 
 def test_a_journal_in_which_what_never_began_is_put_back_can_still_be_read() -> None:

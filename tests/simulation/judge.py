@@ -332,7 +332,7 @@ class Judge:
             match entry.event:
                 case ev.StepStarted(step=step, direction=Direction.FORWARD):
                     began = step
-                case ev.FenceFailed():
+                case ev.FenceFailed() | ev.NotBegun():
                     began = ""
                 case ev.UndoStarted():
                     break
@@ -363,7 +363,7 @@ class Judge:
         events = [entry.event for entry in self.journals[deployment]]
         start = max(place for place, event in enumerate(events) if isinstance(event, ev.UndoStarted))
         end = events[-1]
-        kept = any(isinstance(event, ev.StepFailed | ev.FenceFailed) for event in events[start:])
+        kept = any(isinstance(event, ev.StepFailed | ev.FenceFailed | ev.NotBegun) for event in events[start:])
         begun = set(self._past_the_fence(deployment))
         undone = {event.step for event in events[start:] if isinstance(event, ev.StepSucceeded)}
         often = isinstance(end, ev.Finished) and end.reason is not None and end.reason.code is Code.TAKEN_OVER_TOO_OFTEN

@@ -475,10 +475,18 @@ def fence_that_can_not_be_raised_makes_a_step_look_touched() -> Any:
 
 @mutant
 def playbook_that_can_not_begin_is_begun_for_ever() -> Any:
-    right = do._fenced
-    return patch.object(
-        do, "_fenced", lambda s, now, *, by_step=False: None if s.behind_fence else right(s, now, by_step=by_step)
-    )
+    return patch.object(do, "_hindered", lambda s, now: None)
+
+
+@mutant
+def what_failed_half_way_is_told_as_never_begun() -> Any:
+    right = world.SimPerformer.step
+
+    async def never_begun(self: Any, job: Any, action: Any) -> Any:
+        event = await right(self, job, action)
+        return ev.NotBegun(event.failure) if isinstance(event, ev.StepFailed) else event
+
+    return patch.object(world.SimPerformer, "step", never_begun)
 
 
 def structs_replace(action: do.RunStep, **changes: Any) -> do.RunStep:

@@ -35,7 +35,8 @@ from tests.simulation.script import CANARY, LATE_WRONGS, WRONGS, Script
 #: Seconds until an agent stops waiting for an answer; the call may happen for as long again after that.
 GIVEN_UP = 5.0
 #: What can't be begun on a machine whose disk is full ends with.
-FULL = "No space left on device"
+FULL = Failure(Code.AGENT_FOLDER, "No space left on device")
+NOT_BEGUN = ev.NotBegun(FULL)
 #: Calls that others may have to hear of.
 WRITES = frozenset({"append", "claim", "submit", "set_drain"})
 
@@ -123,24 +124,25 @@ class SimPerformer:
         """Whether something goes wrong just now that nobody would have expected."""
         return self.world.loop.random.random() < self.world.step_faults
 
-    async def preflight(self, job: Job) -> ev.PreflightPassed | ev.PreflightFailed:
+    async def preflight(self, job: Job) -> ev.PreflightPassed | ev.PreflightFailed | ev.NotBegun:
         await self.world.loop.nap(self._while())
-        self._begin()
+        if self.agent in self.world.full:
+            return NOT_BEGUN
         if job.state.version in self.world.refused:
             return ev.PreflightFailed(Failure(Code.PREFLIGHT_FAILED, "no such image"))
         return ev.PreflightPassed()
 
     async def raise_fence(self, job: Job) -> ev.FenceRaised | ev.FenceFailed:
         if self.agent in self.world.full:
-            return ev.FenceFailed(Failure(Code.AGENT_FOLDER, FULL))
+            return ev.FenceFailed(FULL)
         return await self._process(job, self._raise_all(job))
 
-    async def step(self, job: Job, action: RunStep) -> ev.StepSucceeded | ev.StepFailed | ev.FenceFailed:
+    async def step(self, job: Job, action: RunStep) -> ev.StepSucceeded | ev.StepFailed | ev.FenceFailed | ev.NotBegun:
         run = action.run
         key = (run.name, run.direction, action.attempt)
         told: asyncio.Task[None] | None = None
         if self.agent in self.world.full:
-            return ev.StepFailed(*key, Failure(Code.AGENT_FOLDER, FULL, step=run.name))
+            return NOT_BEGUN
         unreadable = self._unreadable(job, action)
         if action.raises_fence:
             raised = await self._process(job, self._raise_all(job))
@@ -154,7 +156,8 @@ class SimPerformer:
                 await job.fence_raised(raised)
         if unreadable:
             await self.world.loop.nap(self._while())
-            return ev.FenceFailed(Failure(Code.STEP_FAILED, "the role 'web' was not found", step=run.name))
+            failure = Failure(Code.STEP_FAILED, "the role 'web' was not found", step=run.name)
+            return ev.FenceFailed(failure) if action.raises_fence else ev.NotBegun(failure)
         output = None if self.logs is None else self._output(job, action)
         try:
             failure = await self._process(job, self._change(job, action, output), timeout=action.retry.timeout)
@@ -178,10 +181,11 @@ class SimPerformer:
             lambda line: logs.add(job.state.id, line, job.holding.grant), template, lambda: self.secrets.redactor(names)
         )
 
-    async def health(self, job: Job) -> ev.HealthPassed | ev.HealthFailed:
+    async def health(self, job: Job) -> ev.HealthPassed | ev.HealthFailed | ev.NotBegun:
         direction = job.state.direction
         await self.world.loop.nap(self._while())
-        self._begin()
+        if self.agent in self.world.full:
+            return NOT_BEGUN
         want = job.state.version if direction is Direction.FORWARD else job.state.previous_version
         wrong = [
             h.name
@@ -194,16 +198,22 @@ class SimPerformer:
             return ev.HealthFailed(direction, Failure(Code.HEALTH_FAILED, f"{wrong} unhealthy"))
         return ev.HealthPassed(direction)
 
-    async def bake(self, job: Job, seconds: float) -> ev.BakePassed | ev.BakeFailed:
+    async def bake(self, job: Job, seconds: float) -> ev.BakePassed | ev.BakeFailed | ev.NotBegun:
         await asyncio.sleep(seconds)
         found = await self.health(job)
-        return ev.BakePassed() if isinstance(found, ev.HealthPassed) else ev.BakeFailed(found.failure)
+        match found:
+            case ev.HealthPassed():
+                return ev.BakePassed()
+            case ev.HealthFailed(failure=failure):
+                return ev.BakeFailed(failure)
+            case _:
+                return found
 
-    async def record(self, job: Job, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed:
+    async def record(self, job: Job, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed | ev.NotBegun:
         direction = job.state.direction
         await self.world.loop.nap(self._while())
         if self.agent in self.world.full:
-            return ev.VersionsMixed(direction, Failure(Code.AGENT_FOLDER, FULL))
+            return NOT_BEGUN
         if not self.world.script.sees:
             failure = await self._process(job, self._tell_all(job, version), timeout=60.0)
             if failure is not None:
@@ -216,14 +226,15 @@ class SimPerformer:
     async def survey(self, job: Job) -> ev.VersionsSurveyed:
         await asyncio.sleep(0.05)
         if self.agent in self.world.full:
-            return ev.VersionsSurveyed({}, {"the hosts": FULL})
+            return ev.VersionsSurveyed({}, {"the hosts": FULL.message})
         hosts = self._hosts(job)
         known = {h.name: self._asked(h) for h in hosts if self._reaches(h)}
         return ev.VersionsSurveyed(known, {h.name: "down" for h in hosts if h.name not in known})
 
     async def resolve(self, job: Job, request: ev.ResolveRequested) -> ev.Resolved | ev.ResolveRefused:
         await self.world.loop.nap(self._while())
-        self._begin()
+        if self.agent in self.world.full:
+            return ev.ResolveRefused(FULL)
         if not self.world.script.shown_by:
             return ev.Resolved(request.version or job.state.previous_version)
         versions = {self._asked(h) if self._reaches(h) else MIXED for h in self._hosts(job)}
@@ -231,11 +242,6 @@ class SimPerformer:
         if len(versions) == 1 and MIXED not in versions and versions == named and not self._trips():
             return ev.Resolved(versions.pop())
         return ev.ResolveRefused(Failure(Code.VERSIONS_MIXED, str(sorted(map(str, versions)))))
-
-    def _begin(self) -> None:
-        """Do what a process needs that is to be begun on the agent's machine; of an error here the agent gives up."""
-        if self.agent in self.world.full:
-            raise OSError(FULL)
 
     def _asked(self, host: Host) -> str | None:
         said = host.tells("version")

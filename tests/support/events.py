@@ -29,6 +29,7 @@ SAMPLES: dict[type, ev.Event] = {
         ev.PreflightFailed(FAILURE),
         ev.FenceRaised(("web-1", "web-2")),
         ev.FenceFailed(FAILURE),
+        ev.NotBegun(FAILURE),
         ev.StepStarted("go", Direction.FORWARD, 2),
         ev.StepSucceeded("go", Direction.FORWARD, 1, 3),
         ev.StepFailed("go", Direction.UNDO, 1, FAILURE),

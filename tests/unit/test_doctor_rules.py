@@ -225,6 +225,15 @@ def test_fence_that_does_not_rise() -> None:
     assert (found.rule, found.host, found.fix) == ("fence-not-raised", "web-02", "look there")
 
 
+def test_machine_on_which_nothing_can_be_begun() -> None:
+    failure = Failure(Code.AGENT_FOLDER, "runner-01: no space left", hint="df -h")
+    running = at_work(ev.NotBegun(failure))
+    row = EnvironmentRow("prod", running="prod-1")
+    found = only(diagnose(facts(environments=(prod(row, running=running),))))
+    assert (found.rule, found.agent, found.fix) == ("nothing-begins", "runner-01", "df -h")
+    assert found.runbook == "runner-degraded"
+
+
 def test_deployment_that_goes_from_agent_to_agent() -> None:
     grants = [ev.LeaseGranted(agent="runner-01", token=token) for token in range(1, 5)]
     row = EnvironmentRow("prod", running="prod-1")

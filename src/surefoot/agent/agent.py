@@ -22,7 +22,15 @@ from surefoot.agent.worker import Changes, Way, Worker
 from surefoot.core import events as ev
 from surefoot.core import opening
 from surefoot.core.deployment import Deployment, fold
-from surefoot.core.errors import Code, ConflictError, LeaseLostError, NotAllowedError, NotFoundError, StoreError
+from surefoot.core.errors import (
+    Code,
+    ConflictError,
+    Failure,
+    LeaseLostError,
+    NotAllowedError,
+    NotFoundError,
+    StoreError,
+)
 from surefoot.core.lease import AgentStatus, Candidate, Choice, LeaseSeen, LeaseTiming, Role, choose, gives_way
 from surefoot.core.notes import Level, Note, Tell, note_of
 from surefoot.store.protocol import AgentReport, AgentRow, Append, Claim, EnvironmentRow, LeaseRow, Store, Work
@@ -35,6 +43,8 @@ GONE_FOR = 0.3
 ENTER_AGAIN = 0.25
 #: Renewal intervals without a sign of life after which an agent counts as offline in the ranking (never for safety).
 SILENT_INTERVALS = 3
+#: Seconds for which a machine that could not do its work counts as degraded, whatever else is measured of it.
+UNABLE_FOR = 60.0
 #: Newer deployments that are looked at when one asks whether another has taken its place.
 NEWER = 50
 
@@ -89,6 +99,8 @@ class Agent:
         self._way = Way()
         self._gave_way: set[str] = set()
         self._fit = True
+        #: What this machine could not do, and until when that counts.
+        self._unable: tuple[str, float] = "", float("-inf")
         self._seen: dict[str, LeaseSeen] = {}
         self._gone: dict[str, LeaseSeen] = {}
         self._free: dict[str, float] = {}
@@ -140,7 +152,9 @@ class Agent:
 
     def _report(self, *, stopping: bool = False) -> AgentReport:
         vitals = self._vitals()
-        self._fit = not vitals.degraded
+        unable, until = self._unable
+        degraded = vitals.degraded or (unable if self._clock() < until else "")
+        self._fit = not degraded
         return AgentReport(
             name=self.settings.name,
             role=self.settings.role,
@@ -149,7 +163,7 @@ class Agent:
             cpu_percent=vitals.cpu_percent,
             memory_percent=vitals.memory_percent,
             disk_percent=vitals.disk_percent,
-            degraded=vitals.degraded,
+            degraded=degraded,
             running=self._running,
             stopping=stopping,
         )
@@ -184,6 +198,13 @@ class Agent:
             self._gave_way.add(running)
             self._say(why, "gives_way")
             self._way.give(why)
+
+    async def _leave_to_others(self, failure: Failure) -> None:
+        """Say that this machine can't do its work, and hand over what it works on if another is there that may."""
+        self._unable = failure.message, self._clock() + UNABLE_FOR
+        with contextlib.suppress(StoreError):
+            await self._vital_access(self._store.report, self._report())
+            await self._consider_giving_way()
 
     @property
     def _silent(self) -> float:
@@ -371,6 +392,7 @@ class Agent:
             note=lambda text: self._say(text, "note"),
             told=lambda entry: self._tell(deployment, entry),
             way=self._way,
+            unable=self._leave_to_others,
         )
         try:
             if self._overtakes is not None:  # not before the lease is renewed: there may be many

@@ -31,6 +31,11 @@ class Ran:
     timed_out: bool = False
 
     @property
+    def began(self) -> bool:
+        """Whether there was a process at all."""
+        return self.ended.reason is not EndReason.FAILED
+
+    @property
     def succeeded(self) -> bool:
         """Whether the command ended by itself, with status 0."""
         return not self.timed_out and self.ended.reason is EndReason.EXITED and self.ended.exit_code == 0

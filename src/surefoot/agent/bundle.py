@@ -74,7 +74,9 @@ def pack(folder: Path, config: Path | None = None, *, largest: int = LARGEST) ->
 
 
 def unpack(chunks: Iterable[bytes], into: Path, digest: str, *, largest: int = LARGEST) -> None:
-    """Unpack a bundle into a folder that is not there yet. SurefootError (SF-BUNDLE) if its digest is another."""
+    """Unpack a bundle into a folder that is not there yet. SurefootError (SF-BUNDLE) if its digest is another,
+    (SF-AGENT-FOLDER) if there is no room, say.
+    """
     try:
         into.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{into.name}.", dir=into.parent))
@@ -88,10 +90,12 @@ def unpack(chunks: Iterable[bytes], into: Path, digest: str, *, largest: int = L
             raise
     except (tarfile.TarError, zlib.error, EOFError) as error:
         raise _damaged(str(error)) from error
+    except FileExistsError as error:
+        raise _damaged("a name is in it twice") from error
     except OSError as error:
         raise SurefootError(
             f"the bundle can't be unpacked into {into}: {error.strerror or error}",
-            code=Code.BUNDLE,
+            code=Code.AGENT_FOLDER,
             hint="see that the agent's folder is writable and has room",
         ) from error
 

@@ -63,7 +63,7 @@ class Hosts:
 
     async def playbook(
         self, job: Job, action: RunStep, playbook: str
-    ) -> ev.StepSucceeded | ev.StepFailed | ev.FenceFailed:
+    ) -> ev.StepSucceeded | ev.StepFailed | ev.FenceFailed | ev.NotBegun:
         """Run a playbook; the fence is raised in the same run, before its first task."""
         run, retry = action.run, action.retry
         env = step_environment(job, action)
@@ -108,8 +108,12 @@ class Hosts:
                 or why_failed(ran, what, min(timeout, retry.timeout), job.agent, evidence)
             )
             failure = msgspec.structs.replace(failure, agent=job.agent, step=run.name, evidence="\n".join(evidence))
-        if not progress.begun and (action.raises_fence or not ran.timed_out):
-            return ev.FenceFailed(failure)  # nothing of the step has begun, so there is nothing of it to put back
+        if not ran.began:
+            return ev.NotBegun(failure)
+        if not progress.begun and action.raises_fence:
+            return ev.FenceFailed(failure)
+        if not progress.begun and not ran.timed_out:
+            return ev.NotBegun(failure)  # a role that is missing, say
         return ev.StepFailed(run.name, run.direction, action.attempt, failure, progress.host_runs(began))
 
     async def known(self, job: Job) -> tuple[tuple[Host, ...], Failure | None]:

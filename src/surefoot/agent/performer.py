@@ -16,6 +16,7 @@ from surefoot.agent.holding import Holding
 from surefoot.core import events as ev
 from surefoot.core.decide import RunStep
 from surefoot.core.deployment import Deployment
+from surefoot.core.errors import SurefootError
 
 
 @dataclass(frozen=True)
@@ -45,25 +46,29 @@ class Job:
         return self.state.fence
 
 
-class Performer(Protocol):
-    """See the module's docstring."""
+class CannotBeginError(SurefootError):
+    """An action could not even be begun on this machine: nothing of it has happened."""
 
-    async def preflight(self, job: Job) -> ev.PreflightPassed | ev.PreflightFailed:
+
+class Performer(Protocol):
+    """See the module's docstring. `NotBegun` is returned where this machine is what kept an action from beginning."""
+
+    async def preflight(self, job: Job) -> ev.PreflightPassed | ev.PreflightFailed | ev.NotBegun:
         """Run the preflight checks side by side."""
 
     async def raise_fence(self, job: Job) -> ev.FenceRaised | ev.FenceFailed:
         """Raise the fence on every host of the inventory to the job's token."""
 
-    async def step(self, job: Job, action: RunStep) -> ev.StepSucceeded | ev.StepFailed | ev.FenceFailed:
+    async def step(self, job: Job, action: RunStep) -> ev.StepSucceeded | ev.StepFailed | ev.FenceFailed | ev.NotBegun:
         """Run one attempt of a step."""
 
-    async def health(self, job: Job) -> ev.HealthPassed | ev.HealthFailed:
+    async def health(self, job: Job) -> ev.HealthPassed | ev.HealthFailed | ev.NotBegun:
         """Run the health checks as the plan's policy asks."""
 
-    async def bake(self, job: Job, seconds: float) -> ev.BakePassed | ev.BakeFailed:
+    async def bake(self, job: Job, seconds: float) -> ev.BakePassed | ev.BakeFailed | ev.NotBegun:
         """Watch health for so many seconds; come back as soon as it is lost."""
 
-    async def record(self, job: Job, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed:
+    async def record(self, job: Job, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed | ev.NotBegun:
         """Tell every host its version, and ask each which one it runs."""
 
     async def survey(self, job: Job) -> ev.VersionsSurveyed:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 
 from surefoot.agent.attempt import Ran
 from surefoot.agent.commands import Output
-from surefoot.agent.performer import Job
+from surefoot.agent.performer import CannotBeginError, Job
 from surefoot.agent.secrets import LONGEST_OUTPUT
+from surefoot.core.errors import Code
 from surefoot.steps.ansible import BEGIN, AnsibleRun, Progress
 from surefoot.steps.fence import Fence
 
@@ -51,7 +52,8 @@ async def run_ansible(
     assert plan.inventory is not None
     folder = await world.prepare(job)
     # Sockets' paths are short: no folder of ours would do.
-    control = Path(tempfile.mkdtemp(prefix="sf-"))
+    with world.beginning(job):
+        control = Path(tempfile.mkdtemp(prefix="sf-"))
     variables = {name.lower(): value for name, value in env.items()}
     run = AnsibleRun(folder, plan.inventory, fence, control, playbook, variables, on_hosts, raises, only)
     told, tell = os.pipe()
@@ -73,7 +75,7 @@ async def run_ansible(
         environ = {**env, **run.environment(world.environ, tell)}
         ran = await world.process(
             job,
-            run.argv(),
+            _argv(run),
             env=environ,
             output=_AfterPrelude(output) if playbook and raises else output,
             timeout=limit,
@@ -84,6 +86,14 @@ async def run_ansible(
         reader.close()
         shutil.rmtree(control, ignore_errors=True)
     return progress, ran
+
+
+def _argv(run: AnsibleRun) -> tuple[str, ...]:
+    try:
+        return run.argv()
+    except FileNotFoundError as error:
+        hint = "where the agent runs: pip install ansible-core"
+        raise CannotBeginError(str(error), code=Code.STEP_NOT_STARTED, hint=hint) from error
 
 
 class _AfterPrelude:

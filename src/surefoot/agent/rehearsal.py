@@ -28,6 +28,7 @@ from surefoot.agent.service import attempts_folder, boottime
 from surefoot.agent.world import World
 from surefoot.core import events as ev
 from surefoot.core.deployment import fold
+from surefoot.core.errors import SurefootError
 from surefoot.core.lease import LeaseTiming
 from surefoot.store.memory import MemoryStore
 from surefoot.store.protocol import Append, Claim, Submission
@@ -53,7 +54,10 @@ async def rehearse(
         environ=os.environ,
         note=note,
     ) as (world, job):
-        return await world.preflight(job)
+        outcome = await world.preflight(job)
+    if isinstance(outcome, ev.NotBegun):
+        raise SurefootError(outcome.failure.message, code=outcome.failure.code, hint=outcome.failure.hint)
+    return outcome
 
 
 @asynccontextmanager

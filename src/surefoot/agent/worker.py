@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Literal, TypeVar, assert_never
 
 from surefoot.agent.access import StoreAccess
@@ -21,13 +21,15 @@ from surefoot.agent.performer import Job, Performer
 from surefoot.core import decide as do
 from surefoot.core import events as ev
 from surefoot.core.deployment import Deployment, fold
-from surefoot.core.errors import ConflictError, LeaseLostError, StoreError
+from surefoot.core.errors import Code, ConflictError, Failure, LeaseLostError, StoreError
 from surefoot.store.protocol import Append, Store
 
 E = TypeVar("E", bound=ev.Event)
 
 #: Seconds between tries while the store does not answer.
 STORE_AGAIN = 0.2
+#: What is no fault of the deployment: another agent's machine may well be able to do it.
+OF_THE_MACHINE = frozenset({Code.AGENT_FOLDER, Code.STEP_NOT_STARTED})
 #: Seconds for which the journal is not read again while an action runs, if no change is announced.
 LOOK_AGAIN = 1.0
 
@@ -66,9 +68,11 @@ class Worker:
         note: Callable[[str], None],
         told: Callable[[ev.Entry], None] = lambda _: None,
         way: Way | None = None,
+        unable: Callable[[Failure], Awaitable[None]] | None = None,
     ) -> None:
         """Work on `deployment` under `holding`; `handover` asks to give it back at once, `way` between two actions.
-        `told` hears of each entry of the journal that is written meanwhile.
+        `told` hears of each entry of the journal that is written meanwhile; `unable` of what this machine can't do,
+        before it is decided what becomes of that.
         """
         self._id = deployment
         self._holding = holding
@@ -80,6 +84,7 @@ class Worker:
         self._way = way or Way()
         self._note = note
         self._told = told
+        self._unable = unable
         self._state: Deployment | None = None
         self._read_at = 0.0
         self._released = False
@@ -144,13 +149,21 @@ class Worker:
             self._performer.step(self._job(), action),
             until=lambda s: do.interrupts(s) is not None,
         )
-        await self._fact(outcome or ev.StepInterrupted(run.name, run.direction, action.attempt, "cancelled"))
+        await self._came(outcome or ev.StepInterrupted(run.name, run.direction, action.attempt, "cancelled"))
 
     async def _perform(self, action: Coroutine[Any, Any, E], *, waits: bool = False) -> None:
         """Do what is not a step; a cancel ends it, and then it has no outcome."""
         outcome = await self._watch(action, until=lambda s: s.stops_for_cancel, waits=waits)
         if outcome is not None:
-            await self._fact(outcome)
+            await self._came(outcome)
+
+    async def _came(self, outcome: ev.Event) -> None:
+        """Write down what came of an action."""
+        await self._fact(outcome)
+        match outcome:
+            case ev.NotBegun(failure) | ev.FenceFailed(failure) if failure.code in OF_THE_MACHINE:
+                if self._unable is not None:
+                    await self._unable(failure)
 
     async def _watch(
         self, action: Coroutine[Any, Any, E | None], *, until: Callable[[Deployment], bool], waits: bool = False

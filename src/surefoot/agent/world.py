@@ -9,8 +9,9 @@ callers may expect.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from surefoot.agent.bundle import unpack
 from surefoot.agent.commands import EVIDENCE, Output, environment, step_environment, why_failed
 from surefoot.agent.hosts import Hosts
 from surefoot.agent.logs import LogSink, StepOutput
-from surefoot.agent.performer import Job
+from surefoot.agent.performer import CannotBeginError, Job
 from surefoot.agent.processes import ProcessRunner, Spawn, in_memory
 from surefoot.agent.secrets import Captured, Printed, Reach, Secrets, in_project, too_short
 from surefoot.checks.model import CheckResult, CheckStatus, CommandResult, Context, placeholders
@@ -41,6 +42,9 @@ from surefoot.steps.ansible import Answer
 from surefoot.store.protocol import LogLine, Store
 
 E = TypeVar("E", bound=ev.Event)
+
+#: Seconds between tries while the store does not answer.
+STORE_AGAIN = 0.2
 
 
 class World:
@@ -95,8 +99,10 @@ class World:
 
     # -- the performer's methods ---------------------------------------------------------------------
 
-    async def preflight(self, job: Job) -> ev.PreflightPassed | ev.PreflightFailed:
+    async def preflight(self, job: Job) -> ev.PreflightPassed | ev.PreflightFailed | ev.NotBegun:
         """See Performer."""
+        if (not_begun := await self._unprepared(job)) is not None:
+            return not_begun
         failures = await self.read_secrets(job, job.state.plan.preflight)
         results = await self._preflight_results(job, failures)
         note = self.secrets.noter(job)
@@ -149,47 +155,72 @@ class World:
         """See Performer."""
         if failures := await self.read_secrets(job, anew=False):
             return self.secrets.clean(job, ev.FenceFailed(failures[0]))
-        return self.secrets.clean(job, await self._tried(job, self._hosts.raise_fence(job), ev.FenceFailed))
+        event = await self._tried(job, self._hosts.raise_fence(job), ev.FenceFailed)
+        event = ev.FenceFailed(event.failure) if isinstance(event, ev.NotBegun) else event
+        return self.secrets.clean(job, event)
 
-    async def step(self, job: Job, action: RunStep) -> ev.StepSucceeded | ev.StepFailed | ev.FenceFailed:
+    async def step(self, job: Job, action: RunStep) -> ev.StepSucceeded | ev.StepFailed | ev.FenceFailed | ev.NotBegun:
         """See Performer."""
         state, run = job.state, action.run
+        attempt = run.name, run.direction, action.attempt
         forward = run.direction is Direction.FORWARD
         failures = await self.read_secrets(job, anew=forward)
         expired = self.secrets.expired(job) if forward and not failures else None
         if failure := next(iter(failures), expired):
-            failure = msgspec.structs.replace(failure, step=run.name)
-            return self.secrets.clean(job, ev.StepFailed(run.name, run.direction, action.attempt, failure))
-        performed: Awaitable[ev.StepSucceeded | ev.StepFailed | ev.FenceFailed]
+            return self.secrets.clean(job, ev.NotBegun(msgspec.structs.replace(failure, step=run.name)))
+        performed: Awaitable[ev.StepSucceeded | ev.StepFailed | ev.FenceFailed | ev.NotBegun]
         match state.work(run):
             case Command(run=command):
                 performed = self._command(job, action, command)
             case Playbook(playbook=playbook):
                 performed = self._hosts.playbook(job, action, playbook)
-        failed = partial(ev.StepFailed, run.name, run.direction, action.attempt)
-        event = await self._tried(job, performed, failed)
+        event = await self._tried(job, performed, partial(ev.StepFailed, *attempt))
         if isinstance(event, ev.StepFailed):
             event = msgspec.structs.replace(event, failure=self.secrets.diagnosed(job, event.failure))
         return self.secrets.clean(job, event)
 
-    async def _tried(self, job: Job, action: Awaitable[E], failed: Callable[[Failure], E]) -> E:
-        """Return what came of an action; a machine on which nothing can be done (its disk is full) is a failure too."""
+    async def _tried(self, job: Job, action: Awaitable[E], failed: Callable[[Failure], E]) -> E | ev.NotBegun:
+        """Return what came of an action; trouble with this machine's files is a failure too, in the midst of it."""
         try:
             return await action
+        except CannotBeginError as error:
+            return ev.NotBegun(_failure(job, error))
         except (LeaseLostError, StoreError):
             raise
-        except SurefootError as error:
-            code, message, hint = error.code, error.message, error.hint
-        except OSError as error:
-            code, message = Code.AGENT_FOLDER, f"{self._folder} can't be used: {error.strerror or error}"
-            hint = ""
-        return failed(Failure(code, f"{job.agent}: {message}", hint=hint or self._look(), agent=job.agent))
+        except (SurefootError, OSError) as error:
+            return failed(_failure(job, self._told(error)))
 
-    def _look(self) -> str:
-        return f"on the agent's machine: df -h {self._folder}; ls -ld {self._folder}"
+    @contextlib.contextmanager
+    def beginning(self, job: Job) -> Iterator[None]:
+        """What fails in here failed before a process was there: CannotBeginError."""
+        try:
+            yield
+        except (LeaseLostError, StoreError):
+            raise
+        except (SurefootError, OSError) as error:
+            told = self._told(error)
+            raise CannotBeginError(told.message, code=told.code, hint=told.hint) from error
 
-    async def health(self, job: Job) -> ev.HealthPassed | ev.HealthFailed:
+    def _told(self, error: SurefootError | OSError) -> SurefootError:
+        """Return an error with a code, and something to do."""
+        if isinstance(error, SurefootError):
+            return error
+        message = f"{self._folder} can't be used: {error.strerror or error}"
+        hint = f"on the agent's machine: df -h {self._folder}; ls -ld {self._folder}"
+        return SurefootError(message, code=Code.AGENT_FOLDER, hint=hint)
+
+    async def _unprepared(self, job: Job) -> ev.NotBegun | None:
+        """Return why nothing can be run on this machine, if so: what it looked at would seem to be at fault."""
+        try:
+            await self.prepare(job)
+        except CannotBeginError as error:
+            return self.secrets.clean(job, ev.NotBegun(_failure(job, error)))
+        return None
+
+    async def health(self, job: Job) -> ev.HealthPassed | ev.HealthFailed | ev.NotBegun:
         """See Performer."""
+        if (not_begun := await self._unprepared(job)) is not None:
+            return not_begun
         direction = job.state.direction
         version = job.state.version if direction is Direction.FORWARD else job.state.previous_version
         failure, count = await self._healthy(job, version)
@@ -206,8 +237,10 @@ class World:
             return context, 0
         return await checking.healthy(plan.health, plan.health_policy, context, self.secrets.noter(job))
 
-    async def bake(self, job: Job, seconds: float) -> ev.BakePassed | ev.BakeFailed:
+    async def bake(self, job: Job, seconds: float) -> ev.BakePassed | ev.BakeFailed | ev.NotBegun:
         """See Performer."""
+        if (not_begun := await self._unprepared(job)) is not None:
+            return not_begun
         plan = job.state.plan
         if failures := await self.read_secrets(job, plan.health, anew=False):
             return self.secrets.clean(job, ev.BakeFailed(failures[0]))
@@ -218,7 +251,7 @@ class World:
         failure = await checking.still_healthy(plan.health, plan.health_policy, seconds, context, note)
         return ev.BakePassed() if failure is None else self.secrets.clean(job, ev.BakeFailed(failure))
 
-    async def record(self, job: Job, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed:
+    async def record(self, job: Job, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed | ev.NotBegun:
         """See Performer."""
         failed = partial(ev.VersionsMixed, job.state.direction)
         probe = job.state.plan.version_probe
@@ -253,7 +286,9 @@ class World:
 
     async def resolve(self, job: Job, request: ev.ResolveRequested) -> ev.Resolved | ev.ResolveRefused:
         """See Performer."""
-        return self.secrets.clean(job, await self._tried(job, self._resolved(job, request), ev.ResolveRefused))
+        event = await self._tried(job, self._resolved(job, request), ev.ResolveRefused)
+        event = ev.ResolveRefused(event.failure) if isinstance(event, ev.NotBegun) else event
+        return self.secrets.clean(job, event)
 
     async def _resolved(self, job: Job, request: ev.ResolveRequested) -> ev.Resolved | ev.ResolveRefused:
         plan = job.state.plan
@@ -335,7 +370,7 @@ class World:
 
     # -- commands ------------------------------------------------------------------------------------
 
-    async def _command(self, job: Job, action: RunStep, command: str) -> ev.StepSucceeded | ev.StepFailed:
+    async def _command(self, job: Job, action: RunStep, command: str) -> ev.StepSucceeded | ev.StepFailed | ev.NotBegun:
         run, retry = action.run, action.retry
         output = self.output(job, action)
         step = job.state.plan.step(run.name)
@@ -350,7 +385,7 @@ class World:
         if ran.succeeded:
             return ev.StepSucceeded(run.name, run.direction, action.attempt)
         failure = why_failed(ran, run.name, retry.timeout, job.agent, list(output.tail)[-EVIDENCE:])
-        return ev.StepFailed(run.name, run.direction, action.attempt, failure)
+        return ev.StepFailed(run.name, run.direction, action.attempt, failure) if ran.began else ev.NotBegun(failure)
 
     async def process(
         self,
@@ -375,19 +410,22 @@ class World:
         given = self.secrets.of(plan.secrets)
         if ssh and (user := self.secrets.ssh_user(plan)):
             given["ANSIBLE_REMOTE_USER"] = user
-        with sshagent.beside(argv, self.secrets.private_key(plan) if ssh else "", self._attempts.parent) as prepared:
-            data = stdin if prepared.stdin is None else prepared.stdin
-            spawn = Spawn(
-                prepared.argv,
-                cwd=cwd,
-                env={**self.environ, **given, **env},
-                scope=self._scope(job),
-                token=job.token,
-                leaves_processes=leaves_processes,
-                pass_fds=pass_fds,
-                stdin=None if data is None else in_memory(data),
-                tidy=(*tidy, *prepared.tidy),
-            )
+        key = self.secrets.private_key(plan) if ssh else ""
+        with contextlib.ExitStack() as stack:
+            with self.beginning(job):
+                prepared = stack.enter_context(sshagent.beside(argv, key, self._attempts.parent))
+                data = stdin if prepared.stdin is None else prepared.stdin
+                spawn = Spawn(
+                    prepared.argv,
+                    cwd=cwd,
+                    env={**self.environ, **given, **env},
+                    scope=self._scope(job),
+                    token=job.token,
+                    leaves_processes=leaves_processes,
+                    pass_fds=pass_fds,
+                    stdin=None if data is None else in_memory(data),
+                    tidy=(*tidy, *prepared.tidy),
+                )
             try:
                 return await run_attempt(self._runner, job.holding, spawn, output.feed, timeout)
             finally:
@@ -416,7 +454,8 @@ class World:
         Before anything runs with a new token, what older ones left on this machine is ended.
         """
         async with self._preparing:
-            return await self._prepare(job)
+            with self.beginning(job):
+                return await self._prepare(job)
 
     async def _prepare(self, job: Job) -> Path:
         folder = self._folder / "work" / f"{job.state.id}-{job.token}"
@@ -429,7 +468,20 @@ class World:
         if job.state.bundle is None:
             folder.mkdir(parents=True)
         else:
-            chunks = await self._access(lambda digest: list(self._store.get_bundle(digest)), job.state.bundle)
+            chunks = await self._bundle(job, job.state.bundle)
             await asyncio.to_thread(unpack, chunks, folder, job.state.bundle)
         self._ready = (job.state.id, job.token)
         return folder
+
+    async def _bundle(self, job: Job, digest: str) -> list[bytes]:
+        """Fetch a bundle, trying until the store answers or the lease is lost."""
+        while job.holding.good:
+            try:
+                return await self._access(lambda: list(self._store.get_bundle(digest)))
+            except StoreError:
+                await asyncio.sleep(STORE_AGAIN)
+        raise LeaseLostError(f"lease lost: {job.holding.why}")
+
+
+def _failure(job: Job, error: SurefootError) -> Failure:
+    return Failure(error.code, f"{job.agent}: {error.message}", hint=error.hint, agent=job.agent)

@@ -132,6 +132,8 @@ def _forward(s: Deployment, now: float) -> Action:
         return _give_up(s, _too_often(s))
     if s.cause is not None:  # a preflight check failed
         return Write(ev.Finished(Status.FAILED, s.cause))
+    if (hindered := _hindered(s, now)) is not None:
+        return hindered
     if (s.plan.preflight or s.plan.needed) and not s.preflight_passed:
         return Preflight()
     for run in s.runs(Direction.FORWARD):
@@ -157,6 +159,8 @@ def _back(s: Deployment, now: float) -> Action:
     assert s.cause is not None
     if s.losses > s.plan.takeover_limit:
         return Write(ev.Finished(Status.STRANDED, _too_often(s)))  # asking hosts may be what kills agents
+    if (hindered := _hindered(s, now)) is not None:
+        return hindered
     for run in s.runs(Direction.UNDO):
         if run.status is not StepStatus.SUCCEEDED:
             return _step(s, run, now)
@@ -191,10 +195,18 @@ def _step(s: Deployment, run: StepRun, now: float) -> Action:
     )
 
 
+def _hindered(s: Deployment, now: float) -> Action | None:
+    """Return what is to be done where nothing could be begun last time; None if it may be tried (again) now."""
+    if not s.misses:
+        return None
+    if s.misses >= s.plan.retry.attempts:
+        return _give_up(s, _outcome(s))
+    left = _left(s.missed, s.plan.retry.delay, now)
+    return Wait(left) if left > 0 else None
+
+
 def _fenced(s: Deployment, now: float, *, by_step: bool = False) -> Action | None:
-    """Return what is to be done before hosts may be touched or judged; None if nothing is (or the step does it). A
-    playbook that could not even begin counts as one that could not raise the fence, where that stands already, too.
-    """
+    """Return what is to be done before hosts may be touched or judged; None if nothing is (or the step does it)."""
     if s.fence_failures:
         assert s.outcome is not None
         if s.fence_failures >= s.plan.retry.attempts:

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from surefoot.core import events as ev
 from surefoot.core.errors import Failure
 from surefoot.core.gates import Approval, Approvals, Bar, Gate, Promoted, Wait
-from surefoot.core.plan import Command, Direction, OnCancel, Plan, Playbook, Work
+from surefoot.core.plan import Direction, OnCancel, Plan, Playbook, Work
 from surefoot.core.status import Status, StepStatus
 
 #: Fences that one token has room for: more than a deployment has attempts.
@@ -33,7 +33,7 @@ class StepRun(msgspec.Struct, frozen=True):
     status: StepStatus = StepStatus.PENDING
     attempt: int = 0  #: of the newest attempt; interrupted ones count here, but not as failures
     failures: int = 0
-    touched: bool = False  #: an attempt got past the fence, so hosts may have changed
+    touched: bool = False  #: an attempt of it has begun and ended, or was lost, so hosts may have changed
     agent: str | None = None
     token: int | None = None
     started_at: float | None = None
@@ -82,6 +82,8 @@ class Deployment(msgspec.Struct, frozen=True):
     fenced: int = 0  #: what it was raised to on every host
     fence_failures: int = 0
     fence_failed: float = 0.0  #: when that was last, in `elapsed`
+    misses: int = 0  #: how often in a row nothing could be begun on the agent's machine
+    missed: float = 0.0  #: when that was last, in `elapsed`
     steps: tuple[StepRun, ...] = ()  #: forward steps of the plan, then the undo's in their order once it began
     healthy: bool | None = None  #: of the present direction
     recorded: bool | None = None  #: of the present direction
@@ -225,7 +227,8 @@ def evolve(state: Deployment, entry: ev.Entry) -> Deployment:
     """Return the state after one more entry; `AssertionError` if it can't follow."""
     assert entry.seq == state.seq + 1, f"{state.id}: entry {entry.seq} after {state.seq}"
     elapsed = state.elapsed + max(0.0, entry.at - state.last_at)
-    after = _apply(replace(state, elapsed=elapsed, seq=entry.seq, last_at=entry.at), entry)
+    misses = 0 if isinstance(entry.event, ev.Outcome) else state.misses
+    after = _apply(replace(state, elapsed=elapsed, seq=entry.seq, last_at=entry.at, misses=misses), entry)
     assert not state.status.terminal or after.status is state.status, f"{state.id}: {state.status} is an end"
     assert after.token >= state.token, f"{state.id}: token went back"
     assert [run.status for run in after.steps].count(StepStatus.RUNNING) <= 1, f"{state.id}: two steps run"
@@ -256,6 +259,9 @@ def _apply(s: Deployment, entry: ev.Entry) -> Deployment:
             return replace(s, fenced=s.fence, fence_failures=0)
         case ev.FenceFailed(failure=failure):
             return _fence_failed(s, failure, entry.at)
+        case ev.NotBegun(failure=failure):
+            assert s.held and s.status.started, f"{s.id}: nothing to begin while {s.status}"
+            return _not_begun(replace(s, misses=s.misses + 1, missed=s.elapsed, outcome=failure), failure, entry.at)
         case ev.StepStarted() as e:
             return _started(s, e, entry)
         case ev.StepSucceeded() as e:
@@ -339,6 +345,7 @@ def _granted(s: Deployment, e: ev.LeaseGranted, at: float) -> Deployment:
         grants=s.grants + 1,
         losses=s.losses + (1 if s.held else 0),
         fence_failures=0,
+        misses=0,
         survey=None,
         waits=(),
     )
@@ -385,7 +392,6 @@ def _started(s: Deployment, e: ev.StepStarted, entry: ev.Entry) -> Deployment:
         run,
         status=StepStatus.RUNNING,
         attempt=e.attempt,
-        touched=run.touched or isinstance(s.work(run), Command),  # of a playbook it is known when its fence is raised
         agent=entry.agent,
         token=entry.token,
         started_at=entry.at,
@@ -426,11 +432,16 @@ def _fence_failed(s: Deployment, failure: Failure, at: float) -> Deployment:
         return replace(s, resolve_refused=failure)
     if False in (s.healthy, s.recorded):
         return s  # it is given up, of something else
-    s = replace(s, outcome=failure)
+    return _not_begun(replace(s, outcome=failure), failure, at)
+
+
+def _not_begun(s: Deployment, failure: Failure, at: float) -> Deployment:
+    """Take back the start of the step in flight, if one is: its own work never began, so it is as untouched as before,
+    and has used up no attempt of its retries.
+    """
     run = s.running_step
     if run is None:
         return s
-    # The step's own work never began: it is as untouched as before, and has used up no attempt of its retries.
     return _with(
         s,
         replace(
@@ -459,6 +470,7 @@ def _undo(s: Deployment, cause: Failure) -> Deployment:
         fence=s.fence + 1,
         losses=0,
         fence_failures=0,
+        misses=0,
     )
 
 

@@ -148,6 +148,14 @@ class FenceFailed(msgspec.Struct, frozen=True, tag="fence_failed"):
     failure: Failure
 
 
+class NotBegun(msgspec.Struct, frozen=True, tag="not_begun"):
+    """What was to be done (the step in flight, or else a look at hosts) could not even be begun on the agent's machine:
+    nothing of it has happened.
+    """
+
+    failure: Failure
+
+
 class StepStarted(msgspec.Struct, frozen=True, tag="step_started"):
     """An attempt begins; written before its first process exists."""
 
@@ -314,6 +322,21 @@ class DeliveryFailed(msgspec.Struct, frozen=True, tag="delivery_failed"):
 
 
 Request = Accepted | CancelRequested | ResolveRequested
+#: What came of something that could be begun.
+Outcome = (
+    PreflightPassed
+    | PreflightFailed
+    | FenceRaised
+    | StepSucceeded
+    | StepFailed
+    | StepInterrupted
+    | HealthPassed
+    | HealthFailed
+    | VersionsRecorded
+    | VersionsMixed
+    | BakePassed
+    | BakeFailed
+)
 Event = (
     Accepted
     | Waiting
@@ -327,6 +350,7 @@ Event = (
     | PreflightFailed
     | FenceRaised
     | FenceFailed
+    | NotBegun
     | StepStarted
     | StepSucceeded
     | StepFailed

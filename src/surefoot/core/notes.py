@@ -80,6 +80,7 @@ def _level(event: ev.Event) -> Level:
         case (
             ev.PreflightFailed()
             | ev.FenceFailed()
+            | ev.NotBegun()
             | ev.StepFailed()
             | ev.StepInterrupted()
             | ev.HealthFailed()

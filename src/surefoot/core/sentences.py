@@ -48,6 +48,8 @@ def sentence(entry: Entry) -> str:
             return f"fence raised to {entry.token} on {_hosts(hosts)}"
         case ev.FenceFailed(failure=failure):
             return f"fence not raised: {told(failure)}"
+        case ev.NotBegun(failure=failure):
+            return f"could not begin: {told(failure)}"
         case ev.StepStarted() as e:
             return f"{_step(e.step, e.direction)} started{_attempt(e.attempt)}"
         case ev.StepSucceeded() as e:

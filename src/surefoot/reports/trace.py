@@ -158,6 +158,8 @@ class _Walk:
                 begun = self._step.begun if self._step is not None else self._since
                 yield self._did(entry, "fence", failure, begun=begun)
                 yield from self._stepped(entry, (), failure)
+            case ev.NotBegun(failure=failure) if self._step is not None:
+                yield from self._stepped(entry, (), failure)
             case ev.HealthPassed(checks=count):
                 yield self._did(entry, "health", attributes={"surefoot.checks": count})
             case ev.HealthFailed(failure=failure):

@@ -60,7 +60,7 @@ class GitHubView:
                 self._end_group()
                 self._console.note(f"::group::{escaped(text)}")
                 self._grouped = True
-            case ev.StepFailed(failure=failure):
+            case ev.StepFailed(failure=failure) | ev.NotBegun(failure=failure):
                 self._end_group()
                 self._annotate("warning", failure)
             case ev.StepSucceeded() | ev.StepInterrupted() | ev.LeaseGranted() | ev.HandedOver():

@@ -49,6 +49,7 @@ _KEPT_ABOVE = (
     ev.HandedOver,
     ev.PreflightFailed,
     ev.FenceFailed,
+    ev.NotBegun,
     ev.StepFailed,
     ev.StepInterrupted,
     ev.HealthFailed,
@@ -172,7 +173,7 @@ def _style(event: ev.Event) -> str:
     match event:
         case ev.StepFailed() | ev.HealthFailed() | ev.FenceFailed() | ev.VersionsMixed() | ev.PreflightFailed():
             return "red"
-        case ev.BakeFailed() | ev.Rejected():
+        case ev.BakeFailed() | ev.NotBegun() | ev.Rejected():
             return "red"
         case ev.LeaseGranted(taken_from=str()) | ev.UndoStarted() | ev.StepInterrupted() | ev.HandedOver():
             return "yellow"

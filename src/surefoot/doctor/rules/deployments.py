@@ -144,6 +144,27 @@ def fence_does_not_rise(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def nothing_begins(facts: Facts) -> Iterator[Finding]:
+    """The agent's machine can't even begin what is to be done next."""
+    for environment in facts.environments:
+        deployment = environment.running
+        if deployment is None or not deployment.misses or deployment.outcome is None:
+            continue
+        failure = deployment.outcome
+        yield Finding(
+            "nothing-begins",
+            Severity.BROKEN,
+            Depth.AGENTS,
+            f"{deployment.id} can't go on: nothing could be begun: {failure.message}",
+            (f"tried {deployment.misses} times", *failure.evidence.splitlines()[-5:]),
+            failure.hint or f"surefoot logs {deployment.id}",
+            environment=environment.row.name,
+            code=failure.code,
+            runbook=ADVICE[failure.code].runbook or "runner-degraded",
+            agent=deployment.agent,
+        )
+
+
 def retried(facts: Facts) -> Iterator[Finding]:
     """The last attempt of the step that runs, or waits to run again, has failed: the next one may, too."""
     for environment in facts.environments:
@@ -225,4 +246,4 @@ def never_deployed_with(facts: Facts) -> Iterator[Finding]:
         )
 
 
-RULES = (failed, stuck, fence_does_not_rise, retried, passed_on, held_by_nobody, never_deployed_with)
+RULES = (failed, stuck, fence_does_not_rise, nothing_begins, retried, passed_on, held_by_nobody, never_deployed_with)
