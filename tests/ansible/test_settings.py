@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from surefoot.core.errors import Code
 from tests.ansible.hosts import SshHost
 from tests.ansible.play import Project
 
@@ -45,6 +46,41 @@ def test_a_users_own_callbacks_still_run(local: Project, where: str) -> None:
     assert done.code == 0, done.output
     assert "always ran" in done.output
     assert "asked_for ran" in done.output
+
+
+@pytest.mark.parametrize("where", ["beside the playbook", "not there"])
+def test_without_our_callback_nothing_is_run_on_hosts(
+    local: Project, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if where == "beside the playbook":  # Ansible takes the last one of a name
+        (local.folder / "callback_plugins").mkdir()
+        (local.folder / "callback_plugins/surefoot.py").write_text(CALLBACK.format(name="surefoot", asked=False))
+    else:  # Ansible skips it, with a warning
+        monkeypatch.setattr("surefoot.steps.ansible.SCRIPT", local.folder / "gone")
+    failure = local.failure(f"- command: touch {local.folder}/touched")
+    assert (failure.code, "surefoot.py" in failure.hint) == (Code.FENCE_FAILED, True)
+    assert not (local.folder / "touched").exists()
+
+
+@pytest.mark.parametrize(
+    "settings", ["[tags]\nrun = deploy", "[tags]\nskip = untagged,all", "[defaults]\nstrategy = free"]
+)
+def test_no_setting_keeps_our_own_play_from_any_host(project: Project, hosts: list[SshHost], settings: str) -> None:
+    (project.folder / "ansible.cfg").write_text(f"{settings}\n")
+    done = project.play("- command: 'true'", 2)
+    assert done.code == 0, done.output
+    assert {host: answer.code for host, answer in done.progress.answers.items()} == {host.name: 0 for host in hosts}
+    project.replace("[all]\n", "[all]\ngone ansible_host=127.0.0.1 ansible_port=1\n")
+    assert "gone" in project.failure("- command: touch /root/begun\n  tags: [deploy]", 3).message
+    assert not any(host.disk("/root/begun").exists() for host in hosts)
+
+
+def test_a_setting_that_keeps_our_own_play_away_keeps_the_user_s_away_too(
+    project: Project, hosts: list[SshHost]
+) -> None:
+    failure = project.failure("- command: touch /root/begun", ANSIBLE_SKIP_TAGS="always")
+    assert (failure.code, "`always`" in failure.hint) == (Code.FENCE_FAILED, True)
+    assert not any(host.disk("/root/begun").exists() for host in hosts)
 
 
 @pytest.mark.parametrize("section", ["defaults", "connection", "ssh_connection"])

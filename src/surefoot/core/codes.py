@@ -363,7 +363,10 @@ ADVICE: dict[Code, Advice] = {
     ),
     Code.FENCE_FAILED: Advice(
         "The fence could not be raised on a host, so nothing was changed there.",
-        ("a process of an older agent that can't be ended (it waits for a disk)",),
+        (
+            "a process of an older agent that can't be ended (it waits for a disk)",
+            "settings of Ansible's keep our callback or our play from hosts",
+        ),
         ("on the host: the hint names the processes; end them, then deploy again",),
         "network-partition",
     ),

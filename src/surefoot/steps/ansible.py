@@ -33,8 +33,12 @@ HOSTS_PLAYBOOK = PLUGINS / "hosts.yml"
 LOOK_PLAYBOOK = PLUGINS / "look.yml"
 #: What our callback prints between our own play and the user's playbook.
 BEGIN = b"\x1esurefoot: the playbook begins\n"
+#: What our own play prints on hosts where our callback is not there to put anything behind the fence.
+UNFENCED = "surefoot: not fenced"
 #: Hosts of which the journal keeps what a playbook came to.
 HOSTS_KEPT = 100
+LEFT_OUT = "Ansible's settings kept Surefoot's callback, or its play, from fencing the hosts; nothing was run on them"
+LEFT_OUT_HINT = "see its warnings: no callback of your own may be called surefoot.py, nor the tag `always` be skipped"
 #: Where Ansible looks for callbacks if nobody says where, below its home and on the machine.
 CALLBACKS = ("plugins/callback", "/usr/share/ansible/plugins/callback")
 
@@ -96,7 +100,7 @@ class AnsibleRun:
             "PYTHONUNBUFFERED": "1",
             "SUREFOOT_PROGRESS_FD": str(progress_fd),
             "SUREFOOT_PLAYBOOK": str(self._own),
-            "SUREFOOT_ON_HOSTS": self.on_hosts,
+            "SUREFOOT_SCRIPT": self.on_hosts,
         }
         if self.fence is not None:
             env |= {
@@ -217,6 +221,8 @@ class Progress:
 
     def failure(self, step: str | None, agent: str, output: str) -> Failure | None:
         """Return what the run failed of, as far as the callback knows."""
+        if UNFENCED in output and not self.begun:
+            return Failure(Code.FENCE_FAILED, LEFT_OUT, hint=LEFT_OUT_HINT, agent=agent, step=step)
         for host, text in self.refused:
             if (refused := refusal(text, host)) is not None:
                 return refused

@@ -248,6 +248,7 @@ class CallbackModule(CallbackBase):
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.settings = Settings()
+        self.unheard: set[str] = set()  #: hosts on which our own play has not run yet
         self.times: dict[str, list[float]] = {}  #: when a host's first task began, and its last one ended
         if self.settings.progress >= 0:
             gc.set_threshold(*GARBAGE)
@@ -259,9 +260,15 @@ class CallbackModule(CallbackBase):
             for name in FENCED:
                 if hasattr(cls := connection_loader.get(name, class_only=True), "_build_command"):
                     keep_alive(cls, self.settings)
+        if script := os.environ.get("SUREFOOT_SCRIPT"):
+            os.environ["SUREFOOT_ON_HOSTS"] = script  # our own play may begin: it runs nothing without
 
     def v2_playbook_on_start(self, playbook) -> None:
         before, self.settings.own = self.settings.own, str(playbook._file_name) == self.settings.internal
+        if before and self.unheard and self.settings.name:
+            # Settings of the user's may have had Ansible leave our task out: tags, a strategy.
+            Display().error(f"surefoot: not fenced: {', '.join(sorted(self.unheard))}")
+            raise SystemExit(94)  # an exception would be a warning
         if before and self.settings.progress >= 0:
             sys.stdout.write("\x1esurefoot: the playbook begins\n")
             sys.stdout.flush()
@@ -278,6 +285,7 @@ class CallbackModule(CallbackBase):
     def _tell_hosts(self, play) -> None:
         manager = play.get_variable_manager()
         for host in manager._inventory.get_hosts():
+            self.unheard.add(host.name)
             known = manager.get_vars(play=play, host=host)
             rendered = Templar(manager._loader, variables=known)
             connection = _rendered(rendered, known.get("ansible_connection", "ssh"))
@@ -309,6 +317,7 @@ class CallbackModule(CallbackBase):
     def v2_runner_on_ok(self, result) -> None:
         self._ended(result)
         if self.settings.own:
+            self.unheard.discard(result._host.get_name())
             data = result._result
             out, err = str(data.get("stdout", "")), str(data.get("stderr", ""))
             self.settings.tell(
