@@ -409,6 +409,7 @@ class Agent:
             await self._stopped_within(self.settings.timing.ttl)
         finally:
             self._running = self._token = None
+            self._free.clear()  # what was free before has to be so again: others come first as if it were new
             renewals.cancel()
             await asyncio.gather(renewals, return_exceptions=True)
 
