@@ -24,13 +24,18 @@ from surefoot.agent.reaching import reaching
 from surefoot.agent.secrets import Secrets
 from surefoot.agent.tracing import Tracing
 from surefoot.agent.world import World
+from surefoot.core.errors import Code, StoreError
 from surefoot.core.lease import LeaseTiming, Role
-from surefoot.core.notes import Log, Note
+from surefoot.core.notes import Level, Log, Note
 from surefoot.store import open_store
-from surefoot.store.protocol import LogLine
+from surefoot.store.protocol import LogLine, Store
 
 #: Seconds that an agent which has nothing else to do gives to what is still to be told; others tell the rest.
 LAST_DELIVERIES = 10.0
+#: Seconds until a patient agent tries again to open a store that is away.
+OPEN_AGAIN = 1.0
+#: What is wrong with a store for a time only.
+PASSES = {Code.STORE_UNREACHABLE, Code.STORE_BUSY, Code.STORE_READ_ONLY, Code.STORE_FULL}
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class AgentOptions:
     limits: Limits = field(default_factory=Limits)
     prometheus: str | None = None  #: asked how the runner is
     passing: bool = False  #: its name is never used again, so nothing remembers it when it has ended
+    patient: bool = False  #: nobody would start it again, so it waits for a store that is away when it starts
 
 
 def boottime() -> float:
@@ -90,13 +96,12 @@ async def _run(
     access = ThreadAccess(deadline=max(2.0, options.ttl), threads=WORKERS)
     vital = ThreadAccess(deadline=max(1.5, timing.renew_every * 2), threads=RENEWERS)
     beside = ThreadAccess(deadline=max(2.0, options.ttl), threads=COURIERS)
-    store = await asyncio.to_thread(open_store, store_url)
+    store, identity = await _opened(options, store_url, stop, log)
     folder = options.state / "agents" / options.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     logs = LogSink(store, access)
     secrets = Secrets(os.environ, store_url)
-    identity = await asyncio.to_thread(store.identity)
 
     voice = _Voice(options.name, log, logs, secrets)
 
@@ -169,6 +174,27 @@ async def _run(
         beside.close()
         vital.close()
         store.close()
+
+
+async def _opened(options: AgentOptions, url: str, stop: threading.Event, log: Log) -> tuple[Store, str]:
+    """Return the store and its identity, as soon as it answers if the agent is patient."""
+    while True:
+        try:
+            return await asyncio.to_thread(_open, url)
+        except StoreError as error:
+            if not options.patient or error.code not in PASSES or stop.is_set():
+                raise
+            log(Note(f"store: {error.message}; trying again", "store_failed", Level.WARNING))
+        await asyncio.sleep(OPEN_AGAIN)
+
+
+def _open(url: str) -> tuple[Store, str]:
+    store = open_store(url)
+    try:
+        return store, store.identity()
+    except BaseException:
+        store.close()
+        raise
 
 
 class _Voice:

@@ -2,7 +2,8 @@
 """Following a deployment: its journal and its log, as they grow, to its end.
 
 Guarantees: no entry and no line comes twice or is left out, whatever the store does meanwhile; a store that goes away
-is waited for (and that is told, once) up to `PATIENCE` seconds. It changes nothing, so it can be ended at any moment.
+is waited for (and that is told, once) up to `PATIENCE` seconds, or for as long as the caller wants. It changes nothing,
+so it can be ended at any moment.
 """
 
 from __future__ import annotations
@@ -68,8 +69,12 @@ class Follower:
         self._state: Deployment | None = None
         self._away_since: float | None = None
 
-    def news(self, until: Callable[[Deployment], bool] = ended) -> Iterator[News]:
-        """Yield what is new, and at least every `LOOK_EVERY` seconds something, until `until` holds."""
+    def news(
+        self, until: Callable[[Deployment], bool] = ended, stay: Callable[[], bool] = lambda: False
+    ) -> Iterator[News]:
+        """Yield what is new until `until` holds; every `LOOK_EVERY` seconds there is something, or `stay` is asked
+        whether a store that is away is waited for beyond `PATIENCE`. It may raise, which ends the following.
+        """
         while True:
             try:
                 mark = self._store.mark()
@@ -78,7 +83,7 @@ class Follower:
                 if self._away_since is None:
                     self._away_since = time.monotonic()
                     yield StoreAway(error)
-                if time.monotonic() - self._away_since > PATIENCE:
+                if not stay() and time.monotonic() - self._away_since > PATIENCE:
                     raise
                 time.sleep(LOOK_EVERY)
                 if self._state is not None:

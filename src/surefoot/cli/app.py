@@ -375,7 +375,9 @@ class App:
         """Return what keeps a deployment from beginning at this instant."""
         from surefoot.api import gates
 
-        return () if state.begun else gates.waits_for(state, store.environment(state.environment), store.now())
+        if state.begun or state.status.terminal:
+            return ()
+        return gates.waits_for(state, store.environment(state.environment), store.now())
 
     def hint_for(self, state: Deployment, failure: Failure) -> str:
         """Return what a person does next."""

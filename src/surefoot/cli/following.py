@@ -3,8 +3,8 @@
 outcome.
 
 Guarantees: a signal becomes a durable cancel however long the store takes to come back, and does not end the process;
-where no agents are configured one runs in this process, or (once nobody follows any more) in a process of its own, so
-that what was accepted ends.
+where no agents are configured one runs in this process, or (once nobody follows any more, for whatever reason) in a
+process of its own, so that what was accepted ends; an outcome that is known is the exit code, whatever fails then.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from surefoot.api import requests
 from surefoot.api.follow import Follower, StoreAway, StoreBack, Update
 from surefoot.cli.app import SILENT
-from surefoot.cli.own_agent import OwnAgent, start_in_background
+from surefoot.cli.own_agent import OwnAgent, agent_for, start_in_background
 from surefoot.cli.text import clean
 from surefoot.cli.views.base import View, view_for
 from surefoot.core.errors import Exit, NotFoundError, StoreError, SurefootError, WaitTimeoutError
@@ -68,21 +68,15 @@ def see_through(app: App, store: Store, deployment: str, patience: Patience, int
     """Follow an accepted deployment as the caller wants it; return the exit code."""
     if patience.detach:
         return _detach(app, store, deployment)
-    agent = None if app.has_agents else OwnAgent(app, until=deployment)
-    view = view_for(app.console)
     try:
-        if agent is not None:
-            agent.start()
-        else:
-            warn_if_alone(app, store)
-        state = _follow(store, deployment, patience=patience, interrupts=interrupts, view=view, agent=agent)
+        with agent_for(app, deployment) as agent, contextlib.closing(view_for(app.console)) as view:
+            if agent is None:
+                warn_if_alone(app, store)
+            state = _follow(store, deployment, patience=patience, interrupts=interrupts, view=view, agent=agent)
     except _Left as left:
-        view.close()
-        return _leave(app, store, deployment, agent, left)
-    finally:
-        view.close()
-        if agent is not None:
-            agent.stop()
+        _show_left(app, store, deployment)
+        hint = f"surefoot events {deployment} --follow"
+        raise WaitTimeoutError(f"{left.why}; {deployment} goes on", hint=hint) from None
     return conclude(app, store, state)
 
 
@@ -99,14 +93,13 @@ def _detach(app: App, store: Store, deployment: str) -> int:
     return Exit.DONE
 
 
-def _leave(app: App, store: Store, deployment: str, agent: OwnAgent | None, left: _Left) -> int:
-    """Go while the deployment goes on, in another agent's hands."""
-    if agent is not None:
-        agent.stop()
-        start_in_background(app)
+def _show_left(app: App, store: Store, deployment: str) -> None:
+    """Show how far it has come where JSON is wanted; that it goes on is true without that, too."""
+    from surefoot.cli.console import last_words
+
     if app.json:
-        app.console.document(app.shown(store, requests.load(store, deployment)))
-    raise WaitTimeoutError(f"{left.why}; {deployment} goes on", hint=f"surefoot events {deployment} --follow")
+        with contextlib.suppress(StoreError), last_words():
+            app.console.document(app.shown(store, requests.load(store, deployment)))
 
 
 def _follow(
@@ -127,13 +120,12 @@ def _follow(
     )
     deadline = None if patience.timeout is None else time.monotonic() + patience.timeout
 
-    def check() -> None:
+    def check() -> bool:
         if detached.is_set():
             raise _Left(f"{interrupts.first} ends the following")
         if deadline is not None and time.monotonic() >= deadline:
             raise _Left("the time to wait is over")
-        if agent is not None:
-            agent.check()
+        return agent is not None and agent.lives()
 
     try:
         return watch(Follower(store, deployment), view, check)
@@ -144,12 +136,14 @@ def _follow(
 def watch(
     follower: Follower,
     view: View,
-    check: Callable[[], None] = lambda: None,
+    check: Callable[[], bool] = lambda: False,
     until: Callable[[Deployment], bool] = lambda state: state.status.terminal,
 ) -> Deployment:
-    """Show what happens until `until` holds; `check` is called at least every half second and may raise."""
+    """Show what happens until `until` holds; `check` is called at least every half second: it may raise, and says
+    whether a store that is away is worth waiting for however long that takes.
+    """
     state: Deployment | None = None
-    for news in follower.news(until):
+    for news in follower.news(until, stay=check):
         match news:
             case Update(state):
                 view.update(news)
@@ -159,7 +153,10 @@ def watch(
                 view.say("the store is back")
         if state is None or not until(state):
             check()
-    view.update(follower.rest())
+    try:
+        view.update(follower.rest())
+    except StoreError as error:
+        view.say(f"{error.message}; the last lines of the log may be missing here")
     assert state is not None
     return state
 
@@ -236,7 +233,10 @@ def _push_metrics(app: App, store: Store, gateway: str, project: str) -> None:
 
 def warn_if_alone(app: App, store: Store) -> None:
     """Say so where no agent is there to take the work."""
-    rows = store.agents(SILENT)
+    try:
+        rows = store.agents(SILENT)
+    except StoreError:
+        return  # nobody knows; whoever follows hears that the store is away
     if any(row.status.able for row in rows):
         return
     name = next(iter(app.agent_names), "NAME")

@@ -61,7 +61,7 @@ class Interrupts:
             self._answer = answer
             missed = self.first
         if missed is not None:
-            answer(missed)
+            self._caught(signal.Signals[missed], None)  # in the thread, too: an answer waits for a store that is away
 
     def _caught(self, number: int, _frame: FrameType | None) -> None:
         # Nothing but a write: a lock that the interrupted code holds would never come free.

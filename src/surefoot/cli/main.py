@@ -8,6 +8,7 @@ does: that is in the journal.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -111,8 +112,18 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
+def _give_streams() -> None:
+    """Have output go to nowhere where the program was started with a stream closed (`2>&-`), for which Python has
+    None.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+
+
 def main() -> NoReturn:
     """Run the program."""
+    _give_streams()
     cli.main()
     raise AssertionError("main exits")
 

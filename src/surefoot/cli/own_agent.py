@@ -14,11 +14,13 @@ import os
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from surefoot.cli.text import clean
 from surefoot.cli.who import BACKGROUND, is_own_agent, is_own_agent_of_the_past, own_agent_name
-from surefoot.core.errors import SurefootError
+from surefoot.core.errors import StoreError, SurefootError
 from surefoot.core.lease import AgentStatus, Role
 from surefoot.core.notes import Level, Log, Note
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Seconds that an agent gets to hand over; with a store that is away it needs as long as its lease is good.
 HANDOVER = 30.0
+#: What agents in the background say.
+BACKGROUND_LOG = "background.log"
 
 
 class OwnAgent:
@@ -45,11 +49,13 @@ class OwnAgent:
         """Begin to work."""
         self._thread.start()
 
-    def check(self) -> None:
-        """Raise what ended the agent, if anything did."""
+    def lives(self) -> bool:
+        """Say whether it still works; raise what ended it, if anything but its work's end did."""
+        lives = self._thread.is_alive()
         if self._error is not None:
             error, self._error = self._error, None
             raise error
+        return lives
 
     def stop(self) -> None:
         """Have it hand over, and wait for that."""
@@ -69,6 +75,7 @@ class OwnAgent:
                 state=app.state_folder,
                 until=self._until,
                 passing=True,
+                patient=True,
             )
             run_agent(options, app.store_url, stop=self._stop, log=_Aloud(app))
             _forget_the_dead(app)
@@ -100,41 +107,92 @@ def _forget_the_dead(app: App) -> None:
                 store.leave(row.report.name, row.report.incarnation)
 
 
+@contextlib.contextmanager
+def agent_for(app: App, deployment: str) -> Iterator[OwnAgent | None]:
+    """Have an agent of this process work where the config names none; whatever it is that ends the context before its
+    time, an agent in the background does what is left.
+    """
+    if app.has_agents:
+        yield None
+        return
+    agent = OwnAgent(app, until=deployment)
+    try:
+        agent.start()
+        yield agent
+    except BaseException:
+        # Before ours has handed over, so that nothing can come between; it waits for that.
+        if start_in_background(app):
+            log = clean(str(app.state_folder / BACKGROUND_LOG))
+            app.console.note(f"an agent in the background does what is left to do; what it says is in {log}")
+        raise
+    finally:
+        agent.stop()
+
+
 def ensure_agent(app: App, store: Store, deployment: str | None = None) -> None:
     """Have somebody work where the config names no agents: whoever followed may be gone. An agent that works for
     another deployment alone is nobody to count on.
     """
+    if not app.has_agents and not _somebody_works(store, deployment):
+        start_in_background(app)
+
+
+def _somebody_works(store: Store, deployment: str | None) -> bool:
     from surefoot.cli.app import SILENT
 
     def counts(row: AgentRow) -> bool:
         name, running = row.report.name, row.report.running
         return row.status.able and (not is_own_agent(name) or (deployment is not None and running == deployment))
 
-    if not app.has_agents and not any(map(counts, store.agents(SILENT))):
-        start_in_background(app)
+    try:
+        return any(map(counts, store.agents(SILENT)))
+    except StoreError:
+        return False  # one agent too many does no harm
 
 
 def leave_nothing(app: App, store: Store) -> None:
     """Have somebody work where the config names no agents, if anything is left to do."""
-    if store.work() or store.next_ready() is not None:
+    try:
+        left = store.work() or store.next_ready() is not None
+    except StoreError:
+        left = True  # an agent that finds nothing ends
+    if left:
         ensure_agent(app, store)
 
 
-def start_in_background(app: App) -> None:
-    """Start an agent in a process of its own that works until nothing is left to do."""
-    app.state_folder.mkdir(parents=True, exist_ok=True)
+def start_in_background(app: App) -> bool:
+    """Start an agent in a process of its own that works until nothing is left to do; say so, and return False, if that
+    can't be.
+    """
     name = own_agent_name() + BACKGROUND
     call = [sys.executable, "-m", "surefoot", "agent", "run", name, "--role", Role.EMERGENCY.value, "--once"]
     env = {**os.environ, "SUREFOOT_STORE": app.store_url}
     if app.config_path is not None:
         env["SUREFOOT_CONFIG"] = str(app.config_path)
-    with (app.state_folder / "background.log").open("ab") as log:
-        subprocess.Popen(
-            call,
-            env=env,
-            cwd=app.state_folder,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
+    try:
+        app.state_folder.mkdir(parents=True, exist_ok=True)
+        with _log_of_background(app.state_folder) as log:
+            subprocess.Popen(
+                call,
+                env=env,
+                cwd=app.state_folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+    except OSError as error:
+        app.console.warn(
+            f"no agent could be started in the background, and nobody does what is left to do: {error}",
+            " ".join(["surefoot", *call[3:]]),
         )
+        return False
+    return True
+
+
+def _log_of_background(folder: Path) -> IO[bytes]:
+    """Open what an agent in the background writes to; that it works matters more than what it says."""
+    try:
+        return (folder / BACKGROUND_LOG).open("ab")
+    except OSError:
+        return Path(os.devnull).open("ab")

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from surefoot.api.follow import Follower
 from surefoot.cli.errors import write_error
 from surefoot.cli.following import warn_if_alone, watch
-from surefoot.cli.own_agent import OwnAgent, leave_nothing
+from surefoot.cli.own_agent import agent_for, leave_nothing
 from surefoot.cli.text import clean
 from surefoot.cli.views.base import view_for
 from surefoot.core.errors import Exit
@@ -40,22 +42,17 @@ def see_resolved(app: App, store: Store, state: Deployment) -> int:
 
 
 def _answered(app: App, store: Store, asked: Deployment) -> Deployment:
-    agent = None if app.has_agents else OwnAgent(app, until=asked.id)
-    view = view_for(app.console)
-    try:
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C does it, so that somebody else gives the answer
+        if signal.getsignal(ending) is not signal.SIG_IGN:
+            signal.signal(ending, signal.default_int_handler)
+    with agent_for(app, asked.id) as agent, closing(view_for(app.console)) as view:
         if agent is None:
             warn_if_alone(app, store)
-            check = _nothing
-        else:
-            agent.start()
-            check = agent.check
         follower = Follower(store, asked.id, log=False, after=asked.seq - 1)
+        check = agent.lives if agent is not None else _others_live
         return watch(follower, view, check, until=lambda state: state.resolve is None)
-    finally:
-        view.close()
-        if agent is not None:
-            agent.stop()
 
 
-def _nothing() -> None:
-    """Check nothing: agents elsewhere do the work."""
+def _others_live() -> bool:
+    """Agents elsewhere do the work, whether anybody waits for it or not."""
+    return False

@@ -105,12 +105,14 @@ def run(ctx: click.Context, name: str, role: str | None, once: bool, log_format:
     from surefoot.agent.service import AgentOptions, run_agent
     from surefoot.cli.app import App
     from surefoot.cli.log import Log, form
+    from surefoot.cli.who import BACKGROUND
     from surefoot.core.errors import SurefootError
     from surefoot.core.notes import Level, Note
 
     app = App.of(ctx)
     how = form(log_format, os.environ)
     limits, prometheus = app.gate_of_runners()
+    passing = once and name not in app.agent_names
     options = AgentOptions(
         name=name,
         role=_role(app, name, role),
@@ -120,7 +122,8 @@ def run(ctx: click.Context, name: str, role: str | None, once: bool, log_format:
         once=once,
         limits=limits,
         prometheus=prometheus,
-        passing=once and name not in app.agent_names,
+        passing=passing,
+        patient=passing and name.endswith(BACKGROUND),
     )
 
     log = Log("surefoot-agent", how, agent=name)

@@ -36,9 +36,9 @@ def approve(ctx: click.Context, deployment: str, reason: str) -> None:
     with app.writing(existing=True) as store:
         said = app.said_of(store, deployment, reason)
         state = gates.approve(store, deployment, by=requested_by(), reason=said)
-        _warn(app, store, state)
         if not state.approvals_missing:
             ensure_agent(app, store, state.id)
+        _warn(app, store, state)
         if app.json:
             app.console.document(app.shown(store, state))
             return
