@@ -408,6 +408,18 @@ def test_where_nothing_could_be_begun_nothing_is_put_back(work: Work) -> None:
     assert lost.touched and not lost.misses and lost.steps[0].failures == 0
 
 
+def test_what_can_not_be_begun_on_the_way_back_is_stranded_in_the_end() -> None:
+    steps = (Step("a", Command("true"), undo=Command("true"), retry=Retry(1, 0.0, 60.0)),)
+    plan = Plan("p", "e", steps, retry=Retry(2, 30.0, 60.0))
+    failed = (ev.StepStarted("a", Direction.FORWARD, 1), ev.StepFailed("a", Direction.FORWARD, 1, FAILURE))
+    back = (*failed, ev.UndoStarted(FAILURE))
+    tried = [e for n in (1, 2) for e in (ev.StepStarted("a", Direction.UNDO, n), ev.NotBegun(UNREACHABLE))]
+    once = after(plan, *back, *tried[:2])
+    assert do.decide(once, once.elapsed) == do.Wait(30.0)
+    assert isinstance(do.decide(once, once.elapsed + 30.0), do.RunStep)
+    assert do.decide(after(plan, *back, *tried), 99.0) == do.Write(ev.Finished(Status.STRANDED, UNREACHABLE))
+
+
 def test_a_journal_in_which_what_never_began_is_put_back_can_still_be_read() -> None:
     steps = tuple(Step(name, Playbook(f"{name}.yml"), undo=Playbook(f"un-{name}.yml")) for name in ("a", "b"))
     plan = Plan("p", "e", steps, inventory="hosts")
