@@ -339,6 +339,15 @@ def test_a_second_playbook_that_can_not_begin_is_tried_as_often_as_it_may_be_and
     assert begun == [("activate", "forward"), *[("more", "forward")] * 2, ("activate", "undo")], "it never began"
 
 
+def test_a_first_playbook_that_can_not_begin_has_touched_nothing(shop: Shop) -> None:
+    (shop.folder / "activate.yml").write_text("- hosts: all\n  roles: [missing]\n")
+    done = shop.run("deploy", "prod", "1.0")
+    assert done.returncode == 3, done.stderr
+    assert "could not begin" in done.stderr and "missing" in done.stderr
+    assert "fence not raised" not in done.stderr
+    assert "could not begin: activate: the role 'missing' was not found" in done.stderr, done.stderr
+
+
 def test_what_is_stranded_leaves_nothing_running_on_a_host(shop: Shop, host: SshHost) -> None:
     """Who repairs a host by hand has it to himself: what the undo that was given up has left there was ended."""
     at = Path(shop.state_file).stem

@@ -156,8 +156,7 @@ class SimPerformer:
                 await job.fence_raised(raised)
         if unreadable:
             await self.world.loop.nap(self._while())
-            failure = Failure(Code.STEP_FAILED, "the role 'web' was not found", step=run.name)
-            return ev.FenceFailed(failure) if action.raises_fence else ev.NotBegun(failure)
+            return ev.NotBegun(Failure(Code.STEP_FAILED, "the role 'web' was not found", step=run.name))
         output = None if self.logs is None else self._output(job, action)
         try:
             failure = await self._process(job, self._change(job, action, output), timeout=action.retry.timeout)

@@ -28,7 +28,7 @@ from surefoot.core import events as ev
 from surefoot.core.decide import RunStep
 from surefoot.core.errors import Code, Failure
 from surefoot.core.host import Host
-from surefoot.steps.ansible import Answer, Channel, Progress, explain, no_hosts, unreached
+from surefoot.steps.ansible import Answer, Channel, Progress, explain, no_hosts, unreached, unreadable
 from surefoot.steps.fence import Fence, fence_name, refusal
 
 if TYPE_CHECKING:
@@ -105,15 +105,14 @@ class Hosts:
             failure = (
                 progress.failure(run.name, job.agent, "\n".join(tail))
                 or (_silent(job, progress, ran) if raising else None)
+                or (None if progress.begun or ran.timed_out else unreadable(run.name, tail))
                 or why_failed(ran, what, min(timeout, retry.timeout), job.agent, evidence)
             )
             failure = msgspec.structs.replace(failure, agent=job.agent, step=run.name, evidence="\n".join(evidence))
-        if not ran.began:
-            return ev.NotBegun(failure)
-        if not progress.begun and action.raises_fence:
-            return ev.FenceFailed(failure)
-        if not progress.begun and not ran.timed_out:
-            return ev.NotBegun(failure)  # a role that is missing, say
+        if not progress.begun and (action.raises_fence or not ran.timed_out):
+            # Not for want of a fence if that was raised, or Ansible never came so far: a role is missing, say.
+            fenced = progress.raised or not action.raises_fence or not (progress.told or ran.timed_out)
+            return ev.NotBegun(failure) if fenced else ev.FenceFailed(failure)
         return ev.StepFailed(run.name, run.direction, action.attempt, failure, progress.host_runs(began))
 
     async def known(self, job: Job) -> tuple[tuple[Host, ...], Failure | None]:

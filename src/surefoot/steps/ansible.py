@@ -18,7 +18,7 @@ import re
 import shutil
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,7 @@ class Progress:
         self.answers: dict[str, Answer] = {}
         self.failures: list[dict[str, Any]] = []
         self.refused: list[tuple[str, str]] = []
+        self.told = False  #: Ansible has read all that it is to run, and began with it
         self.begun = False  #: every host was raised, and the user's playbook has begun
         self.changed: int | None = None
         self.times: dict[str, dict[str, Any]] = {}  #: of each host that had a task: `begun`, `ended`, `changed`
@@ -167,6 +168,7 @@ class Progress:
             case "refused":
                 self.refused.append((event["host"], event["text"]))
             case "playbook":
+                self.told = True
                 self._begins(own=event["own"])
             case "failed":
                 self.failures.append(event)
@@ -251,6 +253,11 @@ class Progress:
             step=step,
         )
 
+    @property
+    def raised(self) -> bool:
+        """Whether all hosts have answered our own play, and nothing failed."""
+        return bool(self.hosts) and not self.silent() and not self.failures
+
     def silent(self) -> tuple[str, ...]:
         """Return the hosts that have not answered what runs on all of them."""
         return tuple(name for name in self.hosts if name not in self.answers)
@@ -312,6 +319,12 @@ def _scanned(known: str) -> str:
 def no_hosts(inventory: str) -> Failure:
     """Return that nobody is there to deploy to."""
     return Failure(Code.NO_HOSTS, f"{inventory} holds no hosts", hint=f"ansible-inventory -i {inventory} --list")
+
+
+def unreadable(step: str, lines: Sequence[str]) -> Failure | None:
+    """Return what Ansible says of a playbook that it can't begin with."""
+    said = next((found[1] for line in lines if (found := re.match(r"(?:\[ERROR\]:|ERROR!) (.+)", line))), None)
+    return None if said is None else Failure(Code.STEP_FAILED, f"{step}: {_short(said)}")
 
 
 def hosts_in(listed: Mapping[str, Any]) -> tuple[str, ...]:
