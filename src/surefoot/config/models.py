@@ -453,7 +453,10 @@ class Environment(Section):
     )
     ssh: Ssh | None = Field(default=None, description="How hosts are reached, where secrets say so.")
     steps: Annotated[tuple[Step, ...], BeforeValidator(filled)] = Field(description="What a deployment does, in order.")
-    retry: Retry = Field(default_factory=Retry, description="Of each step; a step may have its own.")
+    retry: Retry = Field(
+        default_factory=Retry,
+        description="Of each step; a step may have its own. Also of raising the fence, and of what can't be begun.",
+    )
     preflight: tuple[Check, ...] = Field(default=(), description="Checks that must pass before anything is touched.")
     health: tuple[Check, ...] = Field(
         default=(),
