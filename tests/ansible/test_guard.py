@@ -139,6 +139,41 @@ def test_a_raise_ends_a_command_whose_guard_was_killed(guard: Guard, host: SshHo
     assert not host.running("sleep 4712")
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_raise_ends_a_command_that_was_sent_twice(guard: Guard, host: SshHost, killed: bool) -> None:
+    """As Ansible does after a connection that broke (`retries`): the second must not have the first forgotten."""
+    argv = guard.argv(5, f"if mkdir /root/first-{killed}; then sleep 4725; fi 2>/dev/null")
+    first = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+    try:
+        until(lambda: host.running("sleep 4725"), "the first runs")
+        for pid in host.guards() if killed else ():
+            os.kill(pid, signal.SIGKILL)
+        assert subprocess.run(argv, stdin=subprocess.DEVNULL, timeout=90).returncode == 0
+        done = guard.run(6)
+        assert done.returncode == 0, done.stderr
+        assert not host.running("sleep 4725")
+    finally:
+        first.kill()
+        first.wait(timeout=20)
+
+
+def test_a_raise_does_not_end_what_it_came_in_by(guard: Guard, host: SshHost) -> None:
+    """A host without systemd: a task was killed after it had started sshd anew."""
+    sshd = "mkfifo /root/in; setsid sh -c 'while :; do read -r c < /root/in; sh \"$c\"; done' & sleep 4726"
+    guard.start(5, sshd)
+    until(lambda: host.running("sleep 4726"), "the command runs")
+    for pid in (*host.guards(), *host.running("sleep 4726")):
+        os.kill(pid, signal.SIGKILL)
+    host.disk("/root/asks").write_text(Fence(guard.name, 6).guard("touch /root/came-in"))
+    host.sh("echo /root/asks > /root/in")
+    try:
+        until(host.disk("/root/came-in").exists, "the raise is done")
+    finally:
+        for pid in host.running("sh -c while"):
+            os.kill(pid, signal.SIGKILL)
+    assert (guard.kept / "token").read_text() == "6\n"
+
+
 def test_a_raise_ends_a_stopped_command_and_a_stopped_guard(guard: Guard, host: SshHost) -> None:
     guard.start(5, "sleep 4713; true")
     until(lambda: host.running("sleep 4713"), "the command runs")
@@ -320,6 +355,20 @@ def test_a_user_without_rights_has_the_fence_in_its_home(host: SshHost, fence_na
     assert plain.run(5, "echo in").stdout == "in\n"
     assert (host.disk("/home/worker/.surefoot/fence") / fence_name / "token").read_text() == "5\n"
     assert plain.run(4).returncode == STALE
+
+
+def test_a_fence_stays_where_it_is_when_the_default_folder_may_be_written_later(
+    host: SshHost, fence_name: str
+) -> None:
+    plain = Guard(host, fence_name, user=PLAIN_USER)
+    assert plain.run(5).returncode == 0
+    host.sh(f"mkdir -p {DEFAULT}/tests && chmod 777 {DEFAULT}/tests")
+    try:
+        assert plain.run(4).returncode == STALE
+        assert plain.run(5, "echo in").stdout == "in\n"
+    finally:
+        host.sh(f"chmod 755 {DEFAULT}/tests")
+    assert not plain.kept.exists()
 
 
 def test_a_user_without_a_writable_home_is_told(host: SshHost, fence_name: str) -> None:

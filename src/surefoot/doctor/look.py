@@ -41,7 +41,8 @@ say python "$py"
 if [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; then say sudo yes; else say sudo no; fi
 above() { d=$1; until [ -e "$d" ] || [ -z "$d" ]; do d=${d%/*}; done; echo "${d:-/}"; }
 f=${1:-/var/lib/surefoot/fence}
-[ -n "$1" ] || [ -w "$(above "$f/$2")" ] || f=$HOME/.surefoot/fence
+h=$HOME/.surefoot/fence
+[ -n "$1" ] || [ -d "$f/$2" ] || { [ ! -d "$h/$2" ] && [ -w "$(above "$f/$2")" ]; } || f=$h
 say fence "$f"
 say fence_of "$f/$2"
 [ -w "$(above "$f/$2")" ] && say fence_writable yes

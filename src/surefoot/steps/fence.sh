@@ -6,16 +6,19 @@
 #
 # FOLDER is where all fences are kept ("" for the default), NAME tells this one from others. In it: `token`, the token that may run; `raising`, one that
 # is being let in; `lock`, held shared by each command that runs, by the guard's shell alone, so that a daemon that a task starts does not keep it;
-# `holders/ID`, who that shell is, from before it asks for the lock until its command has ended.
+# `holders/ID.PID`, who that shell is, from before it asks for the lock until its command has ended. Where Ansible connects once more for the same
+# command (`ssh_connection.retries`), two of one ID run.
 name=$2 token=$3 id=$4 command=$5
 folder=$1
 if [ -z "$folder" ]; then
   folder=/var/lib/surefoot/fence
-  [ -w "$folder/$name" ] || mkdir -p "$folder/$name" 2>/dev/null || folder=$HOME/.surefoot/fence
+  # Where a fence is it stays, whatever may be written since: elsewhere nothing is known of whom it refuses.
+  [ -d "$folder/$name" ] || { [ ! -d "$HOME/.surefoot/fence/$name" ] && mkdir -p "$folder/$name" 2>/dev/null; } || folder=$HOME/.surefoot/fence
 fi
 d=$folder/$name
+holder=$d/holders/$id.$$
 # Who hears it may be gone already: the exit status must say all the same that nothing was run.
-refuse() { trap '' PIPE; echo "surefoot-fence: $1" >&2; rm -f "$d/holders/$id"; exit "$2"; }
+refuse() { trap '' PIPE; echo "surefoot-fence: $1" >&2; rm -f "$holder"; exit "$2"; }
 unwritable() {
   on=$d
   until [ -e "${on:=/}" ]; do on=${on%/*}; done
@@ -42,7 +45,8 @@ keep() { { echo "$2" > "$d/$1.new" && { sync "$d/$1.new" || sync; } && mv "$d/$1
 writable() { { true >> "$1"; } 2>/dev/null || unwritable; }
 
 # Ends what older tokens run. Of a process that is named by a holder, all below it; what carries the mark of a command that has not ended; and jobs
-# that Ansible started in the background (async), which leave their command. A daemon that a task left behind in good order is none of these.
+# that Ansible started in the background (async), which leave their command. A daemon that a task left behind in good order is none of these; nor is
+# what this shell itself runs below, such as an sshd that an interrupted task has started anew.
 # Prints what it found alive; the dead whom nobody buries (zombies) run nothing.
 end_older='
 d=$1 name=$2 token=$3
@@ -60,7 +64,8 @@ for e in $(grep -ls "SUREFOOT_FENCE=$n:" /proc/[0-9]*/environ); do
   p=${e#/proc/} p=${p%/environ}
   m=$(tr "\0" "\n" < "$e" | sed -n "s|^SUREFOOT_FENCE=$n:||p" | tail -n 1)
   [ -n "$m" ] && [ "${m%%:*}" -lt "$token" ] || continue
-  if [ -s "$d/holders/${m#*:}" ] || tr "\0" " " < "/proc/$p/cmdline" | grep -q async_wrapper; then roots="$roots $p"; fi
+  set -- "$d/holders/${m#*:}".*
+  if [ -s "$1" ] || tr "\0" " " < "/proc/$p/cmdline" | grep -q async_wrapper; then roots="$roots $p"; fi
 done
 [ -n "$roots" ] || exit 0
 found=$(cat /proc/[0-9]*/stat | awk -v roots="$roots" -v spared="$$" '\''
@@ -70,8 +75,9 @@ found=$(cat /proc/[0-9]*/stat | awk -v roots="$roots" -v spared="$$" '\''
     do { more = 0; for (p in parent) if (!(p in set) && parent[p] in set) { set[p] = 1; more = 1 } } while (more)
   }
   END {
+    for (p = spared; p in parent; p = parent[p]) above[p] = 1
     n = split(roots, r, " ")
-    for (i = 1; i <= n; i++) below(r[i], ended)
+    for (i = 1; i <= n; i++) if (!(r[i] in above)) below(r[i], ended)
     below(spared, us)
     for (p in ended) if (!(p in us)) { all = all " " p; if (state[p] != "Z") alive = alive " " p }
     print alive; print all
@@ -118,7 +124,7 @@ raise() {
 look
 read -r s < "/proc/$$/stat"
 set -- ${s##*) }
-{ echo "$token $$ ${20}" > "$d/holders/$id"; } 2>/dev/null || unwritable
+{ echo "$token $$ ${20}" > "$holder"; } 2>/dev/null || unwritable
 while :; do
   [ "$token" = "$is" ] || raise
   writable "$d/lock"
@@ -130,5 +136,5 @@ while :; do
 done
 SUREFOOT_FENCE="$name:$token:$id" /bin/sh -c "$command" 9>&-
 code=$?
-rm -f "$d/holders/$id"
+rm -f "$holder"
 exit $code
