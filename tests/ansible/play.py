@@ -115,9 +115,10 @@ class Project:
         variables: Mapping[str, str] | None = None,
         on_hosts: str = "true",
         raises: bool = True,
+        looks: bool = False,
     ) -> AnsibleRun:
-        """Return what an agent would run."""
-        fence = Fence(self.fence, token, self.path)
+        """Return what an agent would run; one that only `looks` is behind no fence."""
+        fence = None if looks else Fence(self.fence, token, self.path)
         return AnsibleRun(self.folder, "hosts.ini", fence, control, playbook, variables or {}, on_hosts, raises)
 
     def environment(self) -> dict[str, str]:
@@ -131,6 +132,7 @@ class Project:
         *,
         head: str = "hosts: all",
         raises: bool = True,
+        looks: bool = False,
         variables: Mapping[str, str] | None = None,
         on_hosts: str = "true",
         **environ: str,
@@ -143,7 +145,9 @@ class Project:
             body = "\n    ".join(tasks.strip("\n").splitlines())
             (self.folder / playbook).write_text(f"- {heads}\n  tasks:\n    {body}\n")
         control = Path(tempfile.mkdtemp(prefix="sf-"))
-        run = self.run_of(playbook, token, control, variables=variables, on_hosts=on_hosts, raises=raises)
+        run = self.run_of(
+            playbook, token, control, variables=variables, on_hosts=on_hosts, raises=raises, looks=looks
+        )
         mine = {**self.environ, **environ}
         told, tell = os.pipe()
         output = self.folder.parent / f"output-{len(self._runs)}"

@@ -75,6 +75,14 @@ def test_no_setting_keeps_our_own_play_from_any_host(project: Project, hosts: li
     assert not any(host.disk("/root/begun").exists() for host in hosts)
 
 
+@pytest.mark.parametrize("raises", [True, False])
+def test_what_hosts_answer_is_heard_whatever_is_kept_out_of_logs_or_timed(local: Project, raises: bool) -> None:
+    (local.folder / "ansible.cfg").write_text("[defaults]\nno_log = True\ntask_timeout = 1\n")
+    done = local.play("", on_hosts="sleep 2; echo 1.2.3", looks=not raises)
+    assert done.code == 0, done.output
+    assert done.progress.answers["here"].stdout.strip() == "1.2.3"
+
+
 def test_a_setting_that_keeps_our_own_play_away_keeps_the_user_s_away_too(
     project: Project, hosts: list[SshHost]
 ) -> None:
