@@ -145,9 +145,7 @@ class Project:
             body = "\n    ".join(tasks.strip("\n").splitlines())
             (self.folder / playbook).write_text(f"- {heads}\n  tasks:\n    {body}\n")
         control = Path(tempfile.mkdtemp(prefix="sf-"))
-        run = self.run_of(
-            playbook, token, control, variables=variables, on_hosts=on_hosts, raises=raises, looks=looks
-        )
+        run = self.run_of(playbook, token, control, variables=variables, on_hosts=on_hosts, raises=raises, looks=looks)
         mine = {**self.environ, **environ}
         told, tell = os.pipe()
         output = self.folder.parent / f"output-{len(self._runs)}"

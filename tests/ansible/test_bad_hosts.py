@@ -74,6 +74,15 @@ def test_a_fence_folder_that_the_user_may_not_write(project: Project, hosts: lis
     project.raise_to(1)
 
 
+def test_a_login_shell_that_runs_nothing_and_says_that_all_is_well(
+    own_host: SshHost, project: Project, key: Path
+) -> None:
+    accounts = own_host.folder / "passwd"
+    accounts.write_text(accounts.read_text().replace("/root:/bin/sh", "/root:/bin/true"))
+    project.reach([own_host], key)
+    assert told(project.failure(), Code.FENCE_FAILED, "own", "getent passwd root")
+
+
 def test_a_host_whose_disk_is_full(own_host: SshHost, project: Project, key: Path) -> None:
     own_host.sh("mount -t tmpfs -o size=16k tmpfs /var/lib && dd if=/dev/zero of=/var/lib/filler bs=4k")
     project.reach([own_host], key)

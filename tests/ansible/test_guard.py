@@ -80,6 +80,23 @@ def test_a_command_keeps_its_input_output_status_and_quoting(guard: Guard) -> No
     assert (done.returncode, done.stdout, done.stderr) == (7, "line 1\nline 2\n", 'it\'s $HOME "x" \\n *\n')
 
 
+ANYTHING = r"""it's a\'b \\ "$HOME" `id` !! !x {a,b} ~ # % ^ \0101 \n \c ünï"""
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "zsh", "fish", "tcsh"])
+def test_whatever_the_login_shell_is_the_guard_and_its_command_arrive_letter_by_letter(
+    guard: Guard, shell: str, tmp_path: Path
+) -> None:
+    command = f"cat; printf %s {shlex.quote(ANYTHING)} 'and\nmore'"
+    guarded = Fence("tests/shells", 1, str(tmp_path / "fence")).guard(command)
+    inside = shlex.split(guarded)
+    assert not any(odd in text for text in (inside[4], inside[-1]) for odd in ("'", "!", "\n", "\\\\", "\\'")), guarded
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    done = subprocess.run([shell, "-c", guarded], input="in ", capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"in {ANYTHING}and\nmore", "")
+
+
 def test_a_refusal_that_nobody_hears_any_more_is_one_all_the_same(guard: Guard) -> None:
     assert guard.run(2).returncode == 0
     hears, says = os.pipe()
@@ -357,9 +374,7 @@ def test_a_user_without_rights_has_the_fence_in_its_home(host: SshHost, fence_na
     assert plain.run(4).returncode == STALE
 
 
-def test_a_fence_stays_where_it_is_when_the_default_folder_may_be_written_later(
-    host: SshHost, fence_name: str
-) -> None:
+def test_a_fence_stays_where_it_is_when_the_default_folder_may_be_written_later(host: SshHost, fence_name: str) -> None:
     plain = Guard(host, fence_name, user=PLAIN_USER)
     assert plain.run(5).returncode == 0
     host.sh(f"mkdir -p {DEFAULT}/tests && chmod 777 {DEFAULT}/tests")

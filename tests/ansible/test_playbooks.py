@@ -208,3 +208,10 @@ def test_each_run_has_connections_of_its_own(project: Project, host: SshHost) ->
         assert done.code == 0, done.output
         ports.append(done.output.partition('r.stdout": "')[2].split('"')[0])
     assert ports[0] != ports[1], ports
+
+
+def test_a_refusal_names_the_host_that_refuses_also_where_a_task_is_delegated(project: Project) -> None:
+    done = project.play("- command: 'true'", 7, head="hosts: beta", raises=False)
+    assert done.code == 0, done.output
+    late = project.play("- command: 'true'\n  delegate_to: beta", 6, head="hosts: alpha", raises=False)
+    assert [host for host, _ in late.progress.refused] == ["beta"], late.output

@@ -91,6 +91,50 @@ def test_a_setting_that_keeps_our_own_play_away_keeps_the_user_s_away_too(
     assert not any(host.disk("/root/begun").exists() for host in hosts)
 
 
+CONNECTION = """
+from ansible.plugins.connection.ssh import Connection as Base, DOCUMENTATION
+class Connection(Base):
+    def exec_command(self, cmd, in_data=None, sudoable=True):
+        command = self._build_command(self.get_option("ssh_executable"), "ssh", self.host, cmd)
+        return self._run(command, in_data, sudoable=sudoable)
+"""
+
+
+def test_a_host_that_goes_past_the_guard_by_a_connection_of_the_users_is_named(project: Project) -> None:
+    (project.folder / "connection_plugins").mkdir()
+    (project.folder / "connection_plugins/own_way.py").write_text(CONNECTION)
+    project.replace("[all]\nalpha", "[all]\nalpha ansible_connection=own_way")
+    done = project.play("- command: 'true'")
+    assert done.code == 0, done.output
+    said = done.output.replace("\n", " ")
+    assert "surefoot: alpha is reached by own_way: a stale agent is not kept out" in said
+    assert "surefoot: beta" not in said
+
+
+def test_a_host_that_was_not_raised_before_the_playbook_began_is_named(
+    project: Project, hosts: list[SshHost], key: Path
+) -> None:
+    alpha, beta = hosts
+    project.reach([alpha], key)
+    project.known_hosts.write_text(alpha.known() + beta.known())
+    project.path = str(alpha.shared)  # which each user of a host may have a folder in
+    tasks = f"""
+- add_host: {{name: new, ansible_host: 127.0.0.1, ansible_port: {beta.port}, ansible_user: root}}
+- raw: printf hello
+  delegate_to: new
+  register: said
+- assert: {{that: said.stdout == "hello" and "surefoot" not in said.stderr}}
+- command: 'true'
+- command: 'true'
+  delegate_to: localhost
+"""
+    done = project.play(tasks, 3)
+    assert done.code == 0, done.output
+    late = [line for line in done.output.replace("\n", " ").split("[WARNING]: ") if "when the fence was raised" in line]
+    assert len(late) == 1, done.output
+    assert "surefoot: new was not reached as root" in late[0]
+
+
 @pytest.mark.parametrize("section", ["defaults", "connection", "ssh_connection"])
 def test_what_a_user_has_set_is_left_as_set(local: Project, section: str) -> None:
     ours = local.environment()

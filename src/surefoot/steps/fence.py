@@ -34,9 +34,14 @@ _KINDS = {
              " hold a fence: set fence: {{path: …}}", r"(?P<folder>.*) can't be locked"),
     "damaged": (Code.FENCE_FOLDER, "on the host, look at them, and write a million times the deployment's token"
                 " into token: head {folder}/token {folder}/raising", r"(?P<folder>.*)/token or raising"),
+    "mute": (Code.FENCE_FAILED, "the login shell of the user that Ansible connects as must run what it is sent;"
+             " on the host: getent passwd {user}", r".* of (?P<user>\S+) runs"),
     "missing": (Code.FENCE_FOLDER, "on the host: apt-get install {program}, or its package (flock is in util-linux)",
                 r"(?P<program>\S+)"),
 }  # fmt: skip
+#: What a login shell may take apart even in single quotes (fish a backslash, csh a line's end and `!`), for printf %b.
+_ODD = str.maketrans({sign: f"\\0{ord(sign):03o}" for sign in "'\\!\n"})
+_SH = """sh -c 'eval "$(printf %b "$1")"' surefoot-fence """
 _NUMBER = re.compile(r"(?<=token )\d+|(?<=behind )\d+")
 
 
@@ -51,8 +56,8 @@ class Fence:
     def guard(self, command: str) -> str:
         """Return the command line that runs `command` behind this fence."""
         script = "\n".join(line for line in SCRIPT.read_text().splitlines() if not line.startswith("#"))
-        words = (script, "surefoot-fence", self.folder, self.name, str(self.token), uuid.uuid4().hex, command)
-        return "sh -c " + " ".join(map(quote, words))
+        odd, known = script.translate(_ODD), (self.folder, self.name, str(self.token), uuid.uuid4().hex, "")
+        return _SH + " ".join(map(quote, (odd, *known, command.translate(_ODD))))
 
 
 def fence_name(store: str, project: str, environment: str) -> str:

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 # The fence on a host, in POSIX sh; needs flock (util-linux) and the usual awk, grep, sed, tr. Run as
-#     sh -c THIS surefoot-fence FOLDER NAME TOKEN ID COMMAND
+#     sh -c 'eval "$(printf %b "$1")"' surefoot-fence THIS FOLDER NAME TOKEN ID TELL COMMAND
+# THIS and COMMAND are written so that no login shell, be it fish or csh, takes them apart: see steps/fence.py.
+#
 # Runs COMMAND if TOKEN is the one that this host is fenced to. A smaller one is refused (97). A greater one first raises the fence: smaller
-# ones are refused from then on, what they still run is ended, and only then is the greater one let in.
+# ones are refused from then on, what they still run is ended, and only then is the greater one let in. TELL is what the one that is let in wants
+# to hear, on stderr: that it is (`held`), that the fence was `raised` only by this command, or nothing ("").
 #
 # FOLDER is where all fences are kept ("" for the default), NAME tells this one from others. In it: `token`, the token that may run; `raising`, one that
 # is being let in; `lock`, held shared by each command that runs, by the guard's shell alone, so that a daemon that a task starts does not keep it;
 # `holders/ID.PID`, who that shell is, from before it asks for the lock until its command has ended. Where Ansible connects once more for the same
 # command (`ssh_connection.retries`), two of one ID run.
-name=$2 token=$3 id=$4 command=$5
-folder=$1
+folder=$2 name=$3 token=$4 id=$5 tell=$6
+command=$(printf %b "$7")
 if [ -z "$folder" ]; then
   folder=/var/lib/surefoot/fence
   # Where a fence is it stays, whatever may be written since: elsewhere nothing is known of whom it refuses.
@@ -121,12 +124,16 @@ raise() {
   rm -f "$d/raising"
   exec 8>&-
 }
+tell() { [ "$tell" != "$1" ] || echo "surefoot-$1: $name:$token:$id" >&2; }
 look
 read -r s < "/proc/$$/stat"
 set -- ${s##*) }
 { echo "$token $$ ${20}" > "$holder"; } 2>/dev/null || unwritable
 while :; do
-  [ "$token" = "$is" ] || raise
+  if [ "$token" != "$is" ]; then
+    raise
+    tell raised
+  fi
   writable "$d/lock"
   exec 9>>"$d/lock"
   flock -s 9 || refuse "lock: $d/lock can't be locked" 96
@@ -134,6 +141,7 @@ while :; do
   [ "$token" != "$is" ] || break
   exec 9>&-
 done
+tell held
 SUREFOOT_FENCE="$name:$token:$id" /bin/sh -c "$command" 9>&-
 code=$?
 rm -f "$holder"

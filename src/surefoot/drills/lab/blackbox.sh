@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # The host's black box: sshd starts every command through this, and it writes down when, from where, with which token, and
-# how it ended. A command that stands behind the host's fence carries its token as the third word after `surefoot-fence`; one
+# how it ended. A command that stands behind the host's fence carries its token as the fourth word after `surefoot-fence`; one
 # that only raises the fence is `true`.
 log=/var/log/surefoot-lab/commands
 command=$SSH_ORIGINAL_COMMAND
@@ -10,10 +10,10 @@ case $command in
   *"surefoot-fence '"*)
     rest=${command##*"surefoot-fence '"}
     rest=${rest#*"' "}
-    rest=${rest#* }
+    rest=${rest#* * }
     token=${rest%% *}
-    rest=${rest#* }
-    case ${rest#* } in true) what=raise ;; *) what=task ;; esac
+    rest=${rest#* * * }
+    case $rest in true) what=raise ;; *) what=task ;; esac
     case $token in '' | *[!0-9]*) token=? ;; esac
     ;;
 esac

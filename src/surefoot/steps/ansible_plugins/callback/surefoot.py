@@ -26,6 +26,8 @@ from ansible.plugins.loader import connection_loader
 from ansible.template import Templar
 from ansible.utils.display import Display
 
+from ansible import constants
+
 DOCUMENTATION = """
 name: surefoot
 type: notification
@@ -51,6 +53,10 @@ TEMPORARY = "/ansible-tmp-"
 GARBAGE = (100_000, 50, 50)
 REFUSALS = (96, 97, 98)
 REFUSAL = re.compile(rb"surefoot-fence: [^\r\n]*")
+#: See fence.sh on what the guard tells, and fence.py on how it is written.
+RAISED, HELD = re.compile(rb"surefoot-raised: [^\r\n]*\r?\n?"), re.compile(r"surefoot-held: [^\r\n]*\r?\n?")
+ODD = str.maketrans({sign: f"\\0{ord(sign):03o}" for sign in "'\\!\n"})
+SH = """sh -c 'eval "$(printf %b "$1")"' surefoot-fence """
 MAGIC = (
     "ansible_",
     "surefoot_",
@@ -82,7 +88,7 @@ class Settings:
         self.own = False  #: our own playbook is running
         if self.name:
             lines = Path(env["SUREFOOT_FENCE_SCRIPT"]).read_text().splitlines()
-            self.script = "\n".join(line for line in lines if not line.startswith("#"))
+            self.script = "\n".join(line for line in lines if not line.startswith("#")).translate(ODD)
 
     def tell(self, event: str, **data: object) -> None:
         """Write one event as one line, whole."""
@@ -96,9 +102,10 @@ class Settings:
                 line = line[pipe.write(line) :]
 
     def guard(self, command: str, mark: str) -> str:
-        """Return `command` behind the fence."""
-        words = (self.script, "surefoot-fence", self.folder, self.name, self.token, mark, command)
-        return "sh -c " + " ".join(map(quote, words))
+        """Return `command` behind the fence; our own play hears that it is let in, the user's if nobody was before."""
+        tell = "held" if self.own else "raised"
+        words = (self.script, self.folder, self.name, self.token, mark, tell, command.translate(ODD))
+        return SH + " ".join(map(quote, words))
 
 
 def _becomes(known: dict) -> bool:
@@ -133,10 +140,20 @@ def inventory_name(connection) -> str:
     return str(name or connection._play_context.remote_addr)
 
 
-def warn_unfenced(connection, kind: str) -> None:
+def warn_unfenced(host: str, kind: str) -> None:
     """Say that a host is not behind the fence; Ansible shows each warning once."""
+    Display().warning(f"surefoot: {host} is reached by {kind}: a stale agent is not kept out of it")
+
+
+def warn_late(connection) -> None:
+    """Say that a host was not raised before the user's playbook began: our own play reaches it by other settings, or
+    not at all.
+    """
+    user = _option(connection, "remote_user")
+    who = f" as {user}" if user else ""
     Display().warning(
-        f"surefoot: {inventory_name(connection)} is reached by {kind}: a stale agent is not kept out of it"
+        f"surefoot: {inventory_name(connection)} was not reached{who} when the fence was raised: until now a stale"
+        " agent was not kept out of it; put how it is reached into the inventory"
     )
 
 
@@ -150,18 +167,28 @@ def fence(cls: type, settings: Settings) -> None:
 
     def exec_command(self, cmd, in_data=None, sudoable=True):
         if getattr(self._shell, "_IS_WINDOWS", False):
-            warn_unfenced(self, "ssh to Windows")
+            warn_unfenced(inventory_name(self), "ssh to Windows")
             return plain_exec(self, cmd, in_data=in_data, sudoable=sudoable)
         marked = MARK.search(cmd)
         mark = marked[1] if marked else uuid.uuid4().hex
         code, stdout, stderr = plain_exec(self, settings.guard(cmd, mark), in_data=in_data, sudoable=sudoable)
         # With a terminal, which become may need, all comes as stdout.
         if code in REFUSALS and (said := REFUSAL.search(stderr) or REFUSAL.search(stdout)):
-            text = said[0].decode(errors="replace")
-            settings.tell("refused", host=inventory_name(self), text=text)
-            # Not a failed task, which a playbook may ignore or rescue: nothing gets through to this host.
-            raise AnsibleConnectionFailure(text)
+            refused(self, said[0].decode(errors="replace"))
+        if settings.own and code == 0 and f":{mark}".encode() not in stdout + stderr:
+            # A status alone says nothing: there are login shells that take what they can't read for done.
+            user = _option(self, "remote_user") or "the user"
+            refused(self, f"surefoot-fence: mute: the login shell of {user} runs nothing of what it is sent")
+        if RAISED.search(stdout) or RAISED.search(stderr):
+            if hasattr(cls, "_build_command"):  # on this machine an agent that is lost is ended otherwise
+                warn_late(self)
+            stdout, stderr = RAISED.sub(b"", stdout), RAISED.sub(b"", stderr)
         return code, stdout, stderr
+
+    def refused(self, text) -> None:
+        settings.tell("refused", host=inventory_name(self), text=text)
+        # Not a failed task, which a playbook may ignore or rescue: nothing gets through to this host.
+        raise AnsibleConnectionFailure(text)
 
     def ask(self) -> None:
         """A transfer has no shell to stand guard in: ask first."""
@@ -180,7 +207,9 @@ def fence(cls: type, settings: Settings) -> None:
 
     def set_options(self, *args, **kwargs):
         result = plain_options(self, *args, **kwargs)
-        name = (kwargs.get("var_options") or {}).get("inventory_hostname")
+        # Of a task that is delegated, `inventory_hostname` is the one that it is delegated from.
+        name = (kwargs.get("task_keys") or {}).get("delegate_to")
+        name = name or (kwargs.get("var_options") or {}).get("inventory_hostname")
         self._surefoot_host = None if name is None else str(name)
         shell = self._shell
         if shell is not None and not hasattr(shell, "_surefoot") and not getattr(shell, "_IS_WINDOWS", False):
@@ -232,7 +261,7 @@ def watch_for_others() -> None:
         found = plain_get(name, *args, **kwargs)
         connection = found.object
         if connection is not None and not isinstance(connection, type) and not hasattr(connection, "_surefoot"):
-            warn_unfenced(connection, str(name))
+            warn_unfenced(inventory_name(connection), str(name))
         return found
 
     connection_loader.get_with_context = get_with_context
@@ -249,6 +278,7 @@ class CallbackModule(CallbackBase):
         super().__init__(*args, **kwargs)
         self.settings = Settings()
         self.unheard: set[str] = set()  #: hosts on which our own play has not run yet
+        self.kinds: dict[str, str] = {}  #: how each of them is reached
         self.times: dict[str, list[float]] = {}  #: when a host's first task began, and its last one ended
         if self.settings.progress >= 0:
             gc.set_threshold(*GARBAGE)
@@ -288,7 +318,8 @@ class CallbackModule(CallbackBase):
             self.unheard.add(host.name)
             known = manager.get_vars(play=play, host=host)
             rendered = Templar(manager._loader, variables=known)
-            connection = _rendered(rendered, known.get("ansible_connection", "ssh"))
+            connection = _rendered(rendered, known.get("ansible_connection", constants.DEFAULT_TRANSPORT))
+            self.kinds[host.name] = connection
             address = _rendered(rendered, known.get("ansible_host", host.name))
             port = str(_rendered(rendered, known.get("ansible_port", known.get("ansible_ssh_port", 22))))
             plain = {key: _rendered(rendered, value) for key, value in known.items() if _is_plain(key, value)}
@@ -318,11 +349,12 @@ class CallbackModule(CallbackBase):
         self._ended(result)
         if self.settings.own:
             self.unheard.discard(result._host.get_name())
-            data = result._result
+            data, host = result._result, result._host.get_name()
             out, err = str(data.get("stdout", "")), str(data.get("stderr", ""))
-            self.settings.tell(
-                "output", host=result._host.get_name(), code=int(data.get("rc", 0)), stdout=out, stderr=err
-            )
+            if self.settings.name and not HELD.search(out + err):
+                warn_unfenced(host, self.kinds[host])  # also by a subclass of a fenced one that goes its own ways
+            out, err = HELD.sub("", out), HELD.sub("", err)
+            self.settings.tell("output", host=host, code=int(data.get("rc", 0)), stdout=out, stderr=err)
 
     def v2_runner_on_failed(self, result, ignore_errors=False) -> None:
         self._ended(result)
