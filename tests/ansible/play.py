@@ -116,10 +116,14 @@ class Project:
         on_hosts: str = "true",
         raises: bool = True,
         looks: bool = False,
+        beside: str | None = None,
     ) -> AnsibleRun:
         """Return what an agent would run; one that only `looks` is behind no fence."""
         fence = None if looks else Fence(self.fence, token, self.path)
-        return AnsibleRun(self.folder, "hosts.ini", fence, control, playbook, variables or {}, on_hosts, raises)
+        variables = variables or {}
+        return AnsibleRun(
+            self.folder, "hosts.ini", fence, control, playbook, variables, on_hosts, raises, beside=beside
+        )
 
     def environment(self) -> dict[str, str]:
         """Return what an agent would add to the environment."""
@@ -135,17 +139,29 @@ class Project:
         looks: bool = False,
         variables: Mapping[str, str] | None = None,
         on_hosts: str = "true",
+        folder: str = "",
         **environ: str,
     ) -> Running:
-        """Start a play of `tasks` (YAML, one list), or with none of them only what runs on hosts."""
+        """Start a play of `tasks` (YAML, one list), or with none of them only what runs on hosts; a playbook would lie
+        in `folder`.
+        """
         playbook = None
         if tasks:
-            playbook = f"play-{len(self._runs)}.yml"
+            playbook = f"{folder}play-{len(self._runs)}.yml"
             heads = "\n  ".join(["gather_facts: false", *head.splitlines()])
             body = "\n    ".join(tasks.strip("\n").splitlines())
             (self.folder / playbook).write_text(f"- {heads}\n  tasks:\n    {body}\n")
         control = Path(tempfile.mkdtemp(prefix="sf-"))
-        run = self.run_of(playbook, token, control, variables=variables, on_hosts=on_hosts, raises=raises, looks=looks)
+        run = self.run_of(
+            playbook,
+            token,
+            control,
+            variables=variables,
+            on_hosts=on_hosts,
+            raises=raises,
+            looks=looks,
+            beside=f"{folder}first.yml",
+        )
         mine = {**self.environ, **environ}
         told, tell = os.pipe()
         output = self.folder.parent / f"output-{len(self._runs)}"

@@ -397,3 +397,19 @@ def test_what_could_not_be_put_back_is_told_host_by_host(shop: Shop, hosts: list
                 file.write_text(text if says else json.dumps({"current_version": text}))
         done = shop.run("resolve", "prod-2", "--reason", "by hand")
         assert (done.returncode, says in done.stderr) == (3 if says else 0, True), done.stderr
+
+
+def test_what_lies_beside_the_playbook_says_how_hosts_are_reached_from_the_first_look_on(
+    shop: Shop, hosts: list[SshHost], key: Path
+) -> None:
+    beside = shop.folder / "plays/group_vars"
+    beside.mkdir(parents=True)
+    (beside / "all.yml").write_text(f"ansible_ssh_private_key_file: {key}\n")
+    shop.inventory.write_text(shop.inventory.read_text().replace(f"ansible_ssh_private_key_file={key}\n", ""))
+    (shop.folder / "activate.yml").rename(shop.folder / "plays/activate.yml")
+    shop.configure("playbook: activate.yml\n", "playbook: plays/activate.yml\n")
+    shop.configure("{playbook: activate.yml}", "{playbook: plays/activate.yml}")
+    shop.configure("    steps:\n", "    preflight: [{host: {}}]\n    steps:\n")
+    done = shop.run("deploy", "prod", "1.0")
+    assert done.returncode == 0, done.stderr
+    assert all(host.disk(shop.state_file).exists() for host in hosts)

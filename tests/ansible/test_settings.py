@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from surefoot.core.errors import Code
-from tests.ansible.hosts import SshHost
+from tests.ansible.hosts import SUDO_USER, SshHost
 from tests.ansible.play import Project
 
 CALLBACK = """
@@ -89,6 +89,26 @@ def test_a_setting_that_keeps_our_own_play_away_keeps_the_user_s_away_too(
     failure = project.failure("- command: touch /root/begun", ANSIBLE_SKIP_TAGS="always")
     assert (failure.code, "`always`" in failure.hint) == (Code.FENCE_FAILED, True)
     assert not any(host.disk("/root/begun").exists() for host in hosts)
+
+
+@pytest.mark.parametrize("what", ["play", "raise", "look"])
+def test_hosts_are_reached_by_what_lies_beside_the_playbook(
+    project: Project, hosts: list[SshHost], key: Path, what: str
+) -> None:
+    """Else another machine would be raised than the one that is then changed, or the same one as another user."""
+    alpha, _ = hosts
+    beside = project.folder / "plays/group_vars"
+    beside.mkdir(parents=True)
+    project.reach([alpha], key)
+    project.replace(f" ansible_port={alpha.port} ansible_user=root", "")
+    project.replace(str(key), "{{ playbook_dir }}/key")
+    (beside / "all.yml").write_text(f"ansible_user: {SUDO_USER}\nansible_port: {alpha.port}\n")
+    (beside.parent / "key").symlink_to(key)
+    tasks = "- command: 'true'" if what == "play" else ""
+    done = project.play(tasks, 3, folder="plays/", looks=what == "look", on_hosts="id -un")
+    assert done.code == 0, done.output
+    assert done.progress.answers["alpha"].stdout.strip() == SUDO_USER
+    assert "surefoot: alpha" not in done.output
 
 
 CONNECTION = """

@@ -21,6 +21,7 @@ from surefoot.agent.commands import Output
 from surefoot.agent.performer import CannotBeginError, Job
 from surefoot.agent.secrets import LONGEST_OUTPUT
 from surefoot.core.errors import Code
+from surefoot.core.plan import Plan, Playbook
 from surefoot.steps.ansible import BEGIN, AnsibleRun, Progress
 from surefoot.steps.fence import Fence
 
@@ -55,7 +56,8 @@ async def run_ansible(
     with world.beginning(job):
         control = Path(tempfile.mkdtemp(prefix="sf-"))
     variables = {name.lower(): value for name, value in env.items()}
-    run = AnsibleRun(folder, plan.inventory, fence, control, playbook, variables, on_hosts, raises, only)
+    beside = playbook or _first(plan)
+    run = AnsibleRun(folder, plan.inventory, fence, control, playbook, variables, on_hosts, raises, only, beside)
     told, tell = os.pipe()
     progress = Progress(plan.inventory)
     # A host that takes commands but never ends one keeps nobody waiting for as long as a step may take.
@@ -86,6 +88,11 @@ async def run_ansible(
         reader.close()
         shutil.rmtree(control, ignore_errors=True)
     return progress, ran
+
+
+def _first(plan: Plan) -> str | None:
+    works = (work for step in plan.steps for work in (step.work, step.undo))
+    return next((work.playbook for work in works if isinstance(work, Playbook)), None)
 
 
 def _argv(run: AnsibleRun) -> tuple[str, ...]:

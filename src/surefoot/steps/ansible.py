@@ -77,6 +77,7 @@ class AnsibleRun:
     on_hosts: str = "true"
     raises: bool = True  #: begins with the play that raises the fence
     limit: str = ""  #: one host, if not all
+    beside: str | None = None  #: whose neighbours (group_vars, plugins) count for our own play; None: the playbook's
 
     def argv(self) -> tuple[str, ...]:
         """Return the command line. Raises FileNotFoundError if there is no ansible-playbook."""
@@ -109,6 +110,8 @@ class AnsibleRun:
                 "SUREFOOT_FENCE_TOKEN": str(self.fence.token),
                 "SUREFOOT_FENCE_FOLDER": self.fence.folder,
             }
+        if beside := self.beside or self.playbook:
+            env["SUREFOOT_BESIDE"] = str((self.folder / beside).parent)
         for default in DEFAULTS:
             if not any(name in environ for name in default.variables) and not any(map(config.has, default.keys)):
                 env[default.variables[0]] = default.value

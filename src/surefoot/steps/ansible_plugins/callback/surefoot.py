@@ -22,7 +22,7 @@ from shlex import quote
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.callback import CallbackBase
-from ansible.plugins.loader import connection_loader
+from ansible.plugins.loader import add_all_plugin_dirs, connection_loader
 from ansible.template import Templar
 from ansible.utils.display import Display
 
@@ -295,6 +295,10 @@ class CallbackModule(CallbackBase):
 
     def v2_playbook_on_start(self, playbook) -> None:
         before, self.settings.own = self.settings.own, str(playbook._file_name) == self.settings.internal
+        if self.settings.own and (beside := os.environ.get("SUREFOOT_BESIDE")):
+            # Hosts are reached by what lies beside the user's playbook, as they will be: group_vars, plugins, keys.
+            playbook._basedir = beside
+            add_all_plugin_dirs(beside)
         if before and self.unheard and self.settings.name:
             # Settings of the user's may have had Ansible leave our task out: tags, a strategy.
             Display().error(f"surefoot: not fenced: {', '.join(sorted(self.unheard))}")
