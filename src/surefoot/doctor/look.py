@@ -42,7 +42,7 @@ if [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; then say sudo yes; else say s
 above() { d=$1; until [ -e "$d" ] || [ -z "$d" ]; do d=${d%/*}; done; echo "${d:-/}"; }
 f=${1:-/var/lib/surefoot/fence}
 h=$HOME/.surefoot/fence
-[ -n "$1" ] || [ -d "$f/$2" ] || { [ ! -d "$h/$2" ] && [ -w "$(above "$f/$2")" ]; } || f=$h
+[ -n "$1" ] || [ -e "$f/$2" ] || { [ ! -e "$h/$2" ] && [ -w "$(above "$f/$2")" ]; } || f=$h
 say fence "$f"
 say fence_of "$f/$2"
 [ -w "$(above "$f/$2")" ] && say fence_writable yes

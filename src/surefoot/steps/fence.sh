@@ -16,7 +16,7 @@ command=$(printf %b "$7")
 if [ -z "$folder" ]; then
   folder=/var/lib/surefoot/fence
   # Where a fence is it stays, whatever may be written since: elsewhere nothing is known of whom it refuses.
-  [ -d "$folder/$name" ] || { [ ! -d "$HOME/.surefoot/fence/$name" ] && mkdir -p "$folder/$name" 2>/dev/null; } || folder=$HOME/.surefoot/fence
+  [ -e "$folder/$name" ] || { [ ! -e "$HOME/.surefoot/fence/$name" ] && mkdir -p "$folder/$name" 2>/dev/null; } || folder=$HOME/.surefoot/fence
 fi
 d=$folder/$name
 holder=$d/holders/$id.$$
