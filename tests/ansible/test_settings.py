@@ -48,16 +48,19 @@ def test_a_users_own_callbacks_still_run(local: Project, where: str) -> None:
     assert "asked_for ran" in done.output
 
 
+@pytest.mark.parametrize("raises", [True, False])
 @pytest.mark.parametrize("where", ["beside the playbook", "not there"])
 def test_without_our_callback_nothing_is_run_on_hosts(
-    local: Project, where: str, monkeypatch: pytest.MonkeyPatch
+    local: Project, where: str, raises: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (local.folder / "plays").mkdir()
     if where == "beside the playbook":  # Ansible takes the last one of a name
-        (local.folder / "callback_plugins").mkdir()
-        (local.folder / "callback_plugins/surefoot.py").write_text(CALLBACK.format(name="surefoot", asked=False))
+        (local.folder / "plays/callback_plugins").mkdir()
+        (local.folder / "plays/callback_plugins/surefoot.py").write_text(CALLBACK.format(name="surefoot", asked=False))
     else:  # Ansible skips it, with a warning
         monkeypatch.setattr("surefoot.steps.ansible.SCRIPT", local.folder / "gone")
-    failure = local.failure(f"- command: touch {local.folder}/touched")
+    local.environ["SUREFOOT_ON_HOSTS"] = "true"  # as below a step of Surefoot's
+    failure = local.failure(f"- command: touch {local.folder}/touched", raises=raises, folder="plays/")
     assert (failure.code, "surefoot.py" in failure.hint) == (Code.FENCE_FAILED, True)
     assert not (local.folder / "touched").exists()
 
@@ -234,9 +237,9 @@ def test_by_hand_our_callback_changes_nothing(local: Project, tmp_path: Path) ->
         "    - command: sh -c 'echo \"[$SUREFOOT_FENCE]\"'\n"
         "      register: r\n    - debug: {var: r.stdout}\n"
     )
-    run = local.run_of("play.yml", 1, tmp_path, raises=False)
+    program = local.run_of("play.yml", 1, tmp_path).argv()[0]
     done = subprocess.run(
-        run.argv(),
+        [program, "-i", "hosts.ini", "play.yml"],
         cwd=local.folder,
         env={**local.environ, "ANSIBLE_CALLBACK_PLUGINS": local.environment()["ANSIBLE_CALLBACK_PLUGINS"]},
         capture_output=True,

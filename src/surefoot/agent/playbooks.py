@@ -79,7 +79,7 @@ async def run_ansible(
             job,
             _argv(run),
             env=environ,
-            output=_AfterPrelude(output) if playbook and raises else output,
+            output=_AfterPrelude(output) if playbook else output,
             timeout=limit,
             pass_fds=(tell,),
             tidy=(str(control),),

@@ -31,6 +31,7 @@ from surefoot.steps.fence import SCRIPT, Fence, refusal
 PLUGINS = Path(__file__).with_name("ansible_plugins")
 HOSTS_PLAYBOOK = PLUGINS / "hosts.yml"
 LOOK_PLAYBOOK = PLUGINS / "look.yml"
+GATE_PLAYBOOK = PLUGINS / "gate.yml"
 #: What our callback prints between our own play and the user's playbook.
 BEGIN = b"\x1esurefoot: the playbook begins\n"
 #: What our own play prints on hosts where our callback is not there to put anything behind the fence.
@@ -75,20 +76,22 @@ class AnsibleRun:
     playbook: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     on_hosts: str = "true"
-    raises: bool = True  #: begins with the play that raises the fence
+    raises: bool = True  #: begins with the play that raises the fence, else with one that only sees that it is there
     limit: str = ""  #: one host, if not all
     beside: str | None = None  #: whose neighbours (group_vars, plugins) count for our own play; None: the playbook's
 
     def argv(self) -> tuple[str, ...]:
         """Return the command line. Raises FileNotFoundError if there is no ansible-playbook."""
         extra = ("--extra-vars", _literal(self.variables)) if self.variables else ()
-        playbooks = (*((str(self._own),) if self.raises else ()), *((self.playbook,) if self.playbook else ()))
+        playbooks = (str(self._own), *((self.playbook,) if self.playbook else ()))
         limit = ("--limit", self.limit) if self.limit else ()
         return (executable("ansible-playbook"), "-i", self.inventory, *limit, *extra, *playbooks)
 
     @property
     def _own(self) -> Path:
-        return LOOK_PLAYBOOK if self.fence is None else HOSTS_PLAYBOOK
+        if self.fence is None:
+            return LOOK_PLAYBOOK
+        return HOSTS_PLAYBOOK if self.raises else GATE_PLAYBOOK
 
     def environment(self, environ: Mapping[str, str], progress_fd: int) -> dict[str, str]:
         """Return what to add to the agent's environment."""
@@ -102,6 +105,7 @@ class AnsibleRun:
             "SUREFOOT_PROGRESS_FD": str(progress_fd),
             "SUREFOOT_PLAYBOOK": str(self._own),
             "SUREFOOT_SCRIPT": self.on_hosts,
+            "SUREFOOT_ON_HOSTS": "",  # ours may run below another one
         }
         if self.fence is not None:
             env |= {

@@ -313,7 +313,7 @@ class CallbackModule(CallbackBase):
             # Each task of each host is a fork: what its collector touched, the kernel would have to copy. The `gc`
             # module's documentation advises so; here it saves a sixth of the controller's CPU.
             gc.freeze()
-        if self.settings.own:
+        if self.settings.own and play.tasks:
             self._tell_hosts(play)
 
     def _tell_hosts(self, play) -> None:
