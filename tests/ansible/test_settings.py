@@ -134,6 +134,33 @@ def test_a_host_that_goes_past_the_guard_by_a_connection_of_the_users_is_named(p
     assert "surefoot: beta" not in said
 
 
+WINDOWS = """
+from ansible.plugins.connection import ConnectionBase
+DOCUMENTATION = "name: windows"
+class Connection(ConnectionBase):
+    transport, allow_executable = "windows", False
+    put_file = fetch_file = close = None
+    def __init__(self, *args, **kwargs):
+        self._shell_type = "powershell"
+        super().__init__(*args, **kwargs)
+    def _connect(self):
+        return self
+    def exec_command(self, cmd, in_data=None, sudoable=True):
+        return 1, b"", b"The term 'true' is not recognized"
+"""
+
+
+def test_a_windows_host_is_named_and_does_not_keep_a_deployment_from_the_others(local: Project) -> None:
+    (local.folder / "connection_plugins").mkdir()
+    (local.folder / "connection_plugins/windows.py").write_text(WINDOWS)
+    local.here("here ansible_connection=local\nwin ansible_connection=windows")
+    done = local.play("- command: 'true'", head="hosts: here")
+    assert done.code == 0, done.output
+    assert done.output.count("surefoot: ") == 2, done.output  # its warning, and that the playbook begins
+    assert "surefoot: win is reached by windows: a stale agent" in done.output
+    assert local.play("", on_hosts="date").code != 0, "only what a raise runs is left out"
+
+
 def test_a_host_that_was_not_raised_before_the_playbook_began_is_named(
     project: Project, hosts: list[SshHost], key: Path
 ) -> None:

@@ -51,6 +51,8 @@ TEMPORARY = "/ansible-tmp-"
 #: Objects after which Ansible's main process looks for garbage. Python's default has it look through all modules and
 #: the whole inventory again and again.
 GARBAGE = (100_000, 50, 50)
+#: What a command comes to that would only raise a fence, where there can be none and that is said.
+NOTHING_TO_RAISE = (0, b"surefoot-held: \n", b"")
 REFUSALS = (96, 97, 98)
 REFUSAL = re.compile(rb"surefoot-fence: [^\r\n]*")
 #: See fence.sh on what the guard tells, and fence.py on how it is written.
@@ -89,6 +91,10 @@ class Settings:
         if self.name:
             lines = Path(env["SUREFOOT_FENCE_SCRIPT"]).read_text().splitlines()
             self.script = "\n".join(line for line in lines if not line.startswith("#")).translate(ODD)
+
+    def raises(self) -> bool:
+        """Whether our own play is running, and runs nothing but what raises the fence."""
+        return self.own and bool(self.name) and os.environ.get("SUREFOOT_SCRIPT") == "true"
 
     def tell(self, event: str, **data: object) -> None:
         """Write one event as one line, whole."""
@@ -166,8 +172,10 @@ def fence(cls: type, settings: Settings) -> None:
     plain_options = cls.set_options
 
     def exec_command(self, cmd, in_data=None, sudoable=True):
-        if getattr(self._shell, "_IS_WINDOWS", False):
+        if is_windows(self):
             warn_unfenced(inventory_name(self), "ssh to Windows")
+            if settings.raises():
+                return NOTHING_TO_RAISE
             return plain_exec(self, cmd, in_data=in_data, sudoable=sudoable)
         marked = MARK.search(cmd)
         mark = marked[1] if marked else uuid.uuid4().hex
@@ -212,7 +220,7 @@ def fence(cls: type, settings: Settings) -> None:
         name = name or (kwargs.get("var_options") or {}).get("inventory_hostname")
         self._surefoot_host = None if name is None else str(name)
         shell = self._shell
-        if shell is not None and not hasattr(shell, "_surefoot") and not getattr(shell, "_IS_WINDOWS", False):
+        if shell is not None and not hasattr(shell, "_surefoot") and not is_windows(self):
             shell._surefoot = True
             plain_prefix = shell.env_prefix
 
@@ -253,7 +261,12 @@ def _option(connection, name: str) -> object:
         return None
 
 
-def watch_for_others() -> None:
+def is_windows(connection) -> bool:
+    """Whether a connection leads to where there is no POSIX shell, and no `true`."""
+    return getattr(getattr(connection, "_shell", None), "_IS_WINDOWS", False)
+
+
+def watch_for_others(settings: Settings) -> None:
     """Warn of each host that is reached by a connection which stands behind no fence."""
     plain_get = connection_loader.get_with_context
 
@@ -262,6 +275,8 @@ def watch_for_others() -> None:
         connection = found.object
         if connection is not None and not isinstance(connection, type) and not hasattr(connection, "_surefoot"):
             warn_unfenced(inventory_name(connection), str(name))
+            if is_windows(connection) and settings.raises():
+                connection.exec_command = lambda *args, **kwargs: NOTHING_TO_RAISE
         return found
 
     connection_loader.get_with_context = get_with_context
@@ -285,7 +300,7 @@ class CallbackModule(CallbackBase):
         if self.settings.name:
             for name in FENCED:
                 fence(connection_loader.get(name, class_only=True), self.settings)
-            watch_for_others()
+            watch_for_others(self.settings)
         elif self.settings.progress >= 0:  # a look, behind no fence
             for name in FENCED:
                 if hasattr(cls := connection_loader.get(name, class_only=True), "_build_command"):
