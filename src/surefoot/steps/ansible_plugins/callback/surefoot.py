@@ -333,8 +333,9 @@ class CallbackModule(CallbackBase):
 
     def _tell_hosts(self, play) -> None:
         manager = play.get_variable_manager()
-        for host in manager._inventory.get_hosts():
-            self.unheard.add(host.name)
+        hosts = manager._inventory.get_hosts()
+        self.unheard |= {host.name for host in hosts}  # before anything that can go wrong
+        for host in hosts:
             known = manager.get_vars(play=play, host=host)
             rendered = Templar(manager._loader, variables=known)
             connection = _rendered(rendered, known.get("ansible_connection", constants.DEFAULT_TRANSPORT))
@@ -371,7 +372,9 @@ class CallbackModule(CallbackBase):
             data, host = result._result, result._host.get_name()
             out, err = str(data.get("stdout", "")), str(data.get("stderr", ""))
             if self.settings.name and not HELD.search(out + err):
-                warn_unfenced(host, self.kinds[host])  # also by a subclass of a fenced one that goes its own ways
+                warn_unfenced(
+                    host, self.kinds.get(host, "?")
+                )  # also by a subclass of a fenced one that goes its own ways
             out, err = HELD.sub("", out), HELD.sub("", err)
             self.settings.tell("output", host=host, code=int(data.get("rc", 0)), stdout=out, stderr=err)
 
