@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from surefoot.core.errors import Code
-from surefoot.steps.fence import HELD, STALE, UNUSABLE, Fence, refusal
+from surefoot.steps.fence import HELD, STALE, UNUSABLE, Fence, for_any_shell, refusal
 from tests.ansible.hosts import PLAIN_USER, SUDO_USER, SshHost, until
 
 DEFAULT = "/var/lib/surefoot/fence"
@@ -95,6 +95,9 @@ def test_whatever_the_login_shell_is_the_guard_and_its_command_arrive_letter_by_
         pytest.skip(f"{shell} is not installed")
     done = subprocess.run([shell, "-c", guarded], input="in ", capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"in {ANYTHING}and\nmore", "")
+    argv = [shell, "-c", for_any_shell(f"{command}; printf %s $#")]
+    looked = subprocess.run(argv, input="in ", capture_output=True, text=True, timeout=60)
+    assert (looked.returncode, looked.stdout, looked.stderr) == (0, f"in {ANYTHING}and\nmore0", "")
 
 
 def test_a_refusal_that_nobody_hears_any_more_is_one_all_the_same(guard: Guard) -> None:

@@ -29,7 +29,7 @@ from surefoot.core.decide import RunStep
 from surefoot.core.errors import Code, Failure
 from surefoot.core.host import Host
 from surefoot.steps.ansible import Answer, Channel, Progress, explain, no_hosts, unreached, unreadable
-from surefoot.steps.fence import Fence, fence_name, refusal
+from surefoot.steps.fence import Fence, fence_name, for_any_shell, refusal
 
 if TYPE_CHECKING:
     from surefoot.agent.world import World
@@ -177,7 +177,7 @@ class Hosts:
             raise CheckFailed(failure.message, failure.hint)
         if channel is None:
             return CommandResult(progress.answers[name].code, progress.answers[name].stdout)
-        answer = await self._on_channel(job, channel, f"sh -c {quote(script)}", timeout)
+        answer = await self._on_channel(job, channel, for_any_shell(script), timeout)
         if answer.code == 255 and channel.argv:
             failure = _unreached(job, name, answer.stderr)
             raise CheckFailed(failure.message, failure.hint)
@@ -193,7 +193,7 @@ class Hosts:
     async def _look(self, job: Job, script: str, timeout: float, only: str = "") -> tuple[Progress, Failure | None]:
         """Run a script on all hosts, or one; return what they told, or why not even their names are known."""
         said = Captured()
-        env = environment(job)
+        env, script = environment(job), for_any_shell(script)
         progress, ran = await run_ansible(
             self._world, job, None, env, said, timeout=timeout, raise_within=HOSTS_TIMEOUT, on_hosts=script, only=only
         )

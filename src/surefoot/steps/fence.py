@@ -60,6 +60,11 @@ class Fence:
         return _SH + " ".join(map(quote, (odd, *known, command.translate(_ODD))))
 
 
+def for_any_shell(script: str) -> str:
+    """Return a command that has sh run `script`, behind no fence, whatever login shell takes it."""
+    return f"""sh -c 'exec sh -c "$(printf %b "$1")"' sh {quote(script.translate(_ODD))}"""
+
+
 def fence_name(store: str, project: str, environment: str) -> str:
     """Return the name of an environment's fence; of another store's environment of that name it is another."""
     return f"{project}/{environment}/{store}"
