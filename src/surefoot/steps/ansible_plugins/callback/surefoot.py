@@ -372,9 +372,8 @@ class CallbackModule(CallbackBase):
             data, host = result._result, result._host.get_name()
             out, err = str(data.get("stdout", "")), str(data.get("stderr", ""))
             if self.settings.name and not HELD.search(out + err):
-                warn_unfenced(
-                    host, self.kinds.get(host, "?")
-                )  # also by a subclass of a fenced one that goes its own ways
+                # Also by a subclass of a fenced connection that goes its own ways.
+                warn_unfenced(host, self.kinds.get(host, "?"))
             out, err = HELD.sub("", out), HELD.sub("", err)
             self.settings.tell("output", host=host, code=int(data.get("rc", 0)), stdout=out, stderr=err)
 
