@@ -416,6 +416,7 @@ def test_what_can_not_be_begun_on_the_way_back_is_stranded_in_the_end() -> None:
     tried = [e for n in (1, 2) for e in (ev.StepStarted("a", Direction.UNDO, n), ev.NotBegun(UNREACHABLE))]
     once = after(plan, *back, *tried[:2])
     assert do.decide(once, once.elapsed) == do.Wait(30.0)
+    assert do.decide(once, once.elapsed + 29.5) == do.Wait(0.5)
     assert isinstance(do.decide(once, once.elapsed + 30.0), do.RunStep)
     assert do.decide(after(plan, *back, *tried), 99.0) == do.Write(ev.Finished(Status.STRANDED, UNREACHABLE))
 
