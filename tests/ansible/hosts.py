@@ -33,7 +33,9 @@ nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
 _GROUP = "root:x:0:\nworker:x:4101:\nhelper:x:4102:\nnogroup:x:65534:\n"
 _SHADOW = "root:*:19000:0:99999:7:::\nworker:*:19000:0:99999:7:::\nhelper:*:19000:0:99999:7:::\n"
 _SUDOERS = "Defaults !syslog\nroot ALL=(ALL) ALL\nhelper ALL=(ALL) NOPASSWD: ALL\n"
+# The default key exchange would be most of what a connection costs the processor.
 _SSHD_CONFIG = """\
+KexAlgorithms curve25519-sha256
 ListenAddress 127.0.0.1:{port}
 HostKey {folder}/host_key
 AuthorizedKeysFile {folder}/authorized_keys

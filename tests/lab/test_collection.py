@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -61,6 +62,7 @@ class Site:
     runner: Host
     monitor: Host
     store: str
+    sockets: str  #: where connections are kept for the next task; paths in it have to be short
 
     def play(self, playbook: Path, *more: str, check: bool = False) -> int:
         """Run a playbook; return how many tasks changed something. It must not fail."""
@@ -78,6 +80,7 @@ class Site:
             "ANSIBLE_COLLECTIONS_PATH": str(self.folder / "collections"),
             "ANSIBLE_HOME": str(self.folder / "home"),
             "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": self.sockets,
         }
         done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=300, env=environ)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:] + self.runner.journal()[-3000:]
@@ -118,7 +121,7 @@ def site(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     ssh = {
         "ansible_user": "root",
         "ansible_ssh_private_key_file": str(key),
-        "ansible_ssh_common_args": f"-o UserKnownHostsFile={folder / 'known_hosts'} -o ControlPath=none",
+        "ansible_ssh_common_args": f"-o UserKnownHostsFile={folder / 'known_hosts'}",
         "ansible_python_interpreter": "/usr/bin/python3",
     }
     local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
@@ -136,14 +139,14 @@ def site(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         filled = [str(next(packed.glob("*.tar.gz"))) if word == "PACKED" else word for word in command]
         home = {**os.environ, "ANSIBLE_HOME": str(folder / "home")}
         subprocess.run([str(BIN / "ansible-galaxy"), *filled], check=True, capture_output=True, timeout=120, env=home)
-    with PostgresServer() as server:
+    with tempfile.TemporaryDirectory(prefix="sf-") as sockets, PostgresServer() as server:
         command = [sys.executable, "-c", FORWARD, lab.network.machine.address, str(server.port)]
         forward = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             assert forward.stdout is not None
             port = int(forward.stdout.readline())
             url = server.new_database().replace(f"127.0.0.1:{server.port}", f"{lab.network.machine.address}:{port}")
-            yield Site(folder, runner, monitor, url)
+            yield Site(folder, runner, monitor, url, sockets)
         finally:
             forward.kill()
             forward.wait()
