@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from surefoot.drills.lab import missing
+from tests.support import compiled
 from tests.support.postgres import PostgresServer
 
 # Under `nohup`, or in a shell's background, these are ignored by all that the tests start: here they are to count.
@@ -19,6 +20,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 #: Parts of the tests whose files take the longest.
 LONG = {"lab", "chaos", "e2e", "crash", "simulation", "ansible"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have hosts run Ansible's modules without compiling them anew; workers inherit what was made before them."""
+    if not hasattr(config, "workerinput"):
+        compiled.make()
+        config.add_cleanup(compiled.remove)
+    compiled.use_in_labs()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

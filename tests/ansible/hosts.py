@@ -18,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support import compiled
+
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 PLAIN_USER = "worker"
 SUDO_USER = "helper"
@@ -44,7 +46,7 @@ StrictModes no
 UsePAM no
 PasswordAuthentication no
 KbdInteractiveAuthentication no
-SetEnv SHLVL=2 {env}
+SetEnv SHLVL=2 {compiled} {env}
 Subsystem sftp internal-sftp
 MaxStartups 200
 MaxSessions 100
@@ -118,7 +120,9 @@ class SshHost:
         shutil.copy(self.key.with_suffix(".pub"), f / "authorized_keys")
         if not (f / "host_key").exists():
             subprocess.run(["ssh-keygen", "-qt", "ed25519", "-N", "", "-f", str(f / "host_key")], check=True)
-        (f / "sshd_config").write_text(_SSHD_CONFIG.format(port=self.port, folder=f, env=self.env))
+        (f / "sshd_config").write_text(
+            _SSHD_CONFIG.format(port=self.port, folder=f, compiled=compiled.settings(), env=self.env)
+        )
         sshd = f'{SSHD} -D -e -f "$1/sshd_config"'
         script = _INIT.replace("{run}", f"{sshd} & wait" if self.reaps else f"{sshd} & exec sleep infinity")
         with (f / "sshd.log").open("ab") as log:
