@@ -28,11 +28,24 @@ from surefoot.demo.verdict import judge, nothing_lost
 #: Far more than a demo takes, on a machine that does much else.
 DEMO_WITHIN = 400
 DEMO = "import sys, pathlib; from surefoot import demo; sys.exit(demo.run({keep}, pathlib.Path({folder!r})))"
+#: The story without its middle: one deploy, of the version that all of them end with.
+ONE_ACT = """
+import time
+from surefoot.demo import story
+def only(self):
+    self._finish(self._deploy("5.0"), 0, "5.0")
+    self._probe.start()
+    time.sleep(0.5)
+story.ENDINGS = {"5.0": story.ENDINGS["5.0"]}
+story.Story._first_deploy = only
+for act in ("killed_agent", "broken_release", "cancel", "frozen_agent"):
+    setattr(story.Story, f"_{act}", lambda self: None)
+"""
 
 
-def started(folder: Path, *, keep: bool = False) -> subprocess.Popen[str]:
+def started(folder: Path, *, keep: bool = False, but: str = "") -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", DEMO.format(keep=keep, folder=str(folder))],
+        [sys.executable, "-c", but + DEMO.format(keep=keep, folder=str(folder))],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -111,8 +124,8 @@ def broken(scene: Scene, expected: str = "1.0") -> list[str]:
 # -- the whole story -------------------------------------------------------------------------------------
 
 
-def test_demo_keeps_every_promise_and_leaves_nothing_behind(place: Path) -> None:
-    process = started(place)
+def test_kept_demo_keeps_every_promise_and_can_be_played_with_until_it_is_stopped(place: Path) -> None:
+    process = started(place, keep=True)
     out, _ = process.communicate(timeout=DEMO_WITHIN)
     assert process.returncode == 0, out
     assert "✗" not in out
@@ -128,14 +141,6 @@ def test_demo_keeps_every_promise_and_leaves_nothing_behind(place: Path) -> None
         r"✓ Every promise kept",
     ):
         assert re.search(told, out), f"{told} is not in:\n{out}"
-    assert not place.exists()
-    assert gone_within(place, 10), processes_in(place)
-
-
-def test_kept_demo_can_be_played_with_until_it_is_stopped(place: Path) -> None:
-    process = started(place, keep=True)
-    out, _ = process.communicate(timeout=DEMO_WITHIN)
-    assert process.returncode == 0, out
     project = re.search(r"^   cd (.+)$", out, re.MULTILINE)
     stop = re.search(r"remove the folder:  sh (.+)$", out, re.MULTILINE)
     assert project and stop, out
@@ -155,6 +160,15 @@ def test_kept_demo_can_be_played_with_until_it_is_stopped(place: Path) -> None:
     subprocess.run(["sh", script], timeout=60, check=True)
     assert gone_within(place, 15), processes_in(place)
     assert not place.exists()
+
+
+def test_demo_that_is_not_kept_leaves_nothing_behind(place: Path) -> None:
+    process = started(place, but=ONE_ACT)
+    out, _ = process.communicate(timeout=DEMO_WITHIN)
+    assert process.returncode == 0, out
+    assert "✓ Every promise kept" in out
+    assert not place.exists()
+    assert gone_within(place, 10), processes_in(place)
 
 
 @pytest.mark.parametrize(
