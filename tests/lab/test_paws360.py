@@ -15,15 +15,9 @@ import pytest
 from tests.lab.paws360 import FAULTS, PATIENCE, Platform, broken_in_turn, platform
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def both(laboratory: None) -> Iterator[Platform]:
     with platform("staging", "production") as one:
-        yield one
-
-
-@pytest.fixture
-def production(laboratory: None) -> Iterator[Platform]:
-    with platform("production") as one:
         yield one
 
 
@@ -72,7 +66,7 @@ def test_a_version_comes_to_production_by_staging_and_another_persons_approval(b
     assert one.github.wrong == []
 
 
-def test_a_broken_check_is_found_named_put_back_and_told(production: Platform) -> None:
-    (finding,) = broken_in_turn(production, [fault for fault in FAULTS if fault.check == "services"])
+def test_a_broken_check_is_found_named_put_back_and_told(both: Platform) -> None:
+    (finding,) = broken_in_turn(both, [fault for fault in FAULTS if fault.check == "services"])
     assert finding.good, finding
-    assert production.github.wrong == []
+    assert both.github.wrong == []
