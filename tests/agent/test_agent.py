@@ -169,12 +169,12 @@ class Full(Performer):
 async def test_what_this_machine_can_not_begin_is_left_to_another_if_there_is_one(others: bool) -> None:
     store = MemoryStore()
     step = Step("only", Command("true"), retry=Retry(1, 0.0, 60.0))
-    deployment = store.submit(Submission("prod", "1", Plan("p", "prod", (step,), retry=Retry(1, 0.0, 60.0))))[0]
     async with contextlib.AsyncExitStack() as agents:
         await agents.enter_async_context(working(store, Full(), look_every=0.01))
-        await until(lambda: store.agents(60.0) != [])
         if others:
             await agents.enter_async_context(working(store, Stepping(), name="y", ttl=1.0, role=Role.SECONDARY))
+        await until(lambda: len(store.agents(60.0)) == 1 + others)
+        deployment = store.submit(Submission("prod", "1", Plan("p", "prod", (step,), retry=Retry(1, 0.0, 60.0))))[0]
         await until(lambda: store.summary(deployment).status.terminal)
         reasons = {row.report.name: row.report.degraded for row in store.agents(60.0)}
     assert store.summary(deployment).status is (Status.SUCCEEDED if others else Status.FAILED)

@@ -3,7 +3,7 @@
 # ipc, cgroup namespaces as
 #     sh boot.sh FOLDER NAME BOUND…
 # FOLDER has the host's disk: `up` (what differs from the machine), `work`, `root`. BOUND are folders of the machine that
-# are on other file systems than its root.
+# are on other file systems than its root, or below a folder that each host has of its own.
 #
 # A systemd that started on the machine's own root would clean the machine's own /tmp, and change its settings. So: each
 # line must succeed (-e), and the last one is reached only on a root that has the mark which only this host's disk has.
@@ -15,7 +15,6 @@ hostname "$name"
 mount --make-rprivate /
 mount -t overlay overlay -o "lowerdir=/,upperdir=$folder/up,workdir=$folder/work" "$folder/root"
 cd "$folder/root"
-for bound; do mkdir -p ".$bound"; mount --rbind -o ro "$bound" ".$bound"; done
 mount -t proc proc proc
 mount -t sysfs -o ro sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
@@ -26,6 +25,8 @@ mount -o remount,bind,ro proc/sys
 mount -t tmpfs -o mode=0755,size=64m run run
 mount -t tmpfs -o mode=1777,size=64m tmp tmp
 mount -t tmpfs -o mode=0755,size=1m dev dev
+# After what would hide them: Surefoot may be in /tmp.
+for bound; do mkdir -p ".$bound"; mount --rbind -o ro "$bound" ".$bound"; done
 for device in null zero full random urandom tty; do
   : >"dev/$device"
   mount --bind "/dev/$device" "dev/$device"
