@@ -351,6 +351,31 @@ def test_a_hand_over_that_was_taken_long_ago_lengthens_no_bake() -> None:
     assert do.decide(state, state.elapsed) == do.Bake(108.0)
 
 
+@pytest.mark.parametrize(
+    ("let_go", "granted", "longer"),
+    [
+        (None, ev.LeaseGranted("y", 2, taken_from="x", waited_seconds=5.0), 5.0),
+        (ev.HandedOver("stop"), ev.LeaseGranted("y", 2), 20.0),
+        (None, ev.LeaseGranted("x", 2), 0.0),
+    ],
+)
+def test_a_bake_lasts_longer_by_the_time_for_which_nobody_has_watched(
+    let_go: ev.Event | None, granted: ev.LeaseGranted, longer: float
+) -> None:
+    plan = Plan(project="p", environment="e", steps=(Step("a", Command("true")),), bake=600.0)
+    state = accept(ev.Entry(1, 0.0, ev.Accepted("e-1", "e", 1, "2", plan)))
+    for at, event, token in (
+        (1.0, ev.LeaseGranted("x", 1), None),
+        (6.0, ev.StepStarted("a", Direction.FORWARD, 1), 1),
+        (7.0, ev.StepSucceeded("a", Direction.FORWARD, 1), 1),
+        (8.0, ev.BakeStarted(600.0), 1),
+        *([] if let_go is None else [(30.0, let_go, 1)]),
+        (50.0, granted, None),
+    ):
+        state = evolve(state, ev.Entry(state.seq + 1, at, event, "x" if token else None, token))
+    assert do.decide(state, state.elapsed) == do.Bake(8.0 + 600.0 - 50.0 + longer)
+
+
 def after(plan: Plan, *events: ev.Event) -> Deployment:
     """Return the state after a lease and these events, a second apart."""
     state = accept(ev.Entry(1, 1.0, ev.Accepted("e-1", "e", 1, "2", plan)))
