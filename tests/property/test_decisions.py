@@ -446,6 +446,15 @@ def test_what_can_not_be_begun_on_the_way_back_is_stranded_in_the_end() -> None:
     assert do.decide(after(plan, *back, *tried), 99.0) == do.Write(ev.Finished(Status.STRANDED, UNREACHABLE))
 
 
+def test_what_is_run_on_the_way_back_is_the_undo() -> None:
+    plan = Plan("p", "e", (Step("a", Command("go"), undo=Playbook("back.yml")),), inventory="hosts")
+    began = ev.StepStarted("a", Direction.FORWARD, 1)
+    failed = after(plan, ev.FenceRaised(("h",)), began, ev.StepFailed("a", Direction.FORWARD, 1, FAILURE))
+    back = evolve(failed, ev.Entry(failed.seq + 1, 99.0, ev.UndoStarted(FAILURE), "x", 1))
+    assert [back.work(run) for run in back.steps] == [Command("go"), Playbook("back.yml")]
+    assert isinstance(action := do.decide(back, 99.0), do.RunStep) and action.raises_fence
+
+
 def test_a_journal_in_which_what_never_began_is_put_back_can_still_be_read() -> None:
     steps = tuple(Step(name, Playbook(f"{name}.yml"), undo=Playbook(f"un-{name}.yml")) for name in ("a", "b"))
     plan = Plan("p", "e", steps, inventory="hosts")
