@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from surefoot.core import decide as do
 from surefoot.core import events as ev
-from surefoot.core.deployment import Deployment, accept, evolve, fold, summarise
+from surefoot.core.deployment import Deployment, StepRun, accept, evolve, fold, summarise
 from surefoot.core.errors import Code, Failure
 from surefoot.core.plan import ROLLBACK, Check, Command, Direction, OnCancel, Plan, Playbook, Retry, Step, Work
 from surefoot.core.status import Status, StepStatus
@@ -72,7 +72,7 @@ class Driver:
         # The store's clock may jump between any two entries; what waits meanwhile waits by another clock.
         self.now += self.waited + self.pick(1.0, 1.0, 1.0, 1.0, -3600.0, 3600.0)
         self.waited = 0.0
-        entry = ev.Entry(len(self.journal) + 1, self.now, event, "a" if token else None, token)
+        entry = ev.Entry(len(self.journal) + 1, self.now, event, f"agent-{token}" if token else None, token)
         self.journal.append(entry)
         return entry
 
@@ -81,7 +81,7 @@ class Driver:
 
     def grant(self) -> None:
         token = self.state.token + self.data.draw(st.integers(1, 2))
-        self.add(ev.LeaseGranted("a", token, previous_version=self.previous))
+        self.add(ev.LeaseGranted(f"agent-{token}", token, previous_version=self.previous))
 
     def meanwhile(self) -> None:
         """What may happen at any instant, whatever the agent is about."""
@@ -271,6 +271,7 @@ def test_whatever_happens_it_ends_and_ends_honestly(data: st.DataObject, plan: P
         assert with_undo == ([ROLLBACK] if touched else [])
     assert [e.step for e in undone] == with_undo[: len(undone)], "the undo is exactly the reverse of what was started"
 
+    check_what_is_told(state, driver.journal)
     if state.status is Status.SUCCEEDED:
         assert all(run.status is StepStatus.SUCCEEDED for run in state.runs(Direction.FORWARD))
         assert state.healthy or not plan.health
@@ -290,6 +291,37 @@ def test_whatever_happens_it_ends_and_ends_honestly(data: st.DataObject, plan: P
     if state.status is Status.CANCELLED:
         assert state.cancel is not None
     assert state.status is not Status.CANCELLED or plan.on_cancel is OnCancel.ROLLBACK or not forward
+
+
+def check_what_is_told(state: Deployment, journal: list[ev.Entry]) -> None:
+    """Who did what when is as the journal has it, read in another way."""
+    grants = [(e.at, e.event) for e in journal if isinstance(e.event, ev.LeaseGranted)]
+    if grants:
+        last = grants[-1][1]
+        told = (state.started_at, state.agent, state.token, state.grants)
+        assert told == (grants[0][0], last.agent, last.token, len(grants))
+    assert state.finished_at == next((e.at for e in journal if isinstance(e.event, ev.Finished)), None)
+    ends = (ev.StepSucceeded, ev.StepFailed, ev.StepInterrupted, ev.NotBegun, ev.FenceFailed, ev.LeaseGranted)
+    for run in state.steps:
+        of_it = [
+            e for e in journal if (getattr(e.event, "step", ""), getattr(e.event, "direction", "")) == run_key(run)
+        ]
+        started = [e for e in of_it if isinstance(e.event, ev.StepStarted)]
+        failed = [e.event.failure for e in of_it if isinstance(e.event, ev.StepFailed)]
+        assert run.failures == len(failed)
+        if not started:
+            assert (run.attempt, run.agent, run.token, run.started_at, run.finished_at) == (0, None, None, None, None)
+            continue
+        began = started[-1]
+        end = next(e for e in journal[began.seq :] if isinstance(e.event, (*ends, ev.HandedOver)))
+        told_of_it = (run.attempt, run.agent, run.token, run.started_at, run.finished_at)
+        assert told_of_it == (len(started), began.agent, began.token, began.at, end.at)
+        if run.status is StepStatus.FAILED:
+            assert run.failure == failed[-1]
+
+
+def run_key(run: StepRun) -> tuple[str, Direction]:
+    return run.name, run.direction
 
 
 @given(st.data(), plans(), st.sampled_from([None, "1.0"]))
