@@ -144,6 +144,42 @@ async def test_an_agent_that_works_for_one_deployment_begins_no_other_after_it()
     assert [ev.type_of(entry.event) for entry in store.journal(second)] == ["accepted"]
 
 
+class Ending(MemoryStore):
+    """A store in which a deployment ends in the instant before somebody looks for work."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.end: Callable[[], object] = lambda: None
+
+    def work(self) -> Any:
+        self.end()
+        return super().work()
+
+
+async def test_nor_does_it_if_its_own_ends_in_between() -> None:
+    store = Ending()
+    first = j.submit(store, "1.0")
+    grant = j.claim(store, first, "another")
+    second = j.submit(store, "2.0")
+
+    def end() -> None:
+        if not store.summary(first).status.terminal:
+            j.finish(store, first, grant)
+
+    store.end = end
+    async with working(store, Stepping(), until=first, look_every=0.01) as task:
+        await asyncio.wait_for(task, WITHIN)
+    assert [ev.type_of(entry.event) for entry in store.journal(second)] == ["accepted"]
+
+
+async def test_but_it_begins_what_is_before_its_own() -> None:
+    store = MemoryStore()
+    first, second = j.submit(store, "1.0"), j.submit(store, "2.0")
+    async with working(store, Stepping(), until=second, look_every=0.01) as task:
+        await asyncio.wait_for(task, WITHIN)
+    assert {store.summary(one).status for one in (first, second)} == {Status.SUCCEEDED}
+
+
 async def test_a_lease_is_kept_while_those_before_it_are_told_that_they_are_overtaken() -> None:
     plan = Plan("p", "prod", (Step("only", Command("true")),), gates=Gates(approvals=Approvals(), latest=True))
     store = Slow()

@@ -21,7 +21,7 @@ from surefoot.agent.performer import Performer
 from surefoot.agent.worker import Changes, Way, Worker
 from surefoot.core import events as ev
 from surefoot.core import opening
-from surefoot.core.deployment import Deployment, fold
+from surefoot.core.deployment import Deployment, Summary, fold
 from surefoot.core.errors import (
     Code,
     ConflictError,
@@ -94,6 +94,7 @@ class Agent:
         self._note = note
         self._ended = ended
         self._changed = Changes()
+        self._own: Summary | None = None  # the deployment after which it ends
         self._running: str | None = None
         self._token: int | None = None
         self._way = Way()
@@ -307,7 +308,7 @@ class Agent:
     async def _claim(self, item: Work, choice: Choice) -> Holding | None:
         entries = await self._access(self._store.journal, item.deployment)
         state = fold(entries)
-        if not state.wants_agent:  # it has ended since it was seen
+        if not state.wants_agent or self._leaves(state):  # it has ended since it was seen, say
             return None
         queue: tuple[str, ...] = ()
         if state.grants:
@@ -344,6 +345,13 @@ class Agent:
         self._overtakes = (state, queue) if state.plan.gates.latest else None
         return Holding(
             grant, self.settings.timing, sent, store=self._store, access=self._vital_access, clock=self._clock
+        )
+
+    def _leaves(self, state: Deployment) -> bool:
+        """Whether it is for others to begin: an agent that ends with its own deployment would leave it half done."""
+        own = self._own
+        return (
+            own is not None and not state.grants and (state.environment != own.environment or state.number > own.number)
         )
 
     async def _may_begin(self, state: Deployment, row: EnvironmentRow) -> bool:
@@ -425,7 +433,7 @@ class Agent:
     async def _done(self) -> bool:
         if self.settings.until is not None:
             with contextlib.suppress(NotFoundError):
-                found = await self._access(self._store.summary, self.settings.until)
+                found = self._own = await self._access(self._store.summary, self.settings.until)
                 return found.status.terminal and not found.wants_agent
             return True
         if not self.settings.once:
