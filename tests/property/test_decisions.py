@@ -14,6 +14,7 @@ from surefoot.core import decide as do
 from surefoot.core import events as ev
 from surefoot.core.deployment import Deployment, StepRun, accept, evolve, fold, summarise
 from surefoot.core.errors import Code, Failure
+from surefoot.core.gates import Gate, Wait
 from surefoot.core.plan import ROLLBACK, Check, Command, Direction, OnCancel, Plan, Playbook, Retry, Step, Work
 from surefoot.core.status import Status, StepStatus
 
@@ -406,6 +407,14 @@ def test_a_bake_lasts_longer_by_the_time_for_which_nobody_has_watched(
     ):
         state = evolve(state, ev.Entry(state.seq + 1, at, event, "x" if token else None, token))
     assert do.decide(state, state.elapsed) == do.Bake(8.0 + 600.0 - 50.0 + longer)
+
+
+def test_what_has_begun_waits_for_nothing() -> None:
+    plan = Plan(project="p", environment="e", steps=(Step("a", Command("true")),))
+    state = accept(ev.Entry(1, 0.0, ev.Accepted("e-1", "e", 1, "2", plan)))
+    waiting = evolve(state, ev.Entry(2, 1.0, ev.Waiting((Wait(Gate.FREEZE, "frozen", 9.0),))))
+    begun = evolve(waiting, ev.Entry(3, 9.0, ev.LeaseGranted("x", 1)))
+    assert (len(waiting.waits), begun.waits, begun.status) == (1, (), Status.RUNNING)
 
 
 def after(plan: Plan, *events: ev.Event) -> Deployment:
