@@ -18,7 +18,7 @@ INSTALLED := $(VENV)/.installed
 export SUREFOOT_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/surefoot
 
 # What the tests need beside Python: real sshd, sudo, namespaces, git work trees, processes
-# to look at; and for the lab's hosts: systemd, a switch that fails, PostgreSQL, nginx, Redis;
+# to look at, login shells of all kinds; and for the lab's hosts: systemd, a switch that fails, PostgreSQL, nginx, Redis;
 # and for checks: servers of their kinds; and what reads the manual's pages.
 DEBIAN := openssh-server:/usr/sbin/sshd openssh-client:/usr/bin/ssh sudo:/usr/bin/sudo util-linux:/usr/bin/setpriv \
           git:/usr/bin/git procps:/usr/bin/ps faketime:/usr/bin/faketime npm:/usr/bin/npm \
@@ -26,7 +26,8 @@ DEBIAN := openssh-server:/usr/sbin/sshd openssh-client:/usr/bin/ssh sudo:/usr/bi
           prometheus-pushgateway:/usr/bin/prometheus-pushgateway \
           systemd:/lib/systemd/systemd dbus:/usr/bin/dbus-daemon iproute2:/sbin/ip nftables:/usr/sbin/nft \
           nginx-light:/usr/sbin/nginx redis-server:/usr/bin/redis-server postgresql:/usr/bin/pg_createcluster \
-          docker-registry:/usr/bin/docker-registry mandoc:/usr/bin/mandoc
+          docker-registry:/usr/bin/docker-registry mandoc:/usr/bin/mandoc \
+          fish:/usr/bin/fish tcsh:/usr/bin/tcsh zsh:/usr/bin/zsh
 # For a part of the tests alone: make test ARGS="tests/unit -x"
 ARGS ?=
 
