@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from surefoot.core import decide as do
 from surefoot.core import events as ev
-from surefoot.core.deployment import Deployment, StepRun, accept, evolve, fold, summarise
+from surefoot.core.deployment import Deployment, accept, evolve, fold, summarise
 from surefoot.core.errors import Code, Failure
 from surefoot.core.gates import Gate, Wait
 from surefoot.core.plan import ROLLBACK, Check, Command, Direction, OnCancel, Plan, Playbook, Retry, Step, Work
@@ -304,9 +304,8 @@ def check_what_is_told(state: Deployment, journal: list[ev.Entry]) -> None:
     assert state.finished_at == next((e.at for e in journal if isinstance(e.event, ev.Finished)), None)
     ends = (ev.StepSucceeded, ev.StepFailed, ev.StepInterrupted, ev.NotBegun, ev.FenceFailed, ev.LeaseGranted)
     for run in state.steps:
-        of_it = [
-            e for e in journal if (getattr(e.event, "step", ""), getattr(e.event, "direction", "")) == run_key(run)
-        ]
+        key = (run.name, run.direction)
+        of_it = [e for e in journal if (getattr(e.event, "step", ""), getattr(e.event, "direction", "")) == key]
         started = [e for e in of_it if isinstance(e.event, ev.StepStarted)]
         failed = [e.event.failure for e in of_it if isinstance(e.event, ev.StepFailed)]
         assert run.failures == len(failed)
@@ -319,10 +318,6 @@ def check_what_is_told(state: Deployment, journal: list[ev.Entry]) -> None:
         assert told_of_it == (len(started), began.agent, began.token, began.at, end.at)
         if run.status is StepStatus.FAILED:
             assert run.failure == failed[-1]
-
-
-def run_key(run: StepRun) -> tuple[str, Direction]:
-    return run.name, run.direction
 
 
 @given(st.data(), plans(), st.sampled_from([None, "1.0"]))

@@ -180,12 +180,9 @@ def _back(s: Deployment, now: float) -> Action:
 def _step(s: Deployment, run: StepRun, now: float) -> Action:
     """Run the step, wait for its next attempt, or give up on it."""
     retry = s.plan.step(run.name).retry
-    if run.status is StepStatus.FAILED:
-        assert run.failure is not None
-        if run.failures >= retry.attempts:
-            return _give_up(s, run.failure)
-        if (left := _left(run.ended, retry.delay, now)) > 0:
-            return Wait(left)
+    failures = run.failures if run.status is StepStatus.FAILED else 0
+    if (not_yet := _again(s, retry, failures, run.failure, now - run.ended)) is not None:
+        return not_yet
     raises = isinstance(s.work(run), Playbook)
     return _fenced(s, now, by_step=raises) or RunStep(
         run=run,
@@ -197,31 +194,28 @@ def _step(s: Deployment, run: StepRun, now: float) -> Action:
 
 def _hindered(s: Deployment, now: float) -> Action | None:
     """Return what is to be done where nothing could be begun last time; None if it may be tried (again) now."""
-    if not s.misses:
-        return None
-    if s.misses >= s.plan.retry.attempts:
-        return _give_up(s, _outcome(s))
-    left = _left(s.missed, s.plan.retry.delay, now)
-    return Wait(left) if left > 0 else None
+    return _again(s, s.plan.retry, s.misses, s.outcome, now - s.missed)
 
 
 def _fenced(s: Deployment, now: float, *, by_step: bool = False) -> Action | None:
     """Return what is to be done before hosts may be touched or judged; None if nothing is (or the step does it)."""
-    if s.fence_failures:
-        assert s.outcome is not None
-        if s.fence_failures >= s.plan.retry.attempts:
-            return _give_up(s, s.outcome)
-        if (left := _left(s.fence_failed, s.plan.retry.delay, now)) > 0:
-            return Wait(left)
+    if (not_yet := _again(s, s.plan.retry, s.fence_failures, s.outcome, now - s.fence_failed)) is not None:
+        return not_yet
     return None if by_step or s.behind_fence else RaiseFence()
 
 
-def _left(since: float, delay: float, now: float) -> float:
-    """Return what is left of a delay, but nothing too short for a clock to tell. What has elapsed never goes back, so
-    it is never more than the delay.
+def _again(s: Deployment, retry: Retry, tries: int, failure: Failure | None, ago: float) -> Action | None:
+    """Return what is to be done after `tries` in vain, the last one `ago` seconds ago: give up, or wait; None if
+    there were none, or it may be tried again now. A wait too short for a clock to tell is over; what has elapsed never
+    goes back, so none is longer than the delay.
     """
-    left = delay - (now - since)
-    return left if left > SHORTEST_WAIT else 0.0
+    if not tries:
+        return None
+    if tries >= retry.attempts:
+        assert failure is not None, f"{s.id}: failed without a reason"
+        return _give_up(s, failure)
+    left = retry.delay - ago
+    return Wait(left) if left > SHORTEST_WAIT else None
 
 
 def _give_up(s: Deployment, cause: Failure) -> Action:

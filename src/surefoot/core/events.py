@@ -346,23 +346,12 @@ Event = (
     | Superseded
     | LeaseGranted
     | HandedOver
-    | PreflightPassed
-    | PreflightFailed
-    | FenceRaised
     | FenceFailed
     | NotBegun
     | StepStarted
-    | StepSucceeded
-    | StepFailed
-    | StepInterrupted
-    | HealthPassed
-    | HealthFailed
-    | VersionsRecorded
-    | VersionsMixed
+    | Outcome
     | VersionsSurveyed
     | BakeStarted
-    | BakePassed
-    | BakeFailed
     | CancelRequested
     | UndoStarted
     | Finished
