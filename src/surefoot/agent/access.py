@@ -21,6 +21,8 @@ T = TypeVar("T")
 WORKERS = 6
 COURIERS = 2
 RENEWERS = 3
+#: Seconds between tries while the store does not answer.
+AGAIN = 0.2
 
 
 class StoreAccess(Protocol):
@@ -31,6 +33,18 @@ class StoreAccess(Protocol):
     ) -> T:  # pragma: no cover - protocol
         """Return what the call returned, or raise what it raised; StoreError if it took too long."""
         ...
+
+
+async def answered(
+    access: StoreAccess, may: Callable[[], object], call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Call the store until it answers. `may` is asked before each try, and raises once that is of no use."""
+    while True:
+        may()
+        try:
+            return await access(call, *args, **kwargs)
+        except StoreError:
+            await asyncio.sleep(AGAIN)
 
 
 class ThreadAccess:

@@ -52,8 +52,7 @@ async def run_attempt(
     lease holds. LeaseLostError if it did not.
     """
     limit = timeout if isinstance(timeout, asyncio.Timeout) else asyncio.timeout(timeout)
-    if not holding.good:
-        raise LeaseLostError(f"lease lost: {holding.why}")
+    holding.check()
     attempt = await runner.run(spawn, output=output, until=holding.deadline)
     silence = holding.tell(attempt.extend)
     timed_out = False

@@ -54,6 +54,11 @@ class Holding:
             self.lose("not renewed in time")
         return not self.lost.is_set()
 
+    def check(self) -> None:
+        """Raise LeaseLostError if the lease may not be relied upon."""
+        if not self.good:
+            raise LeaseLostError(f"lease lost: {self.why}")
+
     def tell(self, listener: Callable[[float], None]) -> Callable[[], None]:
         """Tell `listener` each new deadline, beginning with the present one; return what ends that."""
         self._listeners.add(listener)

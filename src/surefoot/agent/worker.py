@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Literal, TypeVar, assert_never
 
-from surefoot.agent.access import StoreAccess
+from surefoot.agent.access import StoreAccess, answered
 from surefoot.agent.holding import Holding
 from surefoot.agent.performer import Job, Performer
 from surefoot.core import decide as do
@@ -26,8 +26,6 @@ from surefoot.store.protocol import Append, Store
 
 E = TypeVar("E", bound=ev.Event)
 
-#: Seconds between tries while the store does not answer.
-STORE_AGAIN = 0.2
 #: What is no fault of the deployment: another agent's machine may well be able to do it.
 OF_THE_MACHINE = frozenset({Code.AGENT_FOLDER, Code.STEP_NOT_STARTED})
 #: Seconds for which the journal is not read again while an action runs, if no change is announced.
@@ -218,14 +216,8 @@ class Worker:
 
     async def _read(self) -> None:
         """Read what is new, trying until the lease is lost."""
-        while self._check_lease():
-            try:
-                after = self._state.seq if self._state else 0
-                self._absorb(await self._access(self._store.journal, self._id, after))
-            except StoreError:
-                await asyncio.sleep(STORE_AGAIN)
-            else:
-                return
+        after = self._state.seq if self._state else 0
+        self._absorb(await answered(self._access, self._check_lease, self._store.journal, self._id, after))
 
     async def _refresh(self) -> None:
         """Read what is new if the store answers."""
@@ -253,13 +245,7 @@ class Worker:
 
     async def _append(self, event: ev.Event, release: bool) -> None:
         append = Append(self.state, (event,), uuid.uuid4().hex, self._holding.grant, release)
-        while self._check_lease():
-            try:
-                self._absorb(await self._access(self._store.append, append))
-            except StoreError:
-                await asyncio.sleep(STORE_AGAIN)
-            else:
-                return
+        self._absorb(await answered(self._access, self._check_lease, self._store.append, append))
 
     def _check_lease(self) -> Literal[True]:
         if not self._holding.good:

@@ -20,7 +20,7 @@ from typing import TypeVar
 import msgspec
 
 from surefoot.agent import checking, leftovers, sshagent
-from surefoot.agent.access import StoreAccess
+from surefoot.agent.access import StoreAccess, answered
 from surefoot.agent.attempt import Ran, run_attempt
 from surefoot.agent.attempt_secrets import AttemptSecrets
 from surefoot.agent.bundle import unpack
@@ -42,9 +42,6 @@ from surefoot.steps.ansible import Answer
 from surefoot.store.protocol import LogLine, Store
 
 E = TypeVar("E", bound=ev.Event)
-
-#: Seconds between tries while the store does not answer.
-STORE_AGAIN = 0.2
 
 
 class World:
@@ -468,19 +465,13 @@ class World:
         if job.state.bundle is None:
             folder.mkdir(parents=True)
         else:
-            chunks = await self._bundle(job, job.state.bundle)
+            chunks = await answered(self._access, job.holding.check, self._fetched, job.state.bundle)
             await asyncio.to_thread(unpack, chunks, folder, job.state.bundle)
         self._ready = (job.state.id, job.token)
         return folder
 
-    async def _bundle(self, job: Job, digest: str) -> list[bytes]:
-        """Fetch a bundle, trying until the store answers or the lease is lost."""
-        while job.holding.good:
-            try:
-                return await self._access(lambda: list(self._store.get_bundle(digest)))
-            except StoreError:
-                await asyncio.sleep(STORE_AGAIN)
-        raise LeaseLostError(f"lease lost: {job.holding.why}")
+    def _fetched(self, digest: str) -> list[bytes]:
+        return list(self._store.get_bundle(digest))
 
 
 def _failure(job: Job, error: SurefootError) -> Failure:
