@@ -482,6 +482,17 @@ def test_what_can_not_be_begun_on_the_way_back_is_stranded_in_the_end() -> None:
     assert do.decide(after(plan, *back, *tried), 99.0) == do.Write(ev.Finished(Status.STRANDED, UNREACHABLE))
 
 
+def test_a_lost_attempt_is_made_again_at_once_though_the_stores_clock_was_set_back_before_it() -> None:
+    plan = Plan("p", "e", (Step("a", Command("true"), retry=Retry(3, 30.0, 60.0)),))
+    started = [ev.StepStarted("a", Direction.FORWARD, n) for n in (1, 2)]
+    failed = after(plan, started[0], ev.StepFailed("a", Direction.FORWARD, 1, FAILURE))
+    assert do.decide(failed, failed.elapsed) == do.Wait(30.0)
+    # The delay was waited for by the agent's own clock; the journal's does not show it.
+    again = evolve(failed, ev.Entry(failed.seq + 1, -3600.0, started[1], "x", 1))
+    taken = evolve(again, ev.Entry(again.seq + 1, -3600.0, ev.LeaseGranted("y", 2)))
+    assert isinstance(do.decide(taken, taken.elapsed), do.RunStep)
+
+
 def test_what_is_run_on_the_way_back_is_the_undo() -> None:
     plan = Plan("p", "e", (Step("a", Command("go"), undo=Playbook("back.yml")),), inventory="hosts")
     began = ev.StepStarted("a", Direction.FORWARD, 1)
