@@ -167,14 +167,15 @@ async def test_a_shim_that_cannot_be_started_is_a_failure_and_keeps_no_descripto
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     ours, theirs = os.pipe()
     before = open_fds()
-    attempt = await bench.start("true", pass_fds=(theirs,))
+    attempt = await bench.start("true", pass_fds=(theirs,), stdin=b"secret")
     attempt.extend(shim.now())
     await attempt.stop(0.0)
     end = await ended(attempt)
     assert end.reason is EndReason.FAILED
     assert "/no/such/python" in end.error
-    assert open_fds() == before - {theirs}
+    assert open_fds() == before
     os.close(ours)
+    os.close(theirs)
 
 
 async def test_a_stop_gives_a_grace_and_then_leaves_nothing(bench: Bench) -> None:
@@ -285,6 +286,7 @@ async def test_a_pipe_of_the_commands_own_ends_with_it(bench: Bench) -> None:
     ours, theirs = os.pipe()
     try:
         await bench.run(f"echo progress >/proc/self/fd/{theirs}", pass_fds=(theirs,))
+        os.close(theirs)
         assert os.read(ours, 100) == b"progress\n"
         assert os.read(ours, 100) == b""
     finally:

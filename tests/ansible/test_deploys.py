@@ -53,12 +53,22 @@ ACTIVATE = """\
 """
 
 
-#: The command line, with another time for a raise.
+#: The command line, after something was done to it.
 SUREFOOT = """
 import runpy, sys
-from surefoot.agent import hosts
-hosts.HOSTS_TIMEOUT = float(sys.argv.pop(1))
+exec(sys.argv.pop(1))
 runpy.run_module("surefoot", run_name="__main__")
+"""
+#: Hosts are given ten seconds for a raise.
+IMPATIENT = "from surefoot.agent import hosts; hosts.HOSTS_TIMEOUT = 10.0"
+#: Each run of ansible-playbook finds the agent out of descriptors.
+NO_DESCRIPTORS = """
+from surefoot.agent import playbooks
+class Os:
+    path = playbooks.os.path
+    def pipe(self):
+        raise OSError(24, "Too many open files")
+playbooks.os = Os()
 """
 
 
@@ -87,16 +97,16 @@ class Shop:
         assert old in text
         self.config.write_text(text.replace(old, new))
 
-    def run(self, *args: str, raise_within: float = 60.0) -> subprocess.CompletedProcess[str]:
-        with self.start(*args, raise_within=raise_within) as process:
+    def run(self, *args: str, first: str = "") -> subprocess.CompletedProcess[str]:
+        with self.start(*args, first=first) as process:
             try:
                 out, err = process.communicate(timeout=120)
             finally:
                 process.kill()
         return subprocess.CompletedProcess(args, process.returncode, out, err)
 
-    def start(self, *args: str, raise_within: float) -> subprocess.Popen[str]:
-        argv = [sys.executable, "-c", SUREFOOT, str(raise_within), *args]
+    def start(self, *args: str, first: str = "") -> subprocess.Popen[str]:
+        argv = [sys.executable, "-c", SUREFOOT, first, *args]
         pipe = subprocess.PIPE
         return subprocess.Popen(argv, cwd=self.folder, env=self._env, stdout=pipe, stderr=pipe, text=True)
 
@@ -176,7 +186,7 @@ def test_tasks_are_told_as_they_run_and_may_take_longer_than_a_raise(shop: Shop,
     with (shop.folder / "activate.yml").open("a") as playbook:
         playbook.write("    - {pause: {seconds: 12}, run_once: true}\n")
         playbook.write(f"    - file: {{path: /root/{last.name}, state: touch}}\n")
-    with shop.start("deploy", "prod", "1.0", raise_within=10) as deploy:
+    with shop.start("deploy", "prod", "1.0", first=IMPATIENT) as deploy:
         assert deploy.stderr is not None
         early = next(line for line in deploy.stderr if "changed: [beta]" in line)
         assert early
@@ -201,7 +211,7 @@ def command_lines() -> list[str]:
     return found
 
 
-def refused(shop: Shop, hosts: list[SshHost], **settings: float) -> Any:
+def refused(shop: Shop, hosts: list[SshHost], **settings: str) -> Any:
     """Return the reason of a deployment that must fail before anything was touched."""
     done = shop.run("deploy", "prod", "1.0", **settings)
     assert done.returncode == 3, done.stderr
@@ -236,7 +246,7 @@ def test_a_host_that_takes_a_command_and_never_answers_is_told_by_deploy(
     passwd.write_text(passwd.read_text().replace(":/root:/bin/sh", f":/root:{stuck(own_host)}"))
     shop.reach([own_host], key)
     began = time.monotonic()
-    reason = refused(shop, [own_host], raise_within=10)
+    reason = refused(shop, [own_host], first=IMPATIENT)
     assert time.monotonic() - began < 45, "not as long as a step may take"
     assert (reason["code"], reason["host"]) == (Code.HOST_UNREACHABLE, "own")
     assert "did not answer" in reason["message"]
@@ -308,7 +318,7 @@ def test_a_task_that_outlives_its_controller_does_not_land_after_the_undo(shop: 
     - raw: "echo old > /root/version-{at}"
       when: surefoot_direction == 'undo'
 """)
-    with shop.start("deploy", "prod", "1.0", raise_within=60.0) as deploy:
+    with shop.start("deploy", "prod", "1.0") as deploy:
         try:
             until = time.monotonic() + 60
             while not begun.exists() and time.monotonic() < until:
@@ -346,6 +356,14 @@ def test_a_first_playbook_that_can_not_begin_has_touched_nothing(shop: Shop) -> 
     assert "could not begin" in done.stderr and "missing" in done.stderr
     assert "fence not raised" not in done.stderr
     assert "could not begin: activate: the role 'missing' was not found" in done.stderr, done.stderr
+
+
+def test_an_agent_out_of_descriptors_has_touched_nothing_and_leaves_nothing_behind(shop: Shop) -> None:
+    done = shop.run("deploy", "prod", "1.0", first=NO_DESCRIPTORS)
+    assert done.returncode == 3, done.stderr
+    assert "could not begin" in done.stderr and "Too many open files" in done.stderr
+    assert "LimitNOFILE" in done.stderr
+    assert list(shop.sockets.iterdir()) == []
 
 
 def test_what_is_stranded_leaves_nothing_running_on_a_host(shop: Shop, host: SshHost) -> None:

@@ -87,7 +87,7 @@ def test_hosts_are_reached_by_a_key_that_is_in_no_file(shop: Shop, hosts: list[S
 
 def test_nothing_of_the_key_is_left_when_the_agent_is_killed(shop: Shop) -> None:
     configure(shop, "sleep 5021")
-    with shop.start("deploy", "prod", "1.0", raise_within=60.0) as deploy:
+    with shop.start("deploy", "prod", "1.0") as deploy:
         try:
             until(lambda: (shop.folder.parent / "socket").exists() and socket_of(shop), "the step runs", 60)
             path, pid = socket_of(shop)

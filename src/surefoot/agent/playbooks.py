@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -52,13 +51,8 @@ async def run_ansible(
     plan = job.state.plan
     assert plan.inventory is not None
     folder = await world.prepare(job)
-    # Sockets' paths are short: no folder of ours would do.
-    with world.beginning(job):
-        control = Path(tempfile.mkdtemp(prefix="sf-"))
     variables = {name.lower(): value for name, value in env.items()}
     beside = playbook or _first(plan)
-    run = AnsibleRun(folder, plan.inventory, fence, control, playbook, variables, on_hosts, raises, only, beside)
-    told, tell = os.pipe()
     progress = Progress(plan.inventory)
     # A host that takes commands but never ends one keeps nobody waiting for as long as a step may take.
     limit = asyncio.timeout(min(timeout, raise_within) if raises else timeout)
@@ -72,21 +66,23 @@ async def run_ansible(
                 limit.reschedule(end)
             begun(progress)
 
-    reader = _Lines(told, line)
-    try:
-        environ = {**env, **run.environment(world.environ, tell)}
+    with contextlib.ExitStack() as kept:
+        with world.beginning(job):
+            # Sockets' paths are short: no folder of ours would do.
+            control = Path(kept.enter_context(tempfile.TemporaryDirectory(prefix="sf-", ignore_cleanup_errors=True)))
+            told, tell = os.pipe()
+        kept.callback(os.close, tell)
+        kept.callback(_Lines(told, line).close)
+        run = AnsibleRun(folder, plan.inventory, fence, control, playbook, variables, on_hosts, raises, only, beside)
         ran = await world.process(
             job,
             _argv(run),
-            env=environ,
+            env={**env, **run.environment(world.environ, tell)},
             output=_AfterPrelude(output) if playbook else output,
             timeout=limit,
             pass_fds=(tell,),
             tidy=(str(control),),
         )
-    finally:
-        reader.close()
-        shutil.rmtree(control, ignore_errors=True)
     return progress, ran
 
 

@@ -48,8 +48,8 @@ class Spawn:
     scope: str
     token: int
     leaves_processes: bool = False
-    pass_fds: tuple[int, ...] = ()  #: closed here once the command has them
-    stdin: int | None = None  #: what it reads from instead of nothing; closed here, too
+    pass_fds: tuple[int, ...] = ()
+    stdin: bytes | None = None  #: what it reads instead of nothing
     tidy: tuple[str, ...] = ()  #: folders of its own that go with it, whoever dies
 
 
@@ -155,9 +155,7 @@ class _Attempt:
         self._forced: EndReason | None = None
         self._tasks: set[asyncio.Future[Any]] = set()
         with contextlib.ExitStack() as given, contextlib.ExitStack() as kept:
-            stdin = () if spawn.stdin is None else (spawn.stdin,)
-            for fd in (*spawn.pass_fds, *stdin):
-                given.callback(os.close, fd)
+            stdin = () if spawn.stdin is None else (_in_memory(spawn.stdin, given),)
             environ = {**spawn.env, leftovers.MARKER: self._marker}
             command = {
                 "argv": [os.fsencode(argument) for argument in spawn.argv],
@@ -365,9 +363,10 @@ def _pipe(given: contextlib.ExitStack, kept: contextlib.ExitStack) -> tuple[int,
     return ours, theirs
 
 
-def in_memory(data: bytes) -> int:
-    """Return a file in memory that holds data, for a command's stdin."""
+def _in_memory(data: bytes, given: contextlib.ExitStack) -> int:
+    """Return a file in memory that holds data, to be given away."""
     fd = os.memfd_create("surefoot-stdin")
+    given.callback(os.close, fd)
     with open(fd, "wb", closefd=False) as file:
         file.write(data)
     os.lseek(fd, 0, os.SEEK_SET)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from surefoot.agent.access import StoreAccess
 from surefoot.agent.bundle import unpack
-from surefoot.agent.processes import ProcessRunner, Spawn, in_memory
+from surefoot.agent.processes import ProcessRunner, Spawn
 from surefoot.agent.secrets import Captured, Printed, Reach
 from surefoot.core.deployment import Deployment
 from surefoot.store.protocol import Store
@@ -52,7 +52,7 @@ async def reaching(
         captured = Captured()
         spawn = Spawn(
             tuple(argv), cwd=await folder(), env={**os.environ, **environ}, scope=f"{identity}/secrets", token=0,
-            stdin=in_memory(stdin),
+            stdin=stdin,
         )  # fmt: skip
         attempt = await runner.run(spawn, output=captured.feed, until=clock() + timeout)
         try:

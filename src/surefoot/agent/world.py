@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import shutil
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -28,7 +29,7 @@ from surefoot.agent.commands import EVIDENCE, Output, environment, step_environm
 from surefoot.agent.hosts import Hosts
 from surefoot.agent.logs import LogSink, StepOutput
 from surefoot.agent.performer import CannotBeginError, Job
-from surefoot.agent.processes import ProcessRunner, Spawn, in_memory
+from surefoot.agent.processes import ProcessRunner, Spawn
 from surefoot.agent.secrets import Captured, Printed, Reach, Secrets, in_project, too_short
 from surefoot.checks.model import CheckResult, CheckStatus, CommandResult, Context, placeholders
 from surefoot.checks.policy import failed
@@ -202,6 +203,9 @@ class World:
         """Return an error with a code, and something to do."""
         if isinstance(error, SurefootError):
             return error
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            hint = "on the agent's machine: a higher LimitNOFILE in its unit, or ulimit -n"
+            return SurefootError(f"out of descriptors: {error.strerror}", code=Code.STEP_NOT_STARTED, hint=hint)
         message = f"{self._folder} can't be used: {error.strerror or error}"
         hint = f"on the agent's machine: df -h {self._folder}; ls -ld {self._folder}"
         return SurefootError(message, code=Code.AGENT_FOLDER, hint=hint)
@@ -411,7 +415,6 @@ class World:
         with contextlib.ExitStack() as stack:
             with self.beginning(job):
                 prepared = stack.enter_context(sshagent.beside(argv, key, self._attempts.parent))
-                data = stdin if prepared.stdin is None else prepared.stdin
                 spawn = Spawn(
                     prepared.argv,
                     cwd=cwd,
@@ -420,7 +423,7 @@ class World:
                     token=job.token,
                     leaves_processes=leaves_processes,
                     pass_fds=pass_fds,
-                    stdin=None if data is None else in_memory(data),
+                    stdin=stdin if prepared.stdin is None else prepared.stdin,
                     tidy=(*tidy, *prepared.tidy),
                 )
             try:
