@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from tests.support.postgres import PostgresServer
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Streams are to be as they are for users: a closed one shows late, and what is not flushed does not come.
+os.environ.pop("PYTHONUNBUFFERED", None)
 
 #: Parts of the tests whose files take the longest.
 LONG = {"lab", "chaos", "e2e", "crash", "simulation", "ansible"}

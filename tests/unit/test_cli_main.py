@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -218,16 +219,40 @@ def test_a_defect_has_no_traceback_without_v(monkeypatch: pytest.MonkeyPatch, st
     assert "Traceback" not in told.stderr
 
 
-def test_a_reader_that_goes_away_is_no_error(store: str) -> None:
-    done = subprocess.run(
-        f"'{sys.executable}' -m surefoot events prod-1 --output json --store '{store}' | true",
-        shell=True,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
-    assert done.stderr == ""
+@contextlib.contextmanager
+def unread() -> Iterator[int]:
+    """Give a descriptor that nobody reads from any more."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    yield theirs
+    os.close(theirs)
+
+
+def started(store: str, command: str, stdout: int = subprocess.PIPE, stderr: int = subprocess.PIPE) -> tuple[int, str]:
+    """Return a command's exit code, and what it said on stderr."""
+    argv = [sys.executable, "-m", "surefoot", *command.split(), "--store", store]
+    done = subprocess.run(argv, stdout=stdout, stderr=stderr, text=True, timeout=DEADLINE, check=False)
+    return done.returncode, done.stderr or ""
+
+
+@pytest.mark.parametrize("command", ["events prod-1 --output json", "status", "status --output json", "--help"])
+def test_a_reader_that_goes_away_is_no_error(store: str, command: str) -> None:
+    with unread() as stdout:
+        assert started(store, command, stdout=stdout) == (141, "")
+
+
+def test_nobody_who_reads_errors_changes_no_exit_code(store: str) -> None:
+    with unread() as stderr:
+        assert started(store, "show nope-1", stderr=stderr) == (7, "")
+        assert started(store, "status", stderr=stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["events prod-1 --output json", "status"])
+def test_a_result_that_can_not_be_written_is_an_error_that_says_so(store: str, command: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        code, said = started(store, command, stdout=full.fileno())
+    assert code == 1
+    assert said.startswith("error[SF-OUTPUT]: the result can't be written to stdout: No space left on device\n")
 
 
 # -- global options and reading ------------------------------------------------------------------------

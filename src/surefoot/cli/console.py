@@ -3,7 +3,8 @@
 
 Guarantees: text reaches a terminal only clean (see `text`); no colours but on a terminal; JSON is ASCII, so that no
 terminal, locale or log collector can break it. What can't be written because its reader is gone raises
-BrokenPipeError on stdout, and is dropped on stderr: progress must never end what it tells of.
+BrokenPipeError on stdout, OutputError where it can't be for another reason, and is dropped on stderr: progress must
+never end what it tells of.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import click
 
 from surefoot.cli.settings import Settings
 from surefoot.cli.text import clean, table
+from surefoot.core.errors import Code, SurefootError
 
 _COLORS = {
     "succeeded": "green",
@@ -42,6 +44,12 @@ _COLORS = {
 }
 
 
+class OutputError(SurefootError):
+    """A result could not be written."""
+
+    default_code = Code.OUTPUT
+
+
 def to_nowhere(stream: TextIO) -> None:
     """Let all that is still written to a stream whose reader is gone succeed; the interpreter's last flush too."""
     try:
@@ -59,8 +67,20 @@ def last_words() -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
-    except OSError:
+    except (OSError, OutputError):
         to_nowhere(sys.stdout)
+
+
+def _result(text: str) -> None:
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        to_nowhere(sys.stdout)
+        raise OutputError(
+            f"the result can't be written to stdout: {error.strerror}", hint="look at what stdout is redirected to"
+        ) from error
 
 
 class Console:
@@ -75,7 +95,7 @@ class Console:
 
     def print(self, text: str = "") -> None:
         """Print one line for people to stdout."""
-        click.echo(self._styled(text, sys.stdout))
+        _result(self._styled(text, sys.stdout))
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Print a table for people."""
@@ -86,12 +106,11 @@ class Console:
 
     def document(self, value: Any) -> None:
         """Print one JSON document."""
-        click.echo(json.dumps(value, indent=2, allow_nan=False))
+        _result(json.dumps(value, indent=2, allow_nan=False))
 
     def line(self, value: Any) -> None:
         """Print one line of JSON Lines, at once."""
-        click.echo(json.dumps(value, allow_nan=False))
-        sys.stdout.flush()
+        _result(json.dumps(value, allow_nan=False))
 
     # -- progress ------------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ def _told(call: Any) -> int:
         return tell_usage(error)
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # click makes the one of the other
         return READER_GONE
     except Exception as error:
         from surefoot.cli.errors import tell
@@ -85,14 +85,14 @@ def _told(call: Any) -> int:
 
 
 def _flushed(code: int) -> int:
-    """Return the exit code once all output is out, or its reader gone."""
+    """Return the exit code once all output is out, or its reader gone; that of results alone may change the code."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError):
             from surefoot.cli.console import to_nowhere
 
-            code = code or READER_GONE
+            code = code or (READER_GONE if stream is sys.stdout else 0)
             to_nowhere(stream)
     return code
 

@@ -43,6 +43,11 @@ ADVICE: dict[Code, Advice] = {
         ("an option or argument is missing, misspelt, or not for this command",),
         ("`surefoot COMMAND --help` shows how, with an example",),
     ),
+    Code.OUTPUT: Advice(
+        "The result of a command could not be written. What the command was to do was done, or was read.",
+        ("stdout is a file on a disk that is full, or a device that fails",),
+        ("`df -h` of where it is redirected to", "`surefoot history ENVIRONMENT` has what was accepted"),
+    ),
     Code.VERSION_INVALID: Advice(
         "What was given can't be a version: it would be unsafe in paths, commands or tags.",
         ("an empty variable in a CI job", "spaces or control characters in the version"),
