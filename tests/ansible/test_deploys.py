@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ import pytest
 from surefoot.core.errors import Code
 from tests.ansible.hosts import PLAIN_USER, SshHost, inventory
 from tests.ansible.play import HIDDEN
+from tests.support.forked import Surefoot
 
 #: Two tests never share a state file.
 _numbers = itertools.count(1)
@@ -53,12 +53,6 @@ ACTIVATE = """\
 """
 
 
-#: The command line, after something was done to it.
-SUREFOOT = """
-import runpy, sys
-exec(sys.argv.pop(1))
-runpy.run_module("surefoot", run_name="__main__")
-"""
 #: Hosts are given ten seconds for a raise.
 IMPATIENT = "from surefoot.agent import hosts; hosts.HOSTS_TIMEOUT = 10.0"
 #: Each run of ansible-playbook finds the agent out of descriptors.
@@ -106,9 +100,8 @@ class Shop:
         return subprocess.CompletedProcess(args, process.returncode, out, err)
 
     def start(self, *args: str, first: str = "") -> subprocess.Popen[str]:
-        argv = [sys.executable, "-c", SUREFOOT, first, *args]
         pipe = subprocess.PIPE
-        return subprocess.Popen(argv, cwd=self.folder, env=self._env, stdout=pipe, stderr=pipe, text=True)
+        return Surefoot(args, first=first, cwd=self.folder, env=self._env, stdout=pipe, stderr=pipe, text=True)
 
     def show(self, deployment: str) -> Any:
         return json.loads(self.run("show", deployment, "--output", "json").stdout)

@@ -33,6 +33,7 @@ sys.path.insert(0, str(HERE.parent.parent))
 
 from surefoot.core.errors import SurefootError  # noqa: E402
 from surefoot.store import open_store  # noqa: E402
+from tests.support import forked  # noqa: E402
 from tests.support.postgres import PostgresServer  # noqa: E402
 
 CANARY = "s3cr3t-c4n4ry-9f8e7d"
@@ -124,14 +125,12 @@ class Chaos:
 
     def surefoot(self, *args: str) -> list[str]:
         config = str(self.folder / "project" / "surefoot.yml")
-        return [sys.executable, "-m", "surefoot", "--config", config, "--store", self.store, *args]
+        return ["--config", config, "--store", self.store, *args]
 
     def call(self, *args: str) -> Any:
         """Run a command until the store answers, and return its JSON."""
         for _ in range(60):
-            done = subprocess.run(
-                self.surefoot("--output", "json", *args), capture_output=True, text=True, env=self.env()
-            )
+            done = forked.run(self.surefoot("--output", "json", *args), capture_output=True, text=True, env=self.env())
             if done.returncode == 9:
                 time.sleep(0.5)
                 continue
@@ -149,7 +148,7 @@ class Chaos:
         self.starts[name] = self.said(name) + 1
         log = (self.folder / f"{name}.out").open("ab")
         with log:
-            self.agents[name] = subprocess.Popen(
+            self.agents[name] = forked.Surefoot(
                 self.surefoot("agent", "run", name), env=self.env(), stdout=log, stderr=log, start_new_session=True
             )
 
@@ -290,11 +289,10 @@ class Chaos:
         self.judge_secret()
 
     def events(self, deployment: str) -> list[dict[str, Any]]:
-        done = subprocess.run(
+        done = forked.run(
             self.surefoot("--output", "json", "events", deployment),
             capture_output=True,
             text=True,
-            check=True,
             env=self.env(),
         )
         return [json.loads(line) for line in done.stdout.splitlines()]

@@ -24,6 +24,7 @@ from surefoot.doctor.collect import Question, collect
 from surefoot.doctor.facts import Facts, Trouble
 from surefoot.doctor.findings import Finding
 from surefoot.doctor.rules import diagnose
+from tests.support import forked
 
 PATIENCE = 120.0
 _numbers = itertools.count(1)
@@ -87,8 +88,8 @@ class Patient:
         return process
 
     def run(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "surefoot", *args],
+        return forked.run(
+            args,
             cwd=self.folder,
             env=self.environ | env,
             capture_output=True,

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from surefoot.store.sqlite import BUSY_SECONDS
+from tests.support.forked import Surefoot
 
 CONFIG = """\
 project: shop
@@ -53,8 +54,8 @@ class Project:
         self.started: list[subprocess.Popen[str]] = []
 
     def start(self, *args: str, **env: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "surefoot", *args],
+        process = Surefoot(
+            args,
             cwd=self.folder,
             env={**self.env, **env},
             stdout=subprocess.PIPE,

@@ -9,7 +9,6 @@ import json
 import os
 import shlex
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import pytest
 import yaml
 
 from surefoot.demo.scene import AGENTS, Scene
+from tests.support import forked
 
 #: Far more than anything here takes, on a machine that does much else.
 LONG = 400.0
@@ -49,13 +49,13 @@ class Staging:
         (self.scene.project / "drill.yml").write_text(yaml.safe_dump(said))
 
     def start(self, *words: str, confirm: str | None = "production", store: str | None = None) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "surefoot", "drill", *words, "--against", "production"]
+        command = ["drill", *words, "--against", "production"]
         command += ["--project", str(self.scene.project), "--keep", str(self.scene.folder / "kept")]
         command += ["--confirm", confirm] if confirm is not None else []
         environ = {key: value for key, value in os.environ.items() if not key.startswith(("SUREFOOT_", "GITHUB_"))}
         if store is not None:
             environ["SUREFOOT_STORE"] = store
-        return subprocess.Popen(
+        return forked.Surefoot(
             command,
             env=environ,
             stdin=subprocess.DEVNULL,
@@ -71,9 +71,7 @@ class Staging:
         return process.returncode, out, err
 
     def surefoot(self, *words: str) -> Any:
-        done = subprocess.run(
-            self.scene.command(*words, "--output", "json"), capture_output=True, text=True, cwd=self.scene.project
-        )
+        done = forked.run([*words, "--output", "json"], capture_output=True, text=True, cwd=self.scene.project)
         return json.loads(done.stdout or "null")
 
     def journal(self) -> list[str]:
