@@ -71,7 +71,7 @@ coverage: ## Run the tests with branch coverage (which takes half as long again 
 
 .PHONY: chaos
 chaos: debian venv ## Deploy in the lab while everything fails at random (root); N=100 for so many rounds, SEED=7 to play again, JOBS=3 labs at once
-	@$(BIN)/python tests/chaos/lab.py --rounds $(N) --jobs $(JOBS) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tests.chaos.lab --rounds $(N) --jobs $(JOBS) $(if $(SEED),--seed $(SEED))
 N ?= 20
 JOBS ?= 1
 SEED ?=

@@ -2,8 +2,8 @@
 """Chaos in the lab: deployments of good and of sick versions, while runners, hosts, lines, disks and the store fail at
 random, each for a while.
 
-    python tests/chaos/lab.py --rounds 20 --seed 7
-    python tests/chaos/lab.py --rounds 500 --jobs 3
+    python -m tests.chaos.lab --rounds 20 --seed 7
+    python -m tests.chaos.lab --rounds 500 --jobs 3
 
 In each round a few deployments are asked for, and a few faults are made while they run; then everything is mended, all
 must end, and the promises are judged by what the hosts saw. Prints its seed, a line for each thing that it does, and
@@ -34,6 +34,7 @@ from surefoot.drills.lab import Direction, Host, missing
 from surefoot.drills.operator import Cli
 from surefoot.drills.runner import keep
 from surefoot.drills.site import AGENT, DATABASE, PRIMARY, SECONDARY, STANDBY, Site
+from tests.support import compiled
 
 #: Seconds that a fault lasts, at most: a lease and a half.
 LASTS = 8.0
@@ -329,6 +330,7 @@ def _job(given: tuple[int, int, Path]) -> Tally:
     """Play one job's rounds in a process of its own, in which a signal ends them and no more."""
     seed, rounds, folder = given
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    compiled.use_in_labs()
     tally = run(seed, rounds, folder, lambda line: print(f"[{seed}] {line}", file=sys.stderr, flush=True))
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one that comes again would take the tally away
     return tally
@@ -363,7 +365,11 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="surefoot-chaos-"))
     print(f"seed {args.seed}; logs in {folder}", file=sys.stderr)
-    tally = together(_side_by_side(args.seed, args.rounds, args.jobs, folder))
+    compiled.make()
+    try:
+        tally = together(_side_by_side(args.seed, args.rounds, args.jobs, folder))
+    finally:
+        compiled.remove()
     print(json.dumps(tally))
     return 1 if tally["broken"] or tally["rounds"] < args.rounds else 0
 
