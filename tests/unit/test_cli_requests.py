@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -71,6 +72,14 @@ def test_a_submission_whose_answer_was_lost_is_accepted_once(store: MemoryStore)
 def test_a_submission_gives_up_when_the_store_stays_away(store: MemoryStore) -> None:
     with pytest.raises(StoreError):
         requests.submit(Flaky(store, "submit", 99, AWAY, after=False), j.submission())  # type: ignore[arg-type]
+    assert not store.history("prod")
+
+
+def test_a_submission_of_which_no_answer_came_is_found_again_by_the_key_that_is_told(store: MemoryStore) -> None:
+    with pytest.raises(StoreError, match="away") as caught:
+        requests.submit(Flaky(store, "submit", 99, AWAY, after=True), j.submission())  # type: ignore[arg-type]
+    (key,) = re.findall("--key (\\S+),", caught.value.hint)
+    assert requests.submit(store, j.submission(key=key)) == ("prod-1", False)
 
 
 def test_a_submission_that_the_store_refuses_is_not_repeated(store: MemoryStore) -> None:

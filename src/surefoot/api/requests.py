@@ -31,7 +31,8 @@ Events = tuple[ev.Event, ...]
 def submit(store: Store, submission: Submission) -> tuple[str, bool]:
     """Submit a deployment; return its id, and False if its key was known.
 
-    It goes under a key even if the caller gave none, so that it is accepted once if the store's answer is lost.
+    It goes under a key even if the caller gave none, so that it is accepted once if the store's answer is lost. Where
+    no answer comes at all the error's hint has the key: nobody knows then whether it was accepted.
     """
     keyed = replace(submission, key=submission.key or f"once-{uuid.uuid4().hex}")
     for _ in range(SUBMIT_TRIES - 1):
@@ -41,7 +42,13 @@ def submit(store: Store, submission: Submission) -> tuple[str, bool]:
             if error.code is not Code.STORE_UNREACHABLE:
                 raise
             time.sleep(AGAIN)
-    return store.submit(keyed)
+    try:
+        return store.submit(keyed)
+    except StoreError as error:
+        if error.code is not Code.STORE_UNREACHABLE:
+            raise
+        hint = f"it may have been accepted; call the same again with --key {keyed.key}, so that it is accepted once"
+        raise StoreError(error.message, code=error.code, hint=hint) from error
 
 
 def load(store: Store, deployment: str) -> Deployment:
