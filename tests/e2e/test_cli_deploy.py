@@ -377,18 +377,20 @@ def test_a_terminal_gets_the_live_view_and_its_hangup_is_a_cancel(project: Proje
 
 def test_a_cancel_is_tried_until_the_store_takes_it(project: Project) -> None:
     project.config.write_text(project.config.read_text() + "agents: {runner-1: {role: primary}}\n")
-    process = project.start("deploy", "prod", "1.0")
+    # The time to wait is over while the store takes nothing: a signal that came in time counts all the same.
+    ends = time.monotonic() + 10
+    process = project.start("deploy", "prod", "1.0", "--timeout", "10s")
     eventually(lambda: bool(project.json("history", "prod")["deployments"]))
     database = project.folder / ".surefoot" / "surefoot.db"
     with sqlite3.connect(database, isolation_level=None) as lock:
         lock.execute("BEGIN IMMEDIATE")
         process.send_signal(signal.SIGTERM)
-        time.sleep(BUSY_SECONDS + 1)
+        time.sleep(max(BUSY_SECONDS + 1, ends + 3 - time.monotonic()))
         assert process.poll() is None, "neither the signal nor the store ends it"
         lock.execute("ROLLBACK")
     lock.close()
     _, err = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 6
+    assert process.returncode in (6, 8), err
     assert "the cancel is not written yet" in err
     assert project.status_of("prod-1") == "cancelled"
 

@@ -112,25 +112,21 @@ def _follow(
     agent: OwnAgent | None,
 ) -> Deployment:
     detached = threading.Event()
-    gone = threading.Event()
-    interrupts.answer_with(
-        _cancel_when_told(store, deployment, view, gone)
-        if patience.cancel_on_interrupt
-        else lambda _signal: detached.set()
-    )
+    cancel = _Cancel(store, deployment, view)
+    interrupts.answer_with(cancel if patience.cancel_on_interrupt else lambda _signal: detached.set())
     deadline = None if patience.timeout is None else time.monotonic() + patience.timeout
 
     def check() -> bool:
         if detached.is_set():
             raise _Left(f"{interrupts.first} ends the following")
-        if deadline is not None and time.monotonic() >= deadline:
+        if deadline is not None and time.monotonic() >= deadline and not cancel.unwritten:
             raise _Left("the time to wait is over")
         return agent is not None and agent.lives()
 
     try:
         return watch(Follower(store, deployment), view, check)
     finally:
-        gone.set()
+        cancel.gone.set()
 
 
 def watch(
@@ -161,24 +157,32 @@ def watch(
     return state
 
 
-def _cancel_when_told(store: Store, deployment: str, view: View, gone: threading.Event) -> Callable[[str], None]:
-    """Return what a signal does: it asks for a safe end, trying until that is written."""
-    from surefoot.cli.who import requested_by
+class _Cancel:
+    """What a signal does: it asks for a safe end, trying until that is written, or nobody follows any more."""
 
-    def answer(signal: str) -> None:
-        while not gone.is_set():
+    def __init__(self, store: Store, deployment: str, view: View) -> None:
+        self.unwritten = False
+        self.gone = threading.Event()
+        self._store = store
+        self._deployment = deployment
+        self._view = view
+
+    def __call__(self, signal: str) -> None:
+        from surefoot.cli.who import requested_by
+
+        self.unwritten = True
+        while not self.gone.is_set():
             try:
-                requests.cancel(store, deployment, by=requested_by(), reason=signal)
+                requests.cancel(self._store, self._deployment, by=requested_by(), reason=signal)
             except StoreError as error:
-                view.say(f"{signal}: the cancel is not written yet: {error.message}")
-                gone.wait(CANCEL_AGAIN)
+                self._view.say(f"{signal}: the cancel is not written yet: {error.message}")
+                self.gone.wait(CANCEL_AGAIN)
             except NotFoundError:
-                return  # it has ended meanwhile
+                break  # it has ended meanwhile
             else:
-                view.say(f"{signal}: cancel requested; following {deployment} to its safe end")
-                return
-
-    return answer
+                self._view.say(f"{signal}: cancel requested; following {self._deployment} to its safe end")
+                break
+        self.unwritten = False
 
 
 def _tell_aftermath(app: App, store: Store, state: Deployment) -> None:
