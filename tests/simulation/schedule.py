@@ -25,11 +25,13 @@ from surefoot.core.lease import LeaseTiming
 from surefoot.store.memory import MemoryStore
 from tests.simulation.hosts import Host
 from tests.simulation.judge import Judge, PromiseBrokenError
+from tests.simulation.line import SimAccess
 from tests.simulation.listener import Listener
 from tests.simulation.loop import GROUP, VirtualLoop
 from tests.simulation.people import People
+from tests.simulation.performer import FULL, SimPerformer
 from tests.simulation.script import STAGING, Fault, Kind, Limb, Script, draw
-from tests.simulation.world import FULL, SimAccess, SimPerformer, World
+from tests.simulation.world import World
 
 TTL = 5.0
 #: When virtual time begins by the store's clock: long enough after 1970 for any jump back.

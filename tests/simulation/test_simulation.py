@@ -12,11 +12,11 @@ from unittest.mock import patch
 
 from surefoot.agent.performer import Job
 from surefoot.core.events import HealthPassed
+from tests.simulation.performer import SimPerformer
 from tests.simulation.replay import told
 from tests.simulation.schedule import Schedule, broken_by
 from tests.simulation.script import PRODUCTION, STAGING, Kind, Script, draw
 from tests.simulation.shrink import kind, shrink
-from tests.simulation.world import SimPerformer
 
 ROOT = Path(__file__).parents[2]
 #: Where the seeds begin (always at the same place: exploring is what `make soak` is for), and for how many seconds of
