@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from surefoot.agent.access import StoreAccess
 from surefoot.agent.holding import Holding
 from surefoot.agent.machine import Vitals
+from surefoot.agent.outage import Outage
 from surefoot.agent.performer import Performer
 from surefoot.agent.worker import Changes, Way, Worker
 from surefoot.core import events as ev
@@ -106,7 +107,7 @@ class Agent:
         self._gone: dict[str, LeaseSeen] = {}
         self._free: dict[str, float] = {}
         self._overtakes: tuple[Deployment, tuple[str, ...]] | None = None  # what was claimed, and what waits before it
-        self._store_failed_at = float("-inf")
+        self._outage = Outage(clock, self._say)
         self._entered_at = float("-inf")
         self._duplicate: str | None = None
 
@@ -143,7 +144,7 @@ class Agent:
                 await self._access(self._store.enter, self.settings.name, self.incarnation)
                 await self._vital_access(self._store.report, self._report())
             except StoreError as error:
-                self._say(f"store: {error.message}; trying again", "store_failed", Level.WARNING)
+                self._outage.failed(error.message)
             except NotAllowedError:
                 if self._clock() > patience:
                     raise
@@ -172,16 +173,17 @@ class Agent:
     async def _signs_of_life(self) -> None:
         while True:
             try:
-                if self._store_failed_at > self._entered_at:
+                if self._outage.failed_at > self._entered_at:
                     # The connection that carried the presence may be gone.
                     self._entered_at = self._clock()
                     await self._vital_access(self._store.enter, self.settings.name, self.incarnation)
                 if not await self._vital_access(self._store.report, self._report()):
                     self._duplicate = f"another live agent is called {self.settings.name}"
                     self.stop.set()
+                self._outage.answered()
                 await self._consider_giving_way()
             except (StoreError, NotAllowedError) as error:
-                self._failed(error)
+                self._outage.failed(error.message)
             except Exception as error:
                 # Whatever it is, an agent that fell silent would live on, keep its name, and take no work for ever.
                 self._say(f"no sign of life: {type(error).__name__}: {error}", "error", Level.ERROR)
@@ -218,16 +220,12 @@ class Agent:
                 if (news := await self._vital_access(self._store.wait_as_agent, self.settings.look_every)) is not None:
                     self._changed.announce(news.asked)
             except StoreError as error:
-                self._failed(error)
+                self._outage.failed(error.message)
                 await asyncio.sleep(self.settings.look_every)
 
     async def _watch_stop(self) -> None:
         await self.stop.wait()
         self._changed.announce()
-
-    def _failed(self, error: StoreError | NotAllowedError) -> None:
-        self._store_failed_at = self._clock()
-        self._say(f"store: {error.message}", "store_failed", Level.WARNING)
 
     # -- claiming ------------------------------------------------------------------------------------
 
@@ -238,7 +236,7 @@ class Agent:
                     return  # what comes after is left to those who stay
                 holding, deployment = await self._find_work()
             except StoreError as error:
-                self._failed(error)
+                self._outage.failed(error.message)
                 await self._stopped_within(self.settings.look_every)
                 continue
             if holding is not None:
@@ -285,7 +283,7 @@ class Agent:
 
     def _holder_gone(self, item: Work, new: LeaseSeen) -> bool:
         """Say whether the holder's process is known to be gone, for long enough and on a store that has been steady."""
-        steady = new.at - self._store_failed_at > self.settings.timing.ttl
+        steady = new.at - self._outage.failed_at > self.settings.timing.ttl
         if item.holder_present or not steady:
             self._gone.pop(item.environment, None)
             return False

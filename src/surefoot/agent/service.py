@@ -19,6 +19,7 @@ from surefoot.agent.agent import Agent, AgentSettings
 from surefoot.agent.courier import Courier
 from surefoot.agent.logs import LogSink
 from surefoot.agent.machine import Limits, vitals_of
+from surefoot.agent.outage import Outage
 from surefoot.agent.processes import ShimRunner
 from surefoot.agent.reaching import reaching
 from surefoot.agent.secrets import Secrets
@@ -26,7 +27,7 @@ from surefoot.agent.tracing import Tracing
 from surefoot.agent.world import World
 from surefoot.core.errors import Code, StoreError
 from surefoot.core.lease import LeaseTiming, Role
-from surefoot.core.notes import Level, Log, Note
+from surefoot.core.notes import Log, Note
 from surefoot.store import open_store
 from surefoot.store.protocol import LogLine, Store
 
@@ -178,13 +179,14 @@ async def _run(
 
 async def _opened(options: AgentOptions, url: str, stop: threading.Event, log: Log) -> tuple[Store, str]:
     """Return the store and its identity, as soon as it answers if the agent is patient."""
+    outage = Outage(boottime, lambda text, kind, level: log(Note(text, kind, level)))
     while True:
         try:
             return await asyncio.to_thread(_open, url)
         except StoreError as error:
             if not options.patient or error.code not in PASSES or stop.is_set():
                 raise
-            log(Note(f"store: {error.message}; trying again", "store_failed", Level.WARNING))
+            outage.failed(error.message)
         await asyncio.sleep(OPEN_AGAIN)
 
 
