@@ -581,6 +581,7 @@ def test_what_is_said_to_be_repaired_is_looked_at_behind_the_fence(fence: ev.Fen
         ev.StepStarted("a", Direction.FORWARD, 1),
         ev.StepFailed("a", Direction.FORWARD, 1, FAILURE),
         ev.UndoStarted(FAILURE),
+        ev.FenceRaised(("h",)),
         ev.Finished(Status.STRANDED, FAILURE),
     )
     assert do.decide(state, 99.0) == do.Rest()
@@ -596,6 +597,36 @@ def test_what_is_said_to_be_repaired_is_looked_at_behind_the_fence(fence: ev.Fen
             assert do.decide(state, 99.0) == do.Write(ev.ResolveRefused(UNREACHABLE))
         state = evolve(state, ev.Entry(state.seq + 1, 99.0, ev.ResolveRefused(UNREACHABLE), "y", again))
         assert (state.outcome, state.resolve_refused) == (FAILURE, UNREACHABLE)
+
+
+@pytest.mark.parametrize("probe", [None, Check("command")])
+def test_what_a_person_says_before_the_fence_rises_is_believed_only_if_it_can_be_looked_at(probe: Check | None) -> None:
+    """What was left on a host may have landed between the two."""
+    steps = (Step("a", Playbook("a.yml"), undo=Playbook("u.yml")),)
+    plan = Plan("p", "e", steps, inventory="hosts", version_probe=probe, state_file="/state")
+    state = after(
+        plan,
+        ev.StepStarted("a", Direction.FORWARD, 1),
+        ev.StepFailed("a", Direction.FORWARD, 1, FAILURE),
+        ev.UndoStarted(FAILURE),
+        ev.FenceFailed(UNREACHABLE),
+        ev.Finished(Status.STRANDED, FAILURE),
+    )
+    request = ev.ResolveRequested("ada", "repaired")
+    for again, fence in ((2, ev.FenceFailed(UNREACHABLE)), (3, ev.FenceRaised(("h",)))):
+        for event in (request, ev.LeaseGranted("y", again), fence):
+            state = evolve(state, ev.Entry(state.seq + 1, 99.0, event, "y", again))
+        action = do.decide(state, 99.0)
+        if again == 3 and probe is not None:
+            assert action == do.Resolve(request)
+            return
+        assert isinstance(action, do.Write) and isinstance(action.event, ev.ResolveRefused)
+        assert action.event.failure.code is (Code.LOOK_AGAIN if again == 3 else Code.HOST_UNREACHABLE)
+        state = evolve(state, ev.Entry(state.seq + 1, 99.0, action.event, "y", again))
+    # Said again, it counts: nothing has been left on hosts since.
+    for event in (request, ev.LeaseGranted("y", 4), ev.FenceRaised(("h",))):
+        state = evolve(state, ev.Entry(state.seq + 1, 99.0, event, "y", 4))
+    assert do.decide(state, 99.0) == do.Resolve(request)
 
 
 def test_a_check_of_what_is_repaired_that_kills_agents_is_given_up() -> None:

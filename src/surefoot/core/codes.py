@@ -405,6 +405,16 @@ ADVICE: dict[Code, Advice] = {
         ("`surefoot doctor ID` lists what each host runs, and what to run",),
         "stranded",
     ),
+    Code.LOOK_AGAIN: Advice(
+        "What a person said of hosts may be true no more: the fence rose only after that, and nobody else can look.",
+        ("a deployment was stranded while the fence could not be raised on a host",),
+        (
+            "look at each host once more; nothing of the deployment can change one any more",
+            "then again: `surefoot resolve ID --reason TEXT`",
+            "a `version_probe` in the config lets Surefoot look by itself",
+        ),
+        "stranded",
+    ),
     Code.CANCELLED: Advice(
         "Somebody asked for a cancel, and what was begun was put back.",
         ("a person, or a CI job that was ended",),

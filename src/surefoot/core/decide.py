@@ -242,14 +242,15 @@ def _strand(s: Deployment, cause: Failure) -> Action:
 
 def _resolve(s: Deployment) -> Action:
     """Check what is said to be repaired, behind the fence: nothing of the past may change a host after it was looked
-    at.
+    at, be it by a person alone.
     """
     if s.resolve is None:
         return Rest()
     if s.losses > s.plan.takeover_limit:
         return Write(ev.ResolveRefused(_too_often(s)))
     if s.behind_fence:
-        return Resolve(s.resolve)
+        unseen = s.spoken_early and s.plan.version_probe is None
+        return Write(ev.ResolveRefused(_spoken_early(s))) if unseen else Resolve(s.resolve)
     if s.fence_failures:
         assert s.resolve_refused is not None
         return Write(ev.ResolveRefused(s.resolve_refused))
@@ -269,6 +270,14 @@ def _cancel_failure(s: Deployment) -> Failure:
 
 def _cancelled(s: Deployment) -> ev.Finished:
     return ev.Finished(Status.CANCELLED, _cancel_failure(s))
+
+
+def _spoken_early(s: Deployment) -> Failure:
+    return Failure(
+        Code.LOOK_AGAIN,
+        f"what was left of {s.id} on hosts could change them until just now, and no version_probe tells what they run",
+        hint=f"look at each host once more, then say so again: surefoot resolve {s.id} --reason TEXT",
+    )
 
 
 def _too_often(s: Deployment) -> Failure:

@@ -96,6 +96,8 @@ class Deployment(msgspec.Struct, frozen=True):
     outcome: Failure | None = None
     resolve: ev.ResolveRequested | None = None  #: the request that is not answered yet
     resolve_refused: Failure | None = None
+    loose: bool = False  #: stranded, and what was left on hosts may still change them: the fence has not risen since
+    spoken_early: bool = False  #: whether that was so when the request was made
     resolved: ev.Resolved | None = None
     deliveries: tuple[ev.Delivered, ...] = ()  #: who was told of what
     last_at: float = 0.0
@@ -256,7 +258,7 @@ def _apply(s: Deployment, entry: ev.Entry) -> Deployment:
         case ev.PreflightFailed(failure=failure):
             return replace(s, cause=failure)
         case ev.FenceRaised():
-            return replace(s, fenced=s.fence, fence_failures=0)
+            return replace(s, fenced=s.fence, fence_failures=0, loose=False)
         case ev.FenceFailed(failure=failure):
             return _fence_failed(s, failure, entry.at)
         case ev.NotBegun(failure=failure):
@@ -302,7 +304,7 @@ def _apply(s: Deployment, entry: ev.Entry) -> Deployment:
             return _finished(s, e, entry.at)
         case ev.ResolveRequested() as e:
             assert s.status is Status.STRANDED and s.resolved is None
-            return replace(s, resolve=e, losses=0)
+            return replace(s, resolve=e, spoken_early=s.loose, losses=0)
         case ev.ResolveRefused(failure=failure):
             assert s.status is Status.STRANDED
             return replace(s, resolve=None, resolve_refused=failure, held=False)
@@ -480,7 +482,8 @@ def _finished(s: Deployment, e: ev.Finished, at: float) -> Deployment:
     steps = tuple(
         replace(run, status=StepStatus.SKIPPED) if run.status is StepStatus.PENDING else run for run in s.steps
     )
-    return replace(s, status=e.status, outcome=e.reason, finished_at=at, steps=steps, held=False)
+    loose = e.status is Status.STRANDED and not s.behind_fence
+    return replace(s, status=e.status, outcome=e.reason, finished_at=at, steps=steps, held=False, loose=loose)
 
 
 class Summary(msgspec.Struct, frozen=True):
