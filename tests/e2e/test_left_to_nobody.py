@@ -267,6 +267,14 @@ def test_streams_that_are_closed_or_full_change_nothing_of_a_deployment(project:
     assert project.status_of("prod-1") == "succeeded"
 
 
+def test_a_deployment_is_worked_where_whoever_started_it_ignores_the_ends_of_children(project: Project) -> None:
+    call = ["env", "--ignore-signal=CHLD", sys.executable, "-m", "surefoot", "deploy", "prod"]
+    for version, code in (("1.0", 0), ("bad-2", 4)):
+        done = subprocess.run([*call, version], cwd=project.folder, env=project.env, timeout=DEADLINE, check=False)
+        assert done.returncode == code
+    assert project.json("show", "prod-2")["reason"]["code"] == "SF-STEP-FAILED"
+
+
 # -- an agent in the background --------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -253,6 +254,37 @@ def test_a_result_that_can_not_be_written_is_an_error_that_says_so(store: str, c
         code, said = started(store, command, stdout=full.fileno())
     assert code == 1
     assert said.startswith("error[SF-OUTPUT]: the result can't be written to stdout: No space left on device\n")
+
+
+def test_a_pipe_that_was_made_non_blocking_gets_all_as_soon_as_somebody_reads(store: str) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    filled = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            filled += os.write(writer, bytes(4096))
+    argv = [sys.executable, "-m", "surefoot", "events", "prod-1", "--output", "json", "--store", store]
+    process = subprocess.Popen(argv, stdout=writer, stderr=writer)
+    os.close(writer)
+    with contextlib.suppress(subprocess.TimeoutExpired):  # it has to wait now, as soon as it has something to say
+        process.wait(timeout=1)
+    with os.fdopen(reader, "rb") as pipe:
+        said = pipe.read()[filled:]
+    assert process.wait(timeout=DEADLINE) == 0
+    events = [json.loads(line) for line in said.splitlines()]
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert events[-1]["type"] == "finished"
+
+
+def test_what_the_encoding_of_a_stream_lacks_is_written_escaped(store: str) -> None:
+    opened = open_store(store)
+    deployment, _ = opened.submit(replace(j.submission("4.0"), reason="größer 🎉"))
+    opened.close()
+    argv = [sys.executable, "-m", "surefoot", "events", deployment, "--store", store]
+    env = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(argv, capture_output=True, env=env, timeout=DEADLINE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"(gr\xf6\xdfer \\U0001f389)" in done.stdout
 
 
 # -- global options and reading ------------------------------------------------------------------------

@@ -8,7 +8,6 @@ does: that is in the journal.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -18,6 +17,7 @@ import click
 from surefoot import __version__
 from surefoot.cli.lazy import LazyGroup
 from surefoot.cli.settings import settings
+from surefoot.cli.start import put_in_order
 
 #: As a program says that was ended by SIGINT, or by a reader that went away.
 INTERRUPTED = 128 + 2
@@ -112,18 +112,9 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-def _give_streams() -> None:
-    """Have output go to nowhere where the program was started with a stream closed (`2>&-`), for which Python has
-    None.
-    """
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
-
-
 def main() -> NoReturn:
     """Run the program."""
-    _give_streams()
+    put_in_order()
     cli.main()
     raise AssertionError("main exits")
 
