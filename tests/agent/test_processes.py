@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections import defaultdict
@@ -22,6 +23,7 @@ import psutil
 import pytest
 
 from surefoot.agent import leftovers, processes, shim
+from surefoot.agent.folders import attempts_folder
 from surefoot.agent.processes import Ended, EndReason, RunningAttempt, ShimRunner, Spawn
 
 DEADLINE = 20.0
@@ -426,3 +428,21 @@ async def test_the_next_agent_of_a_machine_ends_what_a_frozen_shim_of_a_killed_o
     assert watcher in killed
     assert bench.alive() == []
     assert bench.shims() == []
+
+
+# -- where attempts are registered ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("runtime", ["", "relative", "/nonexistent/run/user/1", None])
+def test_a_runtime_folder_of_somebody_else_or_of_a_session_that_is_over_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str | None
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    theirs = tmp_path / "theirs"  # what `su` leaves in $XDG_RUNTIME_DIR
+    theirs.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).exists() and path != theirs)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(theirs) if runtime is None else runtime)
+    assert attempts_folder() == tmp_path / "surefoot-12345" / "attempts"
+    monkeypatch.undo()
+    assert (tmp_path / "surefoot-12345" / "attempts").is_dir()

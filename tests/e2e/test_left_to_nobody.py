@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -273,6 +274,21 @@ def test_a_deployment_is_worked_where_whoever_started_it_ignores_the_ends_of_chi
         done = subprocess.run([*call, version], cwd=project.folder, env=project.env, timeout=DEADLINE, check=False)
         assert done.returncode == code
     assert project.json("show", "prod-2")["reason"]["code"] == "SF-STEP-FAILED"
+
+
+@pytest.mark.parametrize(
+    "command", [["deploy", "prod", "2.0"], ["deploy", "prod", "2.0", "--detach"], ["rollback", "prod"]]
+)
+def test_where_no_agent_could_work_nothing_is_accepted(project: Project, command: list[str]) -> None:
+    for version in ("1.0", "1.1"):
+        project.run("deploy", "prod", version)
+    agents = project.folder / ".surefoot" / "agents"
+    shutil.rmtree(agents)
+    agents.touch()  # nothing can be made in it, not even by root
+    done = project.run(*command)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith("error[SF-AGENT-FOLDER]: ") and "\nhint: " in done.stderr
+    assert len(project.json("history", "prod")["deployments"]) == 2
 
 
 # -- an agent in the background --------------------------------------------------------------------------

@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from surefoot.agent.bundle import Bundle
+from surefoot.agent.folders import attempts_folder
 from surefoot.agent.holding import Holding
 from surefoot.agent.logs import LogSink
 from surefoot.agent.performer import Job
 from surefoot.agent.processes import ShimRunner
 from surefoot.agent.secrets import Secrets
-from surefoot.agent.service import attempts_folder, boottime
+from surefoot.agent.service import boottime
 from surefoot.agent.world import World
 from surefoot.core import events as ev
 from surefoot.core.deployment import fold
@@ -88,13 +89,14 @@ async def stage(
     async def nothing(_: ev.FenceRaised) -> None:
         """Look without raising any fence."""
 
+    attempts = attempts_folder()
     with tempfile.TemporaryDirectory(prefix="surefoot-look-") as folder:
         world = World(
             store=store,
             access=_at_once,
             logs=LogSink(store, _at_once),
-            runner=ShimRunner(attempts_folder()),
-            attempts=attempts_folder(),
+            runner=ShimRunner(attempts),
+            attempts=attempts,
             folder=Path(folder),
             identity=store.identity(),
             environ=environ,

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import tempfile
 import threading
 import time
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from surefoot.agent import sshagent
 from surefoot.agent.access import COURIERS, RENEWERS, WORKERS, ThreadAccess
 from surefoot.agent.agent import Agent, AgentSettings
 from surefoot.agent.courier import Courier
+from surefoot.agent.folders import attempts_folder, own_folder
 from surefoot.agent.logs import LogSink
 from surefoot.agent.machine import Limits, vitals_of
 from surefoot.agent.outage import Outage
@@ -61,14 +61,6 @@ def boottime() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def attempts_folder() -> Path:
-    """Return this machine's registry of running attempts: one for all agents of a user, gone with a reboot."""
-    run = Path("/run") if os.geteuid() == 0 else Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
-    folder = run / f"surefoot-{os.geteuid()}" / "attempts"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
-
-
 def run_agent(
     options: AgentOptions,
     store_url: str,
@@ -98,9 +90,8 @@ async def _run(
     vital = ThreadAccess(deadline=max(1.5, timing.renew_every * 2), threads=RENEWERS)
     beside = ThreadAccess(deadline=max(2.0, options.ttl), threads=COURIERS)
     store, identity = await _opened(options, store_url, stop, log)
-    folder = options.state / "agents" / options.name
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    shutil.rmtree(options.state / "agents" / options.name, ignore_errors=True)
+    folder, attempts = own_folder(options.state, options.name), attempts_folder()
     logs = LogSink(store, access)
     secrets = Secrets(os.environ, store_url)
 
@@ -111,14 +102,14 @@ async def _run(
         from surefoot.agent.runner_gate import RunnerGate
 
         gate = RunnerGate(options.prometheus, options.name, options.limits, voice.say)
-    runner = ShimRunner(attempts_folder(), presence_fds=lambda: store.presence(options.name))
-    await asyncio.to_thread(sshagent.sweep, attempts_folder().parent)
+    runner = ShimRunner(attempts, presence_fds=lambda: store.presence(options.name))
+    await asyncio.to_thread(sshagent.sweep, attempts.parent)
     world = World(
         store=store,
         access=access,
         logs=logs,
         runner=runner,
-        attempts=attempts_folder(),
+        attempts=attempts,
         folder=folder,
         identity=identity,
         environ=os.environ,

@@ -107,6 +107,14 @@ def _forget_the_dead(app: App) -> None:
                 store.leave(row.report.name, row.report.incarnation)
 
 
+def see_that_one_can_work(app: App) -> None:
+    """Refuse what would be accepted and never worked: where the config names no agents, one has to work here."""
+    from surefoot.agent import folders
+
+    if not app.has_agents:
+        folders.see_that_one_can_work(app.state_folder)
+
+
 @contextlib.contextmanager
 def agent_for(app: App, deployment: str) -> Iterator[OwnAgent | None]:
     """Have an agent of this process work where the config names none; whatever it is that ends the context before its

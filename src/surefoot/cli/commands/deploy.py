@@ -124,9 +124,11 @@ def deploy(
     from surefoot.cli.app import App
     from surefoot.cli.following import see_through
     from surefoot.cli.interrupts import Interrupts
+    from surefoot.cli.own_agent import see_that_one_can_work
 
     app = App.of(ctx)
     submission = app.submission(environment, version, reason=reason, key=key)
+    see_that_one_can_work(app)
     files = app.files()
     for warning in files.warnings:
         app.console.warn(warning)
@@ -168,11 +170,13 @@ def rollback(
     from surefoot.cli.app import App
     from surefoot.cli.following import see_through
     from surefoot.cli.interrupts import Interrupts
+    from surefoot.cli.own_agent import see_that_one_can_work
     from surefoot.cli.who import requested_by
 
     app = App.of(ctx)
     with app.writing() as store:
         app.know_environment(store, environment)
+        see_that_one_can_work(app)
         submission = requests.rollback(store, environment, to, by=requested_by(), reason=reason, key=key)
         with Interrupts() as interrupts:
             submission = _wishes(store, app.as_now(submission), when_open, at, override_freeze)
