@@ -199,6 +199,21 @@ def test_errors_have_code_hint_and_exit_code_and_leave_stdout_alone(
     assert "Traceback" not in told.stderr
 
 
+@pytest.mark.parametrize("command", ["status", "agents", "events prod-1", "cancel prod-1"])
+@pytest.mark.parametrize(
+    ("path", "exit_code"),
+    # a folder that is closed to this user raises as a name that is too long does it, which stops root too
+    [("x" * 300, 9), (f"{'x' * 300}/store.db", 9), ("~nobody-of-that-name/store.db", 2)],
+)
+def test_a_store_of_which_nobody_can_tell_whether_it_is_there_is_no_empty_one(
+    command: str, path: str, exit_code: int
+) -> None:
+    told = call(*command.split(), "--store", path)
+    assert (told.exit_code, told.stdout) == (exit_code, "")
+    assert told.stderr.startswith("error[SF-") and "\nhint: " in told.stderr
+    assert "SF-INTERNAL" not in told.stderr
+
+
 @pytest.mark.parametrize("url", ["postgresql://u:hunter2@127.0.0.1:1/x", "nosuch://u:hunter2@x"])
 def test_a_store_that_cannot_be_reached_ends_with_9_and_keeps_its_password(url: str) -> None:
     told = call("cancel", "prod-1", "--store", url)
@@ -402,6 +417,16 @@ def test_init_writes_what_check_and_plan_accept(tmp_path: Path) -> None:
     assert call("init").exit_code == 2, "what is there is not overwritten"
 
 
+def test_init_in_a_folder_that_was_removed_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    told = call("init")
+    assert told.exit_code == 2
+    assert told.stderr.startswith("error[SF-CONFIG-MISSING]: this folder has been removed\nhint: ")
+
+
 def test_plan_names_hosts_and_refuses_an_inventory_without_any(tmp_path: Path) -> None:
     (tmp_path / "surefoot.yml").write_text(
         "project: p\nenvironments: {prod: {inventory: hosts.ini, "
@@ -416,6 +441,16 @@ def test_plan_names_hosts_and_refuses_an_inventory_without_any(tmp_path: Path) -
     inventory.write_text("[web]\n")
     refused = call("plan", "prod", "1.0")
     assert refused.exit_code == 2 and refused.stderr.startswith("error[SF-NO-HOSTS]: ")
+
+
+@pytest.mark.parametrize("home", ["/" + "x" * 300, "", "~nobody-of-that-name"])
+def test_a_home_that_is_closed_or_unknown_is_left_to_ansible_to_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where there is no $HOME, and no account
+    run = AnsibleRun(tmp_path, "hosts.ini", fence=None, control_path=tmp_path)
+    for name in ("HOME", "ANSIBLE_CONFIG"):
+        assert "ANSIBLE_CALLBACK_PLUGINS" in run.environment({name: home}, 3)
 
 
 def test_one_ansible_reads_inventories_for_all_who_ask_the_first_on_the_path_else_ours(

@@ -20,7 +20,7 @@ import click
 from surefoot.cli.console import Console
 from surefoot.cli.settings import Settings, settings
 from surefoot.cli.text import did_you_mean
-from surefoot.config.discovery import find_config, store_url
+from surefoot.config.discovery import find_config, never_written, store_url, this_folder
 from surefoot.core.errors import Code, ConfigError, Failure, NotFoundError
 from surefoot.core.status import Status
 
@@ -143,7 +143,7 @@ class App:
     @property
     def state_folder(self) -> Path:
         """Return where agents and this program keep what is not in the store."""
-        folder = self.config_path.parent if self.config_path is not None else Path.cwd()
+        folder = self.config_path.parent if self.config_path is not None else this_folder()
         return folder.absolute() / ".surefoot"
 
     def valid_version(self, version: str) -> str:
@@ -217,7 +217,7 @@ class App:
     @property
     def never_written(self) -> bool:
         """Whether there is no store yet where one will be."""
-        return "://" not in self.store_url and not Path(self.store_url).exists()
+        return never_written(self.store_url)
 
     @staticmethod
     def _empty() -> Store:
@@ -280,7 +280,7 @@ class App:
 
         current = store.environment(submission.environment).current_version
         now = store.find_version(submission.environment, current) if current is not None else None
-        folder = self.config_path.parent if self.config_path is not None else Path.cwd()
+        folder = self.config_path.parent if self.config_path is not None else this_folder()
         found = origin(folder, os.environ, now.commit if now is not None else None)
         actor = found.claims.get("actor") if found is not None else None
         clean = self._redactor(submission.plan)

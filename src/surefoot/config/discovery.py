@@ -39,7 +39,7 @@ class HasStore(Protocol):
 
 def find_config(given: str | None, environ: Mapping[str, str], cwd: Path | None = None) -> Path:
     """Return the config's path: `--config`, else `$SUREFOOT_CONFIG`, else the nearest `surefoot.yml` here or above."""
-    here = cwd or _cwd()
+    here = cwd or this_folder()
     if given is not None:
         return _named(given, here, "--config")
     if named := environ.get("SUREFOOT_CONFIG"):
@@ -60,7 +60,7 @@ def store_url(config: HasStore | None, given: str | None, environ: Mapping[str, 
     config), else `.surefoot/surefoot.db` beside the config. Secrets in `store:` are filled in here, and nowhere else.
     """
     if chosen := given or environ.get("SUREFOOT_STORE"):
-        return store_place(chosen, cwd or _cwd())
+        return store_place(chosen, cwd or this_folder())
     if config is None:
         raise ConfigError(
             "neither a config nor a store is named",
@@ -85,12 +85,34 @@ def store_place(url: str, base: Path) -> str:
     """Return an SQLite file's absolute path, or any other URL as it is. Paths are relative to `base`."""
     scheme, separator, rest = url.partition("://")
     if not separator:
-        return str(base / Path(url).expanduser())
-    return str(base / Path(unquote(rest)).expanduser()) if scheme == "sqlite" else url
+        return str(base / _expanded(url))
+    return str(base / _expanded(unquote(rest))) if scheme == "sqlite" else url
+
+
+def never_written(url: str) -> bool:
+    """Whether a store is a file that is not there; one that can't be seen may be there."""
+    if "://" in url:
+        return False
+    try:
+        Path(url).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{path}: there is no such home folder", code=Code.CONFIG_MISSING, hint="give the whole path"
+        ) from error
 
 
 def _named(given: str, here: Path, by: str) -> Path:
-    path = here / Path(given).expanduser() if given else here
+    path = here / _expanded(given) if given else here
     if not given or not _exists(path):
         raise ConfigError(
             f"the config {given or '(empty)'} that {by} names does not exist",
@@ -108,7 +130,8 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _cwd() -> Path:
+def this_folder() -> Path:
+    """Return the folder that this program was started in."""
     try:
         return Path.cwd()
     except OSError as error:

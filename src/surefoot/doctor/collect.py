@@ -28,6 +28,7 @@ from surefoot.agent.secrets import Secrets
 from surefoot.agent.world import World
 from surefoot.checks.model import placeholders
 from surefoot.checks.registry import named_secrets
+from surefoot.config.discovery import never_written
 from surefoot.config.freeze import freeze
 from surefoot.config.models import Config
 from surefoot.core.deployment import Deployment, fold
@@ -212,7 +213,7 @@ async def _within(seconds: float, call: Callable[[], T]) -> T:
 def _read(question: Question) -> tuple[_Read | None, float]:
     """Read all that the rules want to know; None of a store that was never written to."""
     url = question.store_url
-    if "://" not in url and not Path(url).exists():
+    if never_written(url):
         if question.deployment is not None:
             from surefoot.store.memory import MemoryStore
 
@@ -263,7 +264,7 @@ def _environment(store: Store, row: EnvironmentRow, now: float) -> EnvironmentFa
 
 def _writable(url: str) -> Trouble | None:
     """Return why a store can only be read, if that is so; its schema is current, so that opening changes nothing."""
-    if "://" not in url and not Path(url).exists():
+    if never_written(url):
         return None
     try:
         store = open_store(url)

@@ -169,6 +169,6 @@ def disk_percent(folder: Path) -> tuple[float, str]:
     """Return how full the disk is that a folder is on, or will be, and where it is mounted."""
     import psutil
 
-    there = next(path for path in (folder, *folder.parents) if path.exists()).resolve()
+    there = next(path for path in (folder, *folder.parents) if os.path.exists(path)).resolve()  # noqa: PTH110
     mount = next(path for path in (there, *there.parents) if path.is_mount())
     return psutil.disk_usage(str(there)).percent, str(mount)

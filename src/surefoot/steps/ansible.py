@@ -377,24 +377,34 @@ class _UserConfig:
             return None
         base = self._path.parent
         # Ansible's own {{CWD}} and {{ANSIBLE_HOME}} stay for it to fill in.
-        parts = (part if part.startswith("{{") else str(base / Path(part).expanduser()) for part in value.split(":"))
+        parts = (part if part.startswith("{{") else str(base / _expanded(part)) for part in value.split(":"))
         return ":".join(parts)
+
+
+def _expanded(path: str) -> Path:
+    """Return a path with `~` filled in where that is known, as Ansible does it."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises where it is not known
 
 
 def _user_config(folder: Path, environ: Mapping[str, str]) -> _UserConfig:
     places = []
     if named := environ.get("ANSIBLE_CONFIG"):
-        place = folder / Path(named).expanduser()
-        places.append(place / "ansible.cfg" if place.is_dir() else place)
+        place = folder / _expanded(named)
+        places.append(place / "ansible.cfg" if os.path.isdir(place) else place)  # noqa: PTH112 - as below
     # Ansible passes over the one in a folder that anyone may write to.
     if not folder.stat().st_mode & stat.S_IWOTH:
         places.append(folder / "ansible.cfg")
     places += [_home(environ) / ".ansible.cfg", Path("/etc/ansible/ansible.cfg")]
-    return _UserConfig(next((place for place in places if place.is_file() and os.access(place, os.R_OK)), None))
+    return _UserConfig(next(filter(_readable, places), None))
+
+
+def _readable(file: Path) -> bool:
+    # In a home that is closed to us (`su` leaves the other's in $HOME) pathlib's would raise.
+    return os.path.isfile(file) and os.access(file, os.R_OK)  # noqa: PTH113
 
 
 def _home(environ: Mapping[str, str]) -> Path:
-    return Path(environ.get("HOME") or "~").expanduser()
+    return Path(environ.get("HOME") or _expanded("~"))
 
 
 def _callbacks(environ: Mapping[str, str], config: _UserConfig) -> str:

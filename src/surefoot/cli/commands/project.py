@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from surefoot.cli.lazy import command
@@ -20,15 +18,17 @@ def init(ctx: click.Context, name: str | None) -> None:
     It is commented, and what it needs is written with it, into this folder. Files that are there are never overwritten.
     """
     from surefoot.cli.app import App
+    from surefoot.cli.text import clean
+    from surefoot.config.discovery import this_folder
     from surefoot.config.templates import write_template
 
     app = App.of(ctx)
-    written = write_template(name, Path.cwd())
+    written = write_template(name, this_folder())
     if app.json:
         app.console.document({"written": [str(path) for path in written]})
         return
     for path in written:
-        app.console.print(f"wrote {path}")
+        app.console.print(clean(f"wrote {path}"))
     app.console.note("hint: surefoot check, then surefoot plan ENV VERSION")
 
 
