@@ -115,6 +115,17 @@ def test_a_path_that_can_be_no_file(tmp_path: Path) -> None:
     assert refused(str(tmp_path / "file" / "below.db")).code is Code.STORE_UNREACHABLE
 
 
+@pytest.mark.parametrize("name", [b"latin-\xfc", b"new\nline", b"a b?mode=ro#c%20d"])
+def test_a_folder_of_any_name_holds_a_store(tmp_path: Path, name: bytes) -> None:
+    path = tmp_path / os.fsdecode(name) / "surefoot.db"
+    store = open_store(str(path))
+    deployment = j.submit(store)
+    store.close()
+    again = open_store(str(path), read_only=True)
+    assert j.state(again, deployment).version == "1.0"
+    again.close()
+
+
 def test_a_locked_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.2)
     store = open_store(str(tmp_path / "s.db"))

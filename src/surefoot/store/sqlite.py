@@ -83,7 +83,7 @@ class SqliteStore(SqlStore):
     def _connect(self) -> sqlite3.Connection:
         mode = "ro" if self._read_only else "rwc"
         conn = sqlite3.connect(
-            f"file:{quote(str(self._path))}?mode={mode}",
+            f"file:{quote(bytes(self._path))}?mode={mode}",
             uri=True,
             timeout=BUSY_SECONDS,
             isolation_level=None,
