@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -300,6 +301,24 @@ def test_what_the_encoding_of_a_stream_lacks_is_written_escaped(store: str) -> N
     done = subprocess.run(argv, capture_output=True, env=env, timeout=DEADLINE, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"(gr\xf6\xdfer \\U0001f389)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("environ", "colored"),
+    [({}, True), ({"NO_COLOR": ""}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)],
+)
+def test_errors_and_results_are_colored_where_the_terminal_takes_it(
+    store: str, environ: dict[str, str], colored: bool
+) -> None:
+    for command in ("show nope-1", "status"):
+        screen, terminal = pty.openpty()
+        argv = [sys.executable, "-m", "surefoot", *command.split(), "--store", store]
+        env = {**os.environ, "TERM": "xterm", **environ}
+        subprocess.run(argv, stdin=terminal, stdout=terminal, stderr=terminal, env=env, timeout=DEADLINE, check=False)
+        said = os.read(screen, 65536)
+        os.close(terminal)
+        os.close(screen)
+        assert said and (b"\x1b[" in said) is colored, command
 
 
 # -- global options and reading ------------------------------------------------------------------------

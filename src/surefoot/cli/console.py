@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 import click
 
-from surefoot.cli.settings import Settings
+from surefoot.cli.settings import Settings, colors_wanted
 from surefoot.cli.text import clean, table
 from surefoot.core.errors import Code, SurefootError
 
@@ -89,7 +89,7 @@ class Console:
     def __init__(self, settings: Settings) -> None:
         """Take what the global options say."""
         self.json = settings.json
-        self.colors = not settings.no_color and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        self.colors = colors_wanted(settings.no_color)
 
     # -- results -------------------------------------------------------------------------------------
 

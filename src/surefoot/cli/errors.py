@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import click
 
+from surefoot.cli.settings import colors_wanted
 from surefoot.cli.text import clean, did_you_mean
 from surefoot.core.errors import Code, Exit, SurefootError
 
@@ -79,5 +79,5 @@ def _verbose() -> bool:
 
 
 def _red(text: str) -> str:
-    plain = "NO_COLOR" in os.environ or "--no-color" in sys.argv or not sys.stderr.isatty()
-    return text if plain else click.style(text, fg="red", bold=True)
+    colors = colors_wanted("--no-color" in sys.argv) and sys.stderr.isatty()
+    return click.style(text, fg="red", bold=True) if colors else text

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,11 @@ class Settings:
     def json(self) -> bool:
         """Whether one JSON document (or JSON Lines) is all that stdout takes."""
         return self.output == "json"
+
+
+def colors_wanted(no_color: bool) -> bool:
+    """Whether a terminal may get colours; an empty $NO_COLOR says nothing (no-color.org)."""
+    return not no_color and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def settings(ctx: click.Context) -> Settings:
