@@ -126,6 +126,11 @@ def test_a_deploy_ends_with_0_and_one_sentence_on_stdout(project: Project) -> No
     assert (row["name"], row["current_version"], row["running"], row["queue"]) == ("prod", "1.0", None, [])
 
 
+def test_a_deploy_whose_warnings_are_errors_says_what_it_says_without(project: Project) -> None:
+    done = project.run("deploy", "prod", "1.0", PYTHONWARNINGS="error")
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+
+
 def test_json_is_all_that_stdout_takes(project: Project) -> None:
     shown = project.json("deploy", "prod", "1.0")
     assert (shown["id"], shown["status"], len(shown["steps"])) == ("prod-1", "succeeded", 2)

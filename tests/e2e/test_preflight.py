@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import socketserver
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_cli_deploy import DEADLINE, Project
+from tests.e2e.test_cli_deploy import DEADLINE, Project, eventually
 
 CONFIG = """\
 project: shop
@@ -177,6 +179,16 @@ def test_terminated_preflight_leaves_no_process(project: Project, tmp_path: Path
     process.communicate(timeout=DEADLINE)
     assert process.returncode != 0
     assert subprocess.run(["pgrep", "-f", "sleep 731[2]"], capture_output=True).stdout == b""
+
+
+def test_preflight_under_nohup_outlives_its_terminal(project: Project, tmp_path: Path) -> None:
+    text = project.config.read_text()
+    project.config.write_text(text.replace(f'"! test -e {tmp_path}/broken"', f'"touch {tmp_path}/began; sleep 1"'))
+    call = ["env", "--ignore-signal=HUP", sys.executable, "-m", "surefoot", "preflight", "prod", "2.0"]
+    process = subprocess.Popen(call, cwd=project.folder, env={**project.env, "TOKEN": SECRET})
+    eventually((tmp_path / "began").exists)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=DEADLINE) == 0
 
 
 @pytest.mark.parametrize(("call", "code"), [(("nowhere", "2.0"), 7), (("prod", "; rm"), 2), ((), 2)])

@@ -66,6 +66,10 @@ class Bundle:
             place += len(chunk)
             yield chunk
 
+    def close(self) -> None:
+        """Let go of them."""
+        self._data.close()
+
 
 def pack(folder: Path, config: Path | None = None, *, largest: int = LARGEST) -> Bundle:
     """Pack a folder, and of untracked files the config. UsageError (SF-BUNDLE) if it can't be read or is too large."""

@@ -20,13 +20,14 @@ class Interrupts(contextlib.AbstractContextManager["Interrupts"]):
 
     def __init__(self) -> None:
         """Handle nothing yet."""
-        self._before = {number: signal.getsignal(number) for number in _NUMBERS}
+        found = {number: signal.getsignal(number) for number in _NUMBERS}
+        self._before = {number: handler for number, handler in found.items() if handler is not signal.SIG_IGN}  # nohup
         self._holds = 0
         self._late = False
 
     def __enter__(self) -> Interrupts:
         """Begin."""
-        for number in _NUMBERS:
+        for number in self._before:
             signal.signal(number, self._hear)
         return self
 
@@ -48,7 +49,7 @@ class Interrupts(contextlib.AbstractContextManager["Interrupts"]):
             raise KeyboardInterrupt
 
     def _hear(self, _number: int, _frame: FrameType | None) -> None:
-        for number in _NUMBERS:
+        for number in self._before:
             signal.signal(number, _nothing)  # not SIG_IGN, which programs inherit that are started to clean up
         if self._holds:
             self._late = True

@@ -117,6 +117,7 @@ def deploy(
 
     Exit codes: 0 succeeded, 3 refused, 4 failed and put back, 5 stranded, 6 cancelled, 8 timed out waiting.
     """
+    from contextlib import closing
     from dataclasses import replace
 
     from surefoot.api.gates import promoted
@@ -129,7 +130,7 @@ def deploy(
     app = App.of(ctx)
     submission = app.submission(environment, version, reason=reason, key=key)
     see_that_one_can_work(app)
-    files = app.files()
+    files = ctx.with_resource(closing(app.files()))
     for warning in files.warnings:
         app.console.warn(warning)
     with app.writing() as store, Interrupts() as interrupts:

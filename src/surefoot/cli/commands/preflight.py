@@ -56,6 +56,7 @@ def preflight(ctx: click.Context, environment: str, version: str, *, agent: str 
 def _rehearsed(app: App, environment: str, version: str, agent: str | None) -> Outcome:
     import asyncio
     import signal
+    from contextlib import closing
 
     from surefoot.agent.rehearsal import rehearse
     from surefoot.cli.text import clean
@@ -70,7 +71,8 @@ def _rehearsed(app: App, environment: str, version: str, agent: str | None) -> O
         task = asyncio.current_task()
         assert task is not None
         for ending in (signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(ending, task.cancel)
+            if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup
+                asyncio.get_running_loop().add_signal_handler(ending, task.cancel)
         return await rehearse(submission, files, agent=who, previous_version=previous, note=note)
 
     def note(text: str) -> None:
@@ -78,7 +80,8 @@ def _rehearsed(app: App, environment: str, version: str, agent: str | None) -> O
             app.console.note(clean(text))
 
     try:
-        return asyncio.run(run())
+        with closing(files):
+            return asyncio.run(run())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
 
