@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from surefoot.api import follow, requests
 from surefoot.cli import following, own_agent
 from surefoot.cli.app import App
 from surefoot.cli.following import Patience, see_through
-from surefoot.cli.interrupts import SIGNALS, Interrupts
+from surefoot.cli.interrupts import Interrupts
 from surefoot.cli.main import cli
 from surefoot.cli.own_agent import ensure_agent, leave_nothing, start_in_background
 from surefoot.cli.resolving import see_resolved
@@ -32,6 +33,7 @@ from surefoot.core.status import Status
 from surefoot.store import open_store
 from surefoot.store.sqlite import SqliteStore
 from tests.e2e.test_cli_deploy import DEADLINE, Project, eventually
+from tests.support.signals import put_back
 
 AWAY = StoreError("the store is away", code=Code.STORE_UNREACHABLE)
 
@@ -66,17 +68,8 @@ class Here:
         return requests.load(self.store, deployment).status
 
     def follow(self, deployment: str, store: Any = None, **patience: Any) -> int:
-        with Interrupts() as interrupts:
+        with put_back(), Interrupts() as interrupts:
             return see_through(self.app, store or self.store, deployment, Patience(**patience), interrupts)
-
-
-@pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
-    """What is called here leaves signals ignored, as befits a process that ends."""
-    before = {name: signal.getsignal(name) for name in SIGNALS}
-    yield
-    for name, handler in before.items():
-        signal.signal(name, handler)
 
 
 @pytest.fixture
@@ -203,7 +196,7 @@ def test_a_signal_that_came_before_the_following_is_answered_beside_it() -> None
         answered_in.append(threading.current_thread())
         answered.set()
 
-    with Interrupts() as interrupts:
+    with put_back(), Interrupts() as interrupts:
         os.kill(os.getpid(), signal.SIGTERM)
         assert interrupts.seen.wait(DEADLINE)
         interrupts.answer_with(answer)
@@ -258,6 +251,16 @@ def test_whatever_ends_the_following_one_in_the_background_goes_on(
     with pytest.raises(type(error)):
         here.follow(deployment)
     eventually(lambda: here.status() is Status.SUCCEEDED)
+
+
+def test_a_signal_after_the_outcome_changes_no_exit_code(project: Project) -> None:
+    process = project.start("deploy", "prod", "1.0")
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("prod-1 prod 1.0: succeeded")
+    for name in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT) * 20:  # all that is left of its time
+        process.send_signal(name)
+        time.sleep(0.002)
+    assert process.wait(timeout=DEADLINE) == 0
 
 
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-", ">/dev/full 2>/dev/full"])
@@ -378,4 +381,5 @@ def test_a_request_to_resolve_is_answered_though_whoever_asked_waits_no_longer(
 def test_an_answer_to_resolve_is_waited_for_as_long_as_the_own_agent_lives(stranded: Here) -> None:
     state = requests.resolve(stranded.store, "prod-1", by="me", reason="by hand", version="1.0")
     away: Any = Away(stranded.store, lambda _: requests.load(stranded.store, "prod-1").resolve is not None)
-    assert see_resolved(stranded.app, away, state) == Exit.DONE
+    with put_back():
+        assert see_resolved(stranded.app, away, state) == Exit.DONE

@@ -23,6 +23,7 @@ from surefoot.core.errors import Code  # noqa: E402
 from surefoot.core.status import Status  # noqa: E402
 from surefoot.store import open_store  # noqa: E402
 from tests.store import journal as j  # noqa: E402
+from tests.support.signals import put_back  # noqa: E402
 
 CONFIG = """\
 project: shop
@@ -59,7 +60,8 @@ def project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def call(*args: str, by: str = "eve") -> Result:
-    return CliRunner(env={"USER": by}).invoke(cli, list(args))
+    with put_back():
+        return CliRunner(env={"USER": by}).invoke(cli, list(args))
 
 
 def document(*args: str, by: str = "eve") -> Any:

@@ -2,8 +2,8 @@
 """SIGINT, SIGTERM and SIGHUP while a deployment is followed: told to a thread, never the end of the process.
 
 Guarantees: from the moment the context is entered these signals do not end the process and interrupt no call; each is
-handled by a thread at once, even while the main thread waits for the store. A signal that was ignored from the start
-(nohup) stays ignored.
+handled by a thread at once, even while the main thread waits for the store; when the context has come to its end, they
+are ignored until the process has. A signal that was ignored from the start (nohup) stays ignored.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Interrupts:
     ) -> None:
         """Listen no more."""
         for name, handler in self._before.items():
-            # Who was signalled once may be again at any moment; the exit code has to say what became of the deployment.
-            signal.signal(name, signal.SIG_IGN if self.first else handler)  # type: ignore[arg-type]
+            # The exit code has to say what became of the deployment: no signal may come between that and the end.
+            signal.signal(name, signal.SIG_IGN if self.first or kind is None else handler)  # type: ignore[arg-type]
         with suppress(BlockingIOError):
             os.write(self._writer, _END)
         self._thread.join(timeout=5.0)
