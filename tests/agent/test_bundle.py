@@ -17,6 +17,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -333,6 +334,29 @@ def test_work_tree_without_git_installed_is_refused(
     assert caught.value.exit_code is Exit.USAGE
     assert "install git" in caught.value.hint
     assert commit_of(tree) is None
+
+
+def test_git_that_can_t_be_started_is_refused(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "git").write_text("no program")
+    (tmp_path / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SurefootError, match="git can't be started: ") as caught:
+        pack(tree)
+    assert caught.value.code is Code.BUNDLE
+    assert commit_of(tree) is None
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_want_of_room_is_no_fault_of_the_files(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    """A large file was taken for one that is gone, and left out."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    for number in range(1 if large else 4):
+        (folder / f"file-{number}").write_bytes(os.urandom((9 if large else 3) * 1024 * 1024))
+    with pytest.raises(SurefootError, match="there is no room for what is packed: ") as caught:
+        pack(folder)
+    assert caught.value.code is Code.BUNDLE and "TMPDIR" in caught.value.hint
 
 
 def test_plain_folder_needs_no_git(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from surefoot.agent.worktree import commit_of, tracked
 from surefoot.core.errors import Code, SurefootError, UsageError
@@ -358,8 +358,24 @@ def _bytes(name: str) -> bytes:
     return name.encode(_ENCODING, _ERRORS)
 
 
-def _spool() -> IO[bytes]:
-    return tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)
+class _Spool(tempfile.SpooledTemporaryFile[bytes]):
+    """What is packed, until it is sent. That there is no room for it is never taken for a fault of what is packed."""
+
+    def write(self, data: Any) -> int:
+        try:
+            written = super().write(data)
+            self.flush()
+        except OSError as error:
+            raise UsageError(
+                f"there is no room for what is packed: {error.strerror}",
+                code=Code.BUNDLE,
+                hint="make room in the folder for temporary files, or set TMPDIR to another one",
+            ) from error
+        return written
+
+
+def _spool() -> _Spool:
+    return _Spool(max_size=IN_MEMORY)
 
 
 def _copy(source: IO[bytes], target: IO[bytes], most: int) -> int:

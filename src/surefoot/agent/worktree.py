@@ -102,6 +102,10 @@ def _git(folder: Path, *args: str) -> subprocess.CompletedProcess[bytes]:
         raise UsageError(
             f"git did not answer within {ANSWER_WITHIN:g} s in {folder}", code=Code.BUNDLE, hint="see what holds it up"
         ) from None
+    except OSError as error:
+        raise UsageError(
+            f"git can't be started: {error.strerror}", code=Code.BUNDLE, hint="see that `git --version` works here"
+        ) from error
 
 
 def _marked(folder: Path) -> Path | None:
