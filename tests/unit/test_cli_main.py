@@ -5,11 +5,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import pty
+import signal
+import struct
 import subprocess
 import sys
+import termios
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -290,6 +295,26 @@ def test_a_pipe_that_was_made_non_blocking_gets_all_as_soon_as_somebody_reads(st
     events = [json.loads(line) for line in said.splitlines()]
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
     assert events[-1]["type"] == "finished"
+
+
+def test_ctrl_c_ends_a_command_that_waits_for_its_reader() -> None:
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    argv = [sys.executable, "-m", "surefoot", "explain", "--list"]
+    process = subprocess.Popen(argv, stdout=writer, stderr=subprocess.PIPE)
+    try:
+        end = time.monotonic() + DEADLINE
+        while struct.unpack("i", fcntl.ioctl(reader, termios.FIONREAD, bytes(4)))[0] < 3500:  # a page, less a line
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=DEADLINE)[1].strip() == b""
+        assert process.returncode == 130
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reader)
+        os.close(writer)
 
 
 def test_what_the_encoding_of_a_stream_lacks_is_written_escaped(store: str) -> None:

@@ -75,6 +75,9 @@ def _told(call: Any) -> int:
 
         return tell_usage(error)
     except (KeyboardInterrupt, click.Abort):
+        from surefoot.cli.console import to_nowhere
+
+        to_nowhere(sys.stdout)  # a reader that does not read would keep us, for the rest of what nobody wants
         return INTERRUPTED
     except (BrokenPipeError, SystemExit):  # click makes the one of the other
         return READER_GONE
