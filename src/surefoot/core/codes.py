@@ -204,6 +204,16 @@ ADVICE: dict[Code, Advice] = {
         ("correct the URL in `SUREFOOT_STORE`, and start the agent again",),
         "store-down",
     ),
+    Code.STORE_UNFIT: Advice(
+        "The database can be reached, but can't serve as a store the way it is set up.",
+        (
+            "a PgBouncer between that pools transactions",
+            "an encoding that can't hold all text",
+            "its schema `surefoot` is another program's",
+        ),
+        ("the hint names what to change", "name another database, or the server itself, in the store's URL"),
+        "store-down",
+    ),
     Code.STORE_READ_ONLY: Advice(
         "The store takes no changes.",
         ("the URL names a standby", "the database has turned read-only", "file permissions of an SQLite store"),

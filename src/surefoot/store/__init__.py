@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from surefoot.core.errors import Code, StoreError
 from surefoot.store.protocol import Store
 
-__all__ = ["Store", "open_store"]
+__all__ = ["Store", "open_store", "passwords"]
 
 
 def open_store(url: str, *, read_only: bool = False) -> Store:
@@ -36,6 +36,15 @@ def open_store(url: str, *, read_only: bool = False) -> Store:
                 code=Code.STORE_UNREACHABLE,
                 hint="use postgresql://user@host/database, sqlite:///path/to/file.db, or a plain path",
             )
+
+
+def passwords(url: str) -> tuple[str, ...]:
+    """Return the passwords that a store is reached with, as far as its URL and the environment have them."""
+    if url.partition("://")[0] not in ("postgresql", "postgres"):
+        return ()
+    from surefoot.store import session
+
+    return session.passwords(url)
 
 
 def _sqlite(path: Path, read_only: bool) -> Store:

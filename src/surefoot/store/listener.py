@@ -15,10 +15,12 @@ from contextlib import suppress
 
 import psycopg
 
-Session = psycopg.Connection[tuple[object, ...]]
+from surefoot.store.session import Session
 
 #: Seconds between tries to reach a server that does not answer.
 AGAIN = 0.25
+#: Seconds of silence after which a listener asks whether its server is still there.
+SILENCE = 30.0
 #: What a session may have to read before its end is seen: a server that ends it says why first.
 LAST_WORDS = 3
 #: Names that are kept for who does not ask for them.
@@ -111,7 +113,11 @@ class Listener:
             poll = select.poll()
             poll.register(session.fileno(), select.POLLIN)
             poll.register(self._stop_read, select.POLLIN)
-            while self._stop_read not in {fd for fd, _ in poll.poll()}:
+            while self._stop_read not in (ready := {fd for fd, _ in poll.poll(SILENCE * 1000)}):
+                if not ready:
+                    session.execute("SELECT")
+                    self._heard()  # what came just then was lost to the answer
+                    continue
                 session.pgconn.consume_input()
                 heard = False
                 names = set()

@@ -21,53 +21,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from psycopg import conninfo, errors
+from psycopg import errors
 
 from surefoot.core.errors import Code, NotAllowedError, StoreError, SurefootError
 from surefoot.store import migrations
 from surefoot.store.flock_presence import duplicate
-from surefoot.store.listener import Listener, Session, ended
+from surefoot.store.listener import Listener, ended
 from surefoot.store.pool import Pool
 from surefoot.store.protocol import News
+from surefoot.store.session import LINE, SCHEMA, Session, check_fit, connect, parameters, set_up
 from surefoot.store.sqlstore import CommitUnknownError, Presence, SqlStore, load_queries
 
-#: Seconds for a connection to be made; shorter than any lease but the shortest.
-CONNECT_TIMEOUT = 3
-#: How long data may stay unacknowledged, and what keepalives add up to, before a line counts as cut.
-LINE_DEAD_MS = 3000
-#: How long a session may hold locks without saying anything: a frozen client must not keep the lease's row from who
-#: takes over.
-IDLE_IN_TRANSACTION = "2s"
-#: How long a call waits for another's row lock, and for its own statement.
-LOCK_TIMEOUT, STATEMENT_TIMEOUT = "4s", "15s"
 #: First key of all presence locks ("SFpr"), so that they meet no other program's advisory locks.
 PRESENCE_SPACE = 0x53467072
 #: Key of the lock that starters migrate under ("SFmigrat").
 MIGRATION_LOCK = 0x53466D6967726174
-#: The schema that holds all tables, so that they may share a database with other programs'.
-SCHEMA = "surefoot"
-
-_SETTINGS = {
-    "search_path": SCHEMA,
-    "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION,
-    "lock_timeout": LOCK_TIMEOUT,
-    "statement_timeout": STATEMENT_TIMEOUT,
-    "client_min_messages": "error",
-}
-#: How soon both ends of a session call a silent line cut. (A server has no keepalives to a client on the same machine's
-#: socket, and ignores them.)
-_LINE = {
-    "keepalives": "1",
-    "keepalives_idle": "1",
-    "keepalives_interval": "1",
-    "keepalives_count": "3",
-    "tcp_user_timeout": str(LINE_DEAD_MS),
-}
 #: A presence must fall with its process and with nothing else: were a cut line taken for a death, another agent could
 #: begin before the lease of the one that is cut off has run out there. Cut lines are the lease's matter. The line is
 #: asked often all the same: a machine that has lost its power and has it again answers that it knows no such session,
 #: and its agent can't have its name before.
-_PRESENCE_LINE = _LINE | {
+_PRESENCE_LINE = LINE | {
     "keepalives_idle": "5",
     "keepalives_interval": "5",
     "keepalives_count": "60",
@@ -77,7 +50,9 @@ _REFUSED = re.compile(
     r"authentication failed|no password supplied|no pg_hba\.conf entry|permission denied"
     r"|(role|user|database) \"[^\"]*\" does not exist"
 )
+_CROWDED = re.compile(r"too many (clients|connections)|connection slots|no more connections|query_wait_timeout")
 _HINTS = {
+    Code.STORE_UNFIT: "name another database in the store's URL, or restore this one's schema from a backup",
     Code.STORE_AUTH: "check user, password and database in the store's URL, and the server's pg_hba.conf",
     Code.STORE_READ_ONLY: "name the primary server, or several hosts, in the store's URL",
     Code.STORE_FULL: "free some space on the database server",
@@ -85,6 +60,7 @@ _HINTS = {
     Code.STORE_CORRUPT: "look at the database server's log",
     Code.STORE_UNREACHABLE: "check that the database server runs and can be reached from here",
 }
+_CROWDED_HINT = "allow more connections: max_connections, the role's CONNECTION LIMIT, or the pool's size"
 _CLASSES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], Code], ...] = (
     ((errors.ReadOnlySqlTransaction,), Code.STORE_READ_ONLY),
     ((errors.DiskFull,), Code.STORE_FULL),
@@ -95,6 +71,16 @@ _CLASSES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], Code], ...]
     (
         (errors.InsufficientPrivilege, errors.InvalidAuthorizationSpecification, errors.InvalidCatalogName),
         Code.STORE_AUTH,
+    ),
+    (
+        (
+            errors.UndefinedTable,
+            errors.UndefinedColumn,
+            errors.UndefinedFunction,
+            errors.DuplicateTable,
+            errors.DuplicateFunction,
+        ),
+        Code.STORE_UNFIT,
     ),
     ((errors.DataCorrupted, errors.IndexCorrupted), Code.STORE_CORRUPT),
 )
@@ -118,7 +104,8 @@ class PostgresStore(SqlStore):
         """Open the database, its schema made or migrated if need be."""
         super().__init__(load_queries("psycopg", "only_postgres"))
         self._read_only = read_only
-        self._parameters, self._where = _parameters(url, read_only)
+        self._parameters, self._where = parameters(url, read_only=read_only)
+        self._fit = False
         self._pool: Pool[Session] = Pool(self._connect, broken=ended)
         self._listener = Listener(self._connect, "surefoot")
         self._calls = Listener(self._connect, "surefoot_agents")
@@ -134,22 +121,17 @@ class PostgresStore(SqlStore):
 
     # -- connections -----------------------------------------------------------------------------------------------
 
-    def _connect(self, line: dict[str, str] = _LINE) -> Session:
-        conn = psycopg.connect(**line | self._parameters)
-        settings = (
-            _SETTINGS
-            | {
-                name if name.startswith("tcp_") else f"tcp_{name}": value
-                for name, value in line.items()
-                if name != "keepalives"
-            }
-            | ({"default_transaction_read_only": "on"} if self._read_only else {})
-        )
-        conn.execute(
-            "SELECT " + ", ".join(["set_config(%s, %s, false)"] * len(settings)),
-            [part for pair in settings.items() for part in pair],
-        )
-        return conn
+    def _connect(self, line: Mapping[str, str] = LINE) -> Session:
+        session = connect(self._parameters, line)
+        try:
+            if not self._fit:
+                check_fit(session, self._parameters, self._where)
+                self._fit = True
+            set_up(session, line, read_only=self._read_only)
+        except BaseException:
+            _close(session)
+            raise
+        return session
 
     def _prepare(self) -> None:
         with self._pool.connection() as conn:
@@ -161,7 +143,7 @@ class PostgresStore(SqlStore):
                         code=Code.STORE_READ_ONLY,
                         hint="run any command of this version that may write, such as: surefoot agents",
                     )
-                with _transaction(conn):
+                with conn.patient(), _transaction(conn):
                     conn.execute(
                         "SELECT set_config('lock_timeout', '0', true), set_config('statement_timeout', '0', true)"
                     )
@@ -316,7 +298,10 @@ class PostgresStore(SqlStore):
             elif not isinstance(error, psycopg.OperationalError):
                 code = Code.STORE_CORRUPT
         detail = " ".join(str(error).split()) or type(error).__name__
-        return StoreError(f"the store at {self._where}: {detail}", code=code, hint=_HINTS[code])
+        if code is Code.STORE_UNFIT:
+            detail = f'its schema "{SCHEMA}" is another program\'s, or not whole: {detail}'
+        hint = _HINTS[code] if not _CROWDED.search(detail) else _CROWDED_HINT
+        return StoreError(f"the store at {self._where}: {detail}", code=code, hint=hint)
 
     def close(self) -> None:
         """Release everything; see the protocol."""
@@ -327,29 +312,6 @@ class PostgresStore(SqlStore):
                 _close(held.session)
             self._entered.clear()
         self._pool.close()
-
-
-def _parameters(url: str, read_only: bool) -> tuple[dict[str, Any], str]:
-    """Return libpq's parameters, and where that is in words without a password."""
-    try:
-        given = conninfo.conninfo_to_dict(url)
-    except psycopg.Error:
-        # libpq's own message may quote the URL, password included.
-        raise StoreError(
-            "the store's URL is no PostgreSQL URL",
-            code=Code.STORE_UNREACHABLE,
-            hint="use postgresql://user:password@host:5432/database; write special characters in a password as %XX",
-        ) from None
-    parameters: dict[str, Any] = {
-        "connect_timeout": CONNECT_TIMEOUT,
-        "application_name": "surefoot",
-    } | given
-    if "," in str(given.get("host", "")) + str(given.get("hostaddr", "")):
-        parameters.setdefault("target_session_attrs", "any" if read_only else "read-write")
-    where = f"{given.get('host') or given.get('hostaddr') or 'the local socket'}"
-    if "port" in given:
-        where += f":{given['port']}"
-    return parameters | {"autocommit": True}, f"{where}/{given.get('dbname') or given.get('user') or ''}"
 
 
 def _close(session: Session) -> None:
@@ -371,7 +333,7 @@ def _version(conn: Session) -> int:
     )
     if table.fetchone() is None:
         return 0
-    found = conn.execute(f"SELECT version FROM {SCHEMA}.schema_version").fetchone()  # noqa: S608 - a name of our own
+    found = conn.execute(f"SELECT version, store FROM {SCHEMA}.schema_version").fetchone()  # noqa: S608 - a name of our own
     assert found is not None
     return int(str(found[0]))
 

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PostgreSQL as companies run it: poolers between, roles with settings of their own, servers that hang."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+
+import psycopg
+import pytest
+
+from surefoot.core.errors import Code, Exit, NotAllowedError, StoreError
+from surefoot.store import open_store, passwords
+from surefoot.store.postgres import PostgresStore
+from surefoot.store.session import Session, parameters
+from tests.store import journal as j
+from tests.support.pooler import Pooler
+from tests.support.postgres import PostgresServer
+
+NUMBERS = itertools.count()
+
+
+@pytest.fixture
+def role(postgres: PostgresServer) -> str:
+    """A role of the test's own that may do anything."""
+    name = f"role_{os.getpid()}_{next(NUMBERS)}"
+    postgres.execute(f"CREATE ROLE {name} LOGIN SUPERUSER")
+    return name
+
+
+def own(url: str, name: str) -> str:
+    return url.replace("postgres@", f"{name}@")
+
+
+def opened(url: str) -> PostgresStore:
+    store = open_store(url)
+    assert isinstance(store, PostgresStore)
+    return store
+
+
+def unfit(url: str) -> StoreError:
+    with pytest.raises(StoreError) as caught:
+        open_store(url)
+    assert caught.value.code is Code.STORE_UNFIT and caught.value.exit_code is Exit.STORE
+    assert caught.value.hint
+    return caught.value
+
+
+# -- a pooler between -------------------------------------------------------------------------------------------------
+
+
+def through(pooler: Pooler, url: str) -> str:
+    return f"postgresql://postgres@127.0.0.1:{pooler.port}/{url.rpartition('/')[2]}?sslmode=disable&gssencmode=disable"
+
+
+def test_a_pooler_of_transactions_is_refused_before_it_gives_one_presence_to_two(postgres: PostgresServer) -> None:
+    url = postgres.new_database()
+    with Pooler(postgres.port) as pooler:
+        error = unfit(through(pooler, url))
+        assert "pool_mode = session" in error.hint
+        with psycopg.connect(through(pooler, url), prepare_threshold=None) as other:
+            found = other.execute("SHOW search_path").fetchone()
+            assert found is not None and "surefoot" not in found[0], "its other clients have sessions as they were"
+
+
+def test_a_pooler_of_sessions_does(postgres: PostgresServer) -> None:
+    url = postgres.new_database()
+    with Pooler(postgres.port, mode="session") as pooler:
+        mine, other = opened(through(pooler, url)), opened(through(pooler, url))
+        try:
+            assert mine.enter("a", "a-1")
+            with pytest.raises(NotAllowedError):
+                other.enter("a", "a-2")
+            assert j.deployed(mine, "1.0") == "prod-1"
+        finally:
+            mine.close()
+            other.close()
+
+
+# -- settings of roles, databases and environments --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "theirs", "ours"),
+    [
+        ("default_transaction_isolation", "serializable", "read committed"),
+        ("synchronous_commit", "off", "on"),
+        ("synchronous_commit", "remote_apply", "remote_apply"),
+        ("idle_session_timeout", "1min", "0"),
+        ("extra_float_digits", "-15", "3"),
+        ("client_encoding", "latin1", "UTF8"),
+        ("search_path", "public", "surefoot"),
+        ("idle_in_transaction_session_timeout", "0", "2s"),
+        ("statement_timeout", "0", "15s"),
+    ],
+)
+def test_what_a_role_sets_for_others_does_not_count(
+    postgres: PostgresServer, role: str, setting: str, theirs: str, ours: str
+) -> None:
+    url = own(postgres.new_database(), role)
+    with psycopg.connect(url) as conn:
+        if setting == "idle_session_timeout" and conn.info.server_version < 140000:
+            pytest.skip("a server that does not know it")
+    postgres.execute(f"ALTER ROLE {role} SET {setting} = '{theirs}'")
+    store = opened(url)
+    try:
+        with store._pool.connection() as conn:
+            assert conn.execute(f"SHOW {setting}").fetchone() == (ours,)
+    finally:
+        store.close()
+
+
+def test_agents_in_different_time_zones_know_of_each_others_presence(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgres.new_database()
+    monkeypatch.setenv("PGTZ", "Asia/Tokyo")
+    mine = opened(url)
+    monkeypatch.setenv("PGTZ", "America/Lima")
+    other = opened(url)
+    try:
+        mine.enter("a", "a-1")
+        assert other._presences()["a"].held is True
+        mine.close()
+        assert other._presences()["a"].held is not None
+    finally:
+        mine.close()
+        other.close()
+
+
+def test_a_database_that_can_not_hold_all_text_is_refused(postgres: PostgresServer) -> None:
+    postgres.execute("CREATE DATABASE latin1 ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+    assert "LATIN1" in unfit(postgres.url("latin1")).message
+
+
+def test_a_database_that_takes_bytes_as_they_come_gives_them_back_as_text(postgres: PostgresServer) -> None:
+    postgres.execute("CREATE DATABASE ascii ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+    store = open_store(postgres.url("ascii"))
+    try:
+        j.deployed(store, "ü😀")
+        assert store.environment("prod").current_version == "ü😀"
+    finally:
+        store.close()
+
+
+@pytest.mark.parametrize(
+    "table", ["schema_version (installed_rank int, version text)", "events (id int)"], ids=["versions", "events"]
+)
+def test_tables_of_another_program_are_left_alone(postgres: PostgresServer, table: str) -> None:
+    url = postgres.new_database()
+    with psycopg.connect(url) as conn:
+        conn.execute("CREATE SCHEMA surefoot")
+        conn.execute(f"CREATE TABLE surefoot.{table}")  # type: ignore[call-overload]
+    assert "another program" in unfit(url).message
+
+
+def test_a_server_that_is_crowded_is_told_from_one_that_is_down(postgres: PostgresServer, role: str) -> None:
+    url = own(postgres.new_database(), role)
+    postgres.execute(f"ALTER ROLE {role} NOSUPERUSER CONNECTION LIMIT 0")
+    with pytest.raises(StoreError) as caught:
+        open_store(url)
+    assert caught.value.code is Code.STORE_UNREACHABLE and "CONNECTION LIMIT" in caught.value.hint
+
+
+# -- URLs -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("password", ["s3@cret", "s3/cret", "s3%cret", "s3?x@cret", "s3cret@h:1/x@y"])
+def test_a_password_that_is_not_written_right_is_not_told_as_a_hosts_name(password: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        parameters(f"postgresql://me:{password}@db/app", read_only=False)
+    assert "cret" not in caught.value.message + caught.value.hint
+    assert "%XX" in caught.value.hint
+
+
+def test_names_with_an_at_sign_may_be_written() -> None:
+    given, where = parameters("postgresql://me%40cloud:p@/a%40b?host=@socket", read_only=False)
+    assert (given["user"], given["host"], given["dbname"]) == ("me@cloud", "@socket", "a@b")
+    assert where == "@socket/a@b"
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("postgresql://me:p%40ss@h/db", ("p@ss",)),
+        ("postgresql://me:p?ss#w@h1:1,h2:2/db", ("p?ss#w",)),
+        ("postgresql://me:p[ss@h/db", ("p[ss",)),
+        ("postgresql://h/db?user=me&password=s%20cr&sslpassword=key", ("s cr", "key")),
+        ("postgresql://me@h/db", ("of the environment",)),
+        ("postgresql://me:p/s@h/db", ()),
+        ("/srv/surefoot.db", ()),
+    ],
+)
+def test_a_stores_passwords_are_known_however_they_are_given(
+    url: str, found: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", "of the environment")
+    assert passwords(url) == found
+
+
+def test_several_hosts_in_the_environment_are_tried_for_one_that_takes_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGHOST", "db-1,db-2")
+    given, where = parameters("postgresql:///app", read_only=False)
+    assert given["target_session_attrs"] == "read-write"
+    assert where == "db-1,db-2/app"
+    monkeypatch.setenv("PGTARGETSESSIONATTRS", "primary")
+    assert "target_session_attrs" not in parameters("postgresql:///app", read_only=False)[0]
+
+
+# -- a server that hangs ----------------------------------------------------------------------------------------------
+
+
+def test_a_session_that_never_answers_is_given_up_for_another(
+    own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = own_postgres.new_database()
+    store = opened(url)
+    stopped: list[int] = []
+    try:
+        first = j.submit(store)
+        monkeypatch.setattr(Session, "patience", 0.5)
+        with psycopg.connect(own_postgres.url("postgres")) as conn:
+            stopped = [
+                pid for (pid,) in conn.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'surefoot'")
+            ]
+        assert stopped
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        assert j.submit(store) == "prod-2"
+        assert store.environment("prod").queue == (first, "prod-2")
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+        store.close()
