@@ -17,13 +17,13 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from surefoot.agent.redact import Redactor
 from surefoot.core.errors import Code, Failure
 from surefoot.core.plan import Plan, SecretSource
 from surefoot.core.targets import references
 from surefoot.steps import VAULTED, vaulted
+from surefoot.store import passwords
 
 #: Bytes that a secret may have: the kernel takes no longer variable.
 LONGEST = 128 * 1024 - 256
@@ -85,9 +85,9 @@ class Secrets:
     """Looks secrets up each time they are asked for, so that a rotated one is used at the next attempt."""
 
     def __init__(self, environ: Mapping[str, str], store_url: str = "") -> None:
-        """Take the agent's environment, and the store's URL for the password in it."""
+        """Take the agent's environment, and the store's URL for the passwords that it is reached with."""
         self._environ = environ
-        self._store_password = _password(store_url)
+        self._store_passwords = passwords(store_url)
         self._seen: dict[tuple[str, str], None] = {}  # every value that was read, by name
 
     async def read(self, plan: Plan, names: Iterable[str], reach: Reach) -> Reading:
@@ -188,8 +188,7 @@ class Secrets:
     def redactor(self, names: Sequence[str]) -> Redactor:
         """Return a fresh redactor of these secrets, and of all that were ever read."""
         values = [(name, value) for name in names if (value := self._environ.get(name))]
-        if self._store_password:
-            values.append(("the store's password", self._store_password))
+        values += [("the store's password", password) for password in self._store_passwords]
         return Redactor(list(dict.fromkeys([*values, *self._seen])))
 
     def at_hand(self, plan: Plan) -> Redactor:
@@ -331,8 +330,3 @@ def _missing(sources: Sequence[SecretSource], agent: str) -> Failure:
 
 def _short(text: str) -> str:
     return text if len(text) <= 300 else text[:299] + "…"
-
-
-def _password(url: str) -> str:
-    """Return the password in a URL; of several hosts' URLs too, whose ports `urlsplit` can't read."""
-    return unquote(urlsplit(url).netloc.rpartition("@")[0].partition(":")[2]) if "://" in url else ""
