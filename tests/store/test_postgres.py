@@ -12,6 +12,7 @@ import pytest
 
 from surefoot.core.errors import Code, Exit, NotAllowedError, StoreError
 from surefoot.store import open_store, passwords
+from surefoot.store.listener import ended
 from surefoot.store.postgres import PostgresStore
 from surefoot.store.session import Session, parameters
 from tests.store import journal as j
@@ -233,3 +234,23 @@ def test_a_session_that_never_answers_is_given_up_for_another(
         for pid in stopped:
             os.kill(pid, signal.SIGCONT)
         store.close()
+
+
+def test_a_presence_is_taken_from_the_server_that_is_the_store_now(own_postgres: PostgresServer) -> None:
+    url = own_postgres.new_database()
+    with Pooler(own_postgres.port, mode="session") as pooler:
+        mine = opened(through(pooler, url))
+        mine.enter("a", "a-1")
+        kept = mine._entered["a"].session
+        own_postgres.restart()
+        other = opened(url)
+        try:
+            assert mine.environments() == []  # its line was cut; that of the presence is silent
+            assert not ended(kept)
+            mine.wait_as_agent(0.01)
+            assert other._presences()["a"].held is True
+            with pytest.raises(NotAllowedError):
+                other.enter("a", "a-2")
+        finally:
+            other.close()
+            mine.close()

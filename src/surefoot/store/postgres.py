@@ -106,6 +106,7 @@ class PostgresStore(SqlStore):
         self._read_only = read_only
         self._parameters, self._where = parameters(url, read_only=read_only)
         self._fit = False
+        self._server = ""
         self._pool: Pool[Session] = Pool(self._connect, broken=ended)
         self._listener = Listener(self._connect, "surefoot")
         self._calls = Listener(self._connect, "surefoot_agents")
@@ -128,6 +129,7 @@ class PostgresStore(SqlStore):
                 check_fit(session, self._parameters, self._where)
                 self._fit = True
             set_up(session, line, read_only=self._read_only)
+            self._server = session.server
         except BaseException:
             _close(session)
             raise
@@ -207,19 +209,22 @@ class PostgresStore(SqlStore):
         held = self._entered.get(agent)
         if held is not None and held.incarnation != incarnation:
             raise duplicate(agent)
-        if held is not None and not ended(held.session):
+        if held is not None and not self._fell(held):
             return (held.session.fileno(),)
         key = self._number(agent)
         session = self._insist(lambda: self._take(key), repeatable=True)
         if session is None:
             raise duplicate(agent)
         try:
-            server = str(self._insist(lambda: self._q.server(session), repeatable=True))
-            self._write(lambda conn: self._q.take_presence(conn, agent=agent, incarnation=incarnation, server=server))
+            self._write(
+                lambda conn: self._q.take_presence(conn, agent=agent, incarnation=incarnation, server=session.server)
+            )
         except SurefootError:
             _close(session)
             raise
         self._entered[agent] = _Entered(incarnation, session)
+        if held is not None:
+            _close(held.session)
         return (session.fileno(),)
 
     def presence(self, agent: str) -> tuple[int, ...]:
@@ -249,11 +254,17 @@ class PostgresStore(SqlStore):
 
         return self._write(work)
 
+    def _fell(self, held: _Entered) -> bool:
+        """Whether a presence is gone, or with a server that is not the store any more: one that hangs or has lost its
+        power keeps the line for long.
+        """
+        return ended(held.session) or held.session.server != self._server
+
     def _keep_presences(self) -> None:
         """Take presences again whose session was lost."""
         with self._presence_lock:
             for agent, held in list(self._entered.items()):
-                if ended(held.session):
+                if self._fell(held):
                     self._enter(agent, held.incarnation)
 
     def report(self, report: Any) -> bool:
@@ -271,7 +282,7 @@ class PostgresStore(SqlStore):
 
     def _presences(self) -> Mapping[str, Presence]:
         def work(conn: Any) -> list[Any]:
-            return list(self._q.locked_presences(conn, space=PRESENCE_SPACE))
+            return list(self._q.locked_presences(conn, space=PRESENCE_SPACE, server=conn.server))
 
         found = self._read(work)
         return {agent: Presence(incarnation, held if known else None) for agent, incarnation, known, held in found}

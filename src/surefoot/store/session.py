@@ -52,6 +52,8 @@ _SETTINGS = {
 _NEVER = {140000: "idle_session_timeout", 170000: "transaction_timeout"}
 #: A role may have it off for the sake of speed; which of the other kinds is right depends on the replicas.
 _DURABLE = "set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), false)"
+#: As a number: a time's text depends on the session's time zone.
+_SERVER = "extract(epoch FROM pg_postmaster_start_time())::text"
 #: How soon both ends of a session call a silent line cut. (A server has no keepalives to a client on the same machine's
 #: socket, and ignores them.)
 LINE = {
@@ -71,6 +73,7 @@ class Session(psycopg.Connection[tuple[object, ...]]):
     """A connection whose calls end, also where the server never answers."""
 
     patience = ANSWER_WITHIN
+    server = ""  #: which run of which server this is with, once it is set up: locks do not outlive it
 
     def wait(self, gen: PQGen[R], *args: Any, **kwargs: Any) -> R:
         """Wait for the server, as long as it is heard of."""
@@ -174,10 +177,12 @@ def set_up(session: Session, line: Mapping[str, str] = LINE, *, read_only: bool)
         }
         | ({"default_transaction_read_only": "on"} if read_only else {})
     )
-    session.execute(
-        "SELECT " + ", ".join([_DURABLE, *["set_config(%s, %s, false)"] * len(settings)]),
+    row = session.execute(
+        "SELECT " + ", ".join([_SERVER, _DURABLE, *["set_config(%s, %s, false)"] * len(settings)]),
         [part for pair in settings.items() for part in pair],
-    )
+    ).fetchone()
+    assert row is not None
+    session.server = str(row[0])
 
 
 def check_fit(session: Session, parameters: Mapping[str, Any], where: str) -> None:

@@ -14,10 +14,6 @@ SELECT pg_notify('surefoot', '');
 -- Wake agents too; `asked` names a deployment of which something was asked.
 SELECT pg_notify('surefoot', ''), pg_notify('surefoot_agents', :asked);
 
--- name: server()$
--- Which run of which server this is: locks do not outlive it. As a number: a time's text depends on the session's time zone.
-SELECT extract(epoch FROM pg_postmaster_start_time())::text;
-
 -- name: lock_numbers()!
 -- Let nobody else give numbers to presences until we are done; readers go on.
 LOCK TABLE presence IN SHARE ROW EXCLUSIVE MODE;
@@ -26,10 +22,10 @@ LOCK TABLE presence IN SHARE ROW EXCLUSIVE MODE;
 -- Take an agent's presence for as long as this session lives.
 SELECT pg_try_advisory_lock(:space::int, :lock_key::int);
 
--- name: locked_presences(space)
+-- name: locked_presences(space, server)
 -- Who took its presence from this run of the server, and whether a session still holds it. After a restart nobody is known to be
 -- gone: the locks fell with the server, not with their holders.
-SELECT p.agent, p.incarnation, p.server = extract(epoch FROM pg_postmaster_start_time())::text AS known,
+SELECT p.agent, p.incarnation, p.server = :server AS known,
     EXISTS (
         SELECT 1 FROM pg_locks AS l
         WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
