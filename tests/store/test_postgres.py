@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
+from collections.abc import Iterator
 
 import psycopg
 import pytest
 
 from surefoot.core.errors import Code, Exit, NotAllowedError, StoreError
-from surefoot.store import open_store, passwords
+from surefoot.store import listener, open_store, passwords
 from surefoot.store.listener import ended
 from surefoot.store.postgres import PostgresStore
 from surefoot.store.session import Session, parameters
@@ -20,6 +22,8 @@ from tests.support.pooler import Pooler
 from tests.support.postgres import PostgresServer
 
 NUMBERS = itertools.count()
+#: Seconds that nothing here needs unless it never comes about.
+DEADLINE = 20.0
 
 
 @pytest.fixture
@@ -212,28 +216,55 @@ def test_several_hosts_in_the_environment_are_tried_for_one_that_takes_writes(mo
 # -- a server that hangs ----------------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def stopped(server: PostgresServer, where: str) -> Iterator[None]:
+    """Have sessions of the store answer nothing for the length of a block, and keep their lines."""
+    with psycopg.connect(server.url("postgres")) as conn:
+        found = conn.execute(
+            f"SELECT pid FROM pg_stat_activity WHERE application_name = 'surefoot' AND {where}"  # type: ignore[call-overload]
+        ).fetchall()
+    assert found
+    for (pid,) in found:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for (pid,) in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
 def test_a_session_that_never_answers_is_given_up_for_another(
     own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = own_postgres.new_database()
-    store = opened(url)
-    stopped: list[int] = []
+    monkeypatch.setattr(Session, "patience", 0.5)
+    store = opened(own_postgres.new_database())
     try:
         first = j.submit(store)
-        monkeypatch.setattr(Session, "patience", 0.5)
-        with psycopg.connect(own_postgres.url("postgres")) as conn:
-            stopped = [
-                pid for (pid,) in conn.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'surefoot'")
-            ]
-        assert stopped
-        for pid in stopped:
-            os.kill(pid, signal.SIGSTOP)
-        assert j.submit(store) == "prod-2"
-        assert store.environment("prod").queue == (first, "prod-2")
+        with stopped(own_postgres, "true"):
+            assert j.submit(store) == "prod-2"
+            assert store.environment("prod").queue == (first, "prod-2")
     finally:
-        for pid in stopped:
-            os.kill(pid, signal.SIGCONT)
         store.close()
+
+
+def test_who_waits_hears_of_changes_though_the_session_that_listened_never_answers(
+    own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Session, "patience", 0.5)
+    monkeypatch.setattr(listener, "SILENCE", 0.2)
+    url = own_postgres.new_database()
+    store, other = opened(url), opened(url)
+    try:
+        store.mark()
+        with stopped(own_postgres, "query ~ '^(LISTEN|SELECT$)'"):
+            mark = store.mark()
+            j.submit(other)
+            assert store.wait(DEADLINE, mark)
+            assert store.environment("prod").queue == ("prod-1",)
+    finally:
+        store.close()
+        other.close()
 
 
 def test_a_presence_is_taken_from_the_server_that_is_the_store_now(own_postgres: PostgresServer) -> None:

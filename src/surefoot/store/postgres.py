@@ -50,7 +50,6 @@ _REFUSED = re.compile(
     r"authentication failed|no password supplied|no pg_hba\.conf entry|permission denied"
     r"|(role|user|database) \"[^\"]*\" does not exist"
 )
-_CROWDED = re.compile(r"too many (clients|connections)|connection slots|no more connections|query_wait_timeout")
 _HINTS = {
     Code.STORE_UNFIT: "name another database in the store's URL, or restore this one's schema from a backup",
     Code.STORE_AUTH: "check user, password and database in the store's URL, and the server's pg_hba.conf",
@@ -60,7 +59,17 @@ _HINTS = {
     Code.STORE_CORRUPT: "look at the database server's log",
     Code.STORE_UNREACHABLE: "check that the database server runs and can be reached from here",
 }
-_CROWDED_HINT = "allow more connections: max_connections, the role's CONNECTION LIMIT, or the pool's size"
+#: What helps where the server's or libpq's own words are known.
+_HINTS_BY_WORDS = (
+    (
+        re.compile(r"too many (clients|connections)|connection slots|no more connections|query_wait_timeout"),
+        "allow more connections: max_connections, the role's CONNECTION LIMIT, or the pool's size",
+    ),
+    (
+        re.compile(r"SSL error|SSL was required|certificate"),
+        "check sslmode and sslrootcert in the store's URL, and the server's certificate",
+    ),
+)
 _CLASSES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], Code], ...] = (
     ((errors.ReadOnlySqlTransaction,), Code.STORE_READ_ONLY),
     ((errors.DiskFull,), Code.STORE_FULL),
@@ -311,7 +320,7 @@ class PostgresStore(SqlStore):
         detail = " ".join(str(error).split()) or type(error).__name__
         if code is Code.STORE_UNFIT:
             detail = f'its schema "{SCHEMA}" is another program\'s, or not whole: {detail}'
-        hint = _HINTS[code] if not _CROWDED.search(detail) else _CROWDED_HINT
+        hint = next((hint for words, hint in _HINTS_BY_WORDS if words.search(detail)), _HINTS[code])
         return StoreError(f"the store at {self._where}: {detail}", code=code, hint=hint)
 
     def close(self) -> None:
