@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from surefoot.core.errors import Code, Exit, NotAllowedError, StoreError
-from surefoot.store import listener, open_store, passwords
+from surefoot.store import listener, open_store, passwords, servers, shown
 from surefoot.store.listener import ended
 from surefoot.store.postgres import PostgresStore
 from surefoot.store.session import Session, parameters
@@ -202,6 +202,26 @@ def test_a_stores_passwords_are_known_however_they_are_given(
 ) -> None:
     monkeypatch.setenv("PGPASSWORD", "of the environment")
     assert passwords(url) == found
+
+
+@pytest.mark.parametrize(
+    ("url", "where", "found"),
+    [
+        ("postgresql://me:s3cret@h/db", "postgresql://h/db", (("h", 5432),)),
+        ("postgresql://me:s3[?#cret@h1:1,[::1]:2/db", "postgresql://h1,::1:1,2/db", (("h1", 1), ("::1", 2))),
+        (
+            "postgresql://h1,h2/db?user=me@corp&password=s3cret&port=7",
+            "postgresql://h1,h2:7/db",
+            (("h1", 7), ("h2", 7)),
+        ),
+        ("postgresql://me:s3cret@/db?host=/run", "postgresql:///run/db", ()),
+        ("postgresql://me:s3/cret@h/db", "postgresql://", ()),
+        ("/srv/surefoot.db", "/srv/surefoot.db", ()),
+    ],
+)
+def test_a_store_is_told_by_its_servers(url: str, where: str, found: tuple[tuple[str, int], ...]) -> None:
+    assert shown(url) == where
+    assert servers(url) == found
 
 
 def test_several_hosts_in_the_environment_are_tried_for_one_that_takes_writes(monkeypatch: pytest.MonkeyPatch) -> None:

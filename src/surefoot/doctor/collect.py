@@ -17,7 +17,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from msgspec.structs import replace as restruct
 
@@ -51,7 +50,7 @@ from surefoot.doctor.facts import (
     Unchecked,
 )
 from surefoot.steps.fence import fence_name
-from surefoot.store import open_store
+from surefoot.store import open_store, servers, shown
 from surefoot.store.protocol import AgentRow, EnvironmentRow, Store, Submission
 
 T = TypeVar("T")
@@ -62,7 +61,6 @@ HOSTS_SHARE = 0.7
 SILENT = 5.0
 #: Deployments of a queue that are read; more of them say no more.
 LONGEST_QUEUE = 20
-POSTGRES = 5432
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +157,7 @@ async def _tried(work: Awaitable[T], what: str, unchecked: list[Unchecked]) -> T
 
 
 async def _store(question: Question, end: float, unchecked: list[Unchecked]) -> tuple[StoreFacts, _Read | None]:
-    where = _shown(question.store_url)
+    where = shown(question.store_url)
     left = end - asyncio.get_running_loop().time()
     try:
         read, skew = await _within(max(1.0, left * HOSTS_SHARE), lambda: _read(question))
@@ -279,24 +277,7 @@ def _writable(url: str) -> Trouble | None:
 
 async def _network(url: str) -> str:
     """Return what is wrong with the way to a database server."""
-    if not url.startswith("postgres"):
-        return ""
-    servers = urlsplit(url).netloc.rpartition("@")[2].split(",")
-    said = []
-    for server in servers:
-        name, _, port = server.rpartition(":") if ":" in server else (server, "", "")
-        if name:
-            said.append(await look.way(name.strip("[]"), int(port) if port.isdigit() else POSTGRES))
-    return "; ".join(filter(None, said))
-
-
-def _shown(url: str) -> str:
-    """Return a store's URL without its password."""
-    if "://" not in url:
-        return url
-    scheme, _, rest = url.partition("://")
-    user, at, place = rest.rpartition("@")
-    return f"{scheme}://{user.partition(':')[0]}{at}{place.partition('?')[0]}"
+    return "; ".join(filter(None, [await look.way(name, port) for name, port in servers(url)]))
 
 
 # -- hosts and checks --------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from surefoot.core.errors import Code, StoreError
 from surefoot.store.protocol import Store
 
-__all__ = ["Store", "open_store", "passwords"]
+__all__ = ["Store", "open_store", "passwords", "servers", "shown"]
 
 
 def open_store(url: str, *, read_only: bool = False) -> Store:
@@ -40,11 +40,33 @@ def open_store(url: str, *, read_only: bool = False) -> Store:
 
 def passwords(url: str) -> tuple[str, ...]:
     """Return the passwords that a store is reached with, as far as its URL and the environment have them."""
-    if url.partition("://")[0] not in ("postgresql", "postgres"):
+    if not _is_postgres(url):
         return ()
     from surefoot.store import session
 
     return session.passwords(url)
+
+
+def servers(url: str) -> tuple[tuple[str, int], ...]:
+    """Return the names and ports of a store's servers."""
+    if not _is_postgres(url):
+        return ()
+    from surefoot.store import session
+
+    return session.servers(url)
+
+
+def shown(url: str) -> str:
+    """Return a store's URL without passwords."""
+    if not _is_postgres(url):
+        return url
+    from surefoot.store import session
+
+    return session.shown(url)
+
+
+def _is_postgres(url: str) -> bool:
+    return url.partition("://")[0] in ("postgresql", "postgres")
 
 
 def _sqlite(path: Path, read_only: bool) -> Store:

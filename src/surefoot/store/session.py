@@ -34,6 +34,8 @@ IDLE_IN_TRANSACTION = "2s"
 LOCK_TIMEOUT, STATEMENT_TIMEOUT = "4s", "15s"
 #: Seconds of silence, in the middle of a statement, after which a server hangs: it would have given up by itself.
 ANSWER_WITHIN = 20.0
+#: Where servers listen unless it is said.
+PORT = 5432
 #: The schema that holds all tables, so that they may share a database with other programs'.
 SCHEMA = "surefoot"
 
@@ -118,6 +120,31 @@ def parameters(url: str, *, read_only: bool) -> tuple[dict[str, Any], str]:
         where += f":{known['port']}"
     where += f"/{known.get('dbname') or known.get('user') or ''}"
     return result | {"client_encoding": "UTF8", "autocommit": True}, where
+
+
+def shown(url: str) -> str:
+    """Return where a URL leads, without any password."""
+    try:
+        return f"postgresql://{parameters(url, read_only=True)[1]}"
+    except StoreError:
+        return "postgresql://"
+
+
+def servers(url: str) -> tuple[tuple[str, int], ...]:
+    """Return the names and ports of the servers that are asked over a network."""
+    try:
+        known = _from_environment() | _parsed(url)
+    except StoreError:
+        return ()
+    names = (known.get("host") or known.get("hostaddr") or "").split(",")
+    ports = known.get("port", "").split(",")
+    if len(ports) == 1:
+        ports *= len(names)
+    return tuple(
+        (name, int(port) if port.isdigit() else PORT)
+        for name, port in zip(names, ports, strict=False)
+        if name and name[0] not in "/@"
+    )
 
 
 def passwords(url: str) -> tuple[str, ...]:
