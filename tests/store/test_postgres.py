@@ -216,7 +216,9 @@ def test_a_stores_passwords_are_known_however_they_are_given(
         ),
         ("postgresql://me:s3cret@/db?host=/run", "postgresql:///run/db", ()),
         ("postgresql://me:s3/cret@h/db", "postgresql://", ()),
+        ("mysql://me:s3cret@h/db", "mysql://", ()),
         ("/srv/surefoot.db", "/srv/surefoot.db", ()),
+        ("sqlite:///srv/surefoot.db", "sqlite:///srv/surefoot.db", ()),
     ],
 )
 def test_a_store_is_told_by_its_servers(url: str, where: str, found: tuple[tuple[str, int], ...]) -> None:

@@ -58,8 +58,9 @@ def servers(url: str) -> tuple[tuple[str, int], ...]:
 
 def shown(url: str) -> str:
     """Return a store's URL without passwords."""
+    scheme, separator, _ = url.partition("://")
     if not _is_postgres(url):
-        return url
+        return f"{scheme}://" if separator and scheme != "sqlite" else url
     from surefoot.store import session
 
     return session.shown(url)
