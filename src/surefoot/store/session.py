@@ -54,8 +54,8 @@ _SETTINGS = {
 _NEVER = {140000: "idle_session_timeout", 170000: "transaction_timeout"}
 #: A role may have it off for the sake of speed; which of the other kinds is right depends on the replicas.
 _DURABLE = "set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), false)"
-#: As a number: a time's text depends on the session's time zone.
-_SERVER = "extract(epoch FROM pg_postmaster_start_time())::text"
+#: As a whole number: a time's text depends on the session's time zone, a fraction's on its digits.
+_SERVER = "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text"
 #: How soon both ends of a session call a silent line cut. (A server has no keepalives to a client on the same machine's
 #: socket, and ignores them.)
 LINE = {
@@ -104,7 +104,7 @@ class Session(psycopg.Connection[tuple[object, ...]]):
         try:
             yield
         finally:
-            self.patience = ANSWER_WITHIN
+            del self.patience
 
 
 def parameters(url: str, *, read_only: bool) -> tuple[dict[str, Any], str]:
