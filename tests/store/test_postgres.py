@@ -207,14 +207,14 @@ def test_a_stores_passwords_are_known_however_they_are_given(
 @pytest.mark.parametrize(
     ("url", "where", "found"),
     [
-        ("postgresql://me:s3cret@h/db", "postgresql://h/db", (("h", 5432),)),
-        ("postgresql://me:s3[?#cret@h1:1,[::1]:2/db", "postgresql://h1,::1:1,2/db", (("h1", 1), ("::1", 2))),
+        ("postgresql://me:s3cret@h/db", "postgresql://me@h/db", (("h", 5432),)),
+        ("postgresql://me:s3[?#cret@h1:1,[::1]:2/db", "postgresql://me@h1,::1:1,2/db", (("h1", 1), ("::1", 2))),
         (
             "postgresql://h1,h2/db?user=me@corp&password=s3cret&port=7",
-            "postgresql://h1,h2:7/db",
+            "postgresql://me%40corp@h1,h2:7/db",
             (("h1", 7), ("h2", 7)),
         ),
-        ("postgresql://me:s3cret@/db?host=/run", "postgresql:///run/db", ()),
+        ("postgresql://me:s3cret@/db?host=/run", "postgresql://me@/run/db", ()),
         ("postgresql://me:s3/cret@h/db", "postgresql://", ()),
         ("mysql://me:s3cret@h/db", "mysql://", ()),
         ("/srv/surefoot.db", "/srv/surefoot.db", ()),

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import psycopg
 from psycopg import conninfo
@@ -123,11 +124,13 @@ def parameters(url: str, *, read_only: bool) -> tuple[dict[str, Any], str]:
 
 
 def shown(url: str) -> str:
-    """Return where a URL leads, without any password."""
+    """Return where a URL leads, and as whom, without any password."""
     try:
-        return f"postgresql://{parameters(url, read_only=True)[1]}"
+        where = parameters(url, read_only=True)[1]
+        user = (_from_environment() | _parsed(url)).get("user")
     except StoreError:
         return "postgresql://"
+    return f"postgresql://{quote(user, safe='')}@{where}" if user else f"postgresql://{where}"
 
 
 def servers(url: str) -> tuple[tuple[str, int], ...]:
