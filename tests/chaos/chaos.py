@@ -295,6 +295,7 @@ class Chaos:
             text=True,
             env=self.env(),
         )
+        done.check_returncode()
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     def judge_honesty(self, deployment: str, status: str, types: list[str]) -> None:

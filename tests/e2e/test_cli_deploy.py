@@ -380,22 +380,25 @@ def test_a_terminal_gets_the_live_view_and_its_hangup_is_a_cancel(project: Proje
     assert b"1.0" in shown and b"stage" in shown
 
 
-def test_a_cancel_is_tried_until_the_store_takes_it(project: Project) -> None:
+@pytest.mark.parametrize(("wait", "codes"), [((), (6,)), (("--timeout", "10s"), (6, 8))], ids=["", "timeout"])
+def test_a_cancel_is_tried_until_the_store_takes_it(
+    project: Project, wait: tuple[str, ...], codes: tuple[int, ...]
+) -> None:
+    """Also where the time to wait is over while the store takes nothing: the signal came in time."""
     project.config.write_text(project.config.read_text() + "agents: {runner-1: {role: primary}}\n")
-    # The time to wait is over while the store takes nothing: a signal that came in time counts all the same.
-    ends = time.monotonic() + 10
-    process = project.start("deploy", "prod", "1.0", "--timeout", "10s")
+    over = time.monotonic() + 13 if wait else 0.0
+    process = project.start("deploy", "prod", "1.0", *wait)
     eventually(lambda: bool(project.json("history", "prod")["deployments"]))
     database = project.folder / ".surefoot" / "surefoot.db"
     with sqlite3.connect(database, isolation_level=None) as lock:
         lock.execute("BEGIN IMMEDIATE")
         process.send_signal(signal.SIGTERM)
-        time.sleep(max(BUSY_SECONDS + 1, ends + 3 - time.monotonic()))
+        time.sleep(max(BUSY_SECONDS + 1, over - time.monotonic()))
         assert process.poll() is None, "neither the signal nor the store ends it"
         lock.execute("ROLLBACK")
     lock.close()
     _, err = process.communicate(timeout=DEADLINE)
-    assert process.returncode in (6, 8), err
+    assert process.returncode in codes, err
     assert "the cancel is not written yet" in err
     assert project.status_of("prod-1") == "cancelled"
 
