@@ -7,6 +7,7 @@ Guarantees: what is returned is there and can be written to; RefusedError (SF-AG
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from surefoot.core.errors import Code, RefusedError
 
 
 def own_folder(state: Path, name: str) -> Path:
-    """Return the folder of the agent of that name."""
-    return _made(state / "agents" / name)
+    """Return the folder of the agent of that name, emptied of what the last one left."""
+    folder = state / "agents" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    return _made(folder)
 
 
 def attempts_folder() -> Path:

@@ -90,7 +90,6 @@ async def _run(
     vital = ThreadAccess(deadline=max(1.5, timing.renew_every * 2), threads=RENEWERS)
     beside = ThreadAccess(deadline=max(2.0, options.ttl), threads=COURIERS)
     store, identity = await _opened(options, store_url, stop, log)
-    shutil.rmtree(options.state / "agents" / options.name, ignore_errors=True)
     folder, attempts = own_folder(options.state, options.name), attempts_folder()
     logs = LogSink(store, access)
     secrets = Secrets(os.environ, store_url)

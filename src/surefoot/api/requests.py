@@ -35,20 +35,19 @@ def submit(store: Store, submission: Submission) -> tuple[str, bool]:
     no answer comes at all the error's hint has the key: nobody knows then whether it was accepted.
     """
     keyed = replace(submission, key=submission.key or f"once-{uuid.uuid4().hex}")
-    for _ in range(SUBMIT_TRIES - 1):
+    tries = 0
+    while True:
         try:
             return store.submit(keyed)
         except StoreError as error:
             if error.code is not Code.STORE_UNREACHABLE:
                 raise
+            tries += 1
+            if tries == SUBMIT_TRIES:
+                again = f"call the same again with --key {keyed.key}, so that it is accepted once"
+                hint = f"it may have been accepted; {again}"
+                raise StoreError(error.message, code=error.code, hint=hint) from error
             time.sleep(AGAIN)
-    try:
-        return store.submit(keyed)
-    except StoreError as error:
-        if error.code is not Code.STORE_UNREACHABLE:
-            raise
-        hint = f"it may have been accepted; call the same again with --key {keyed.key}, so that it is accepted once"
-        raise StoreError(error.message, code=error.code, hint=hint) from error
 
 
 def load(store: Store, deployment: str) -> Deployment:

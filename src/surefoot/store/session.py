@@ -113,33 +113,24 @@ def parameters(url: str, *, read_only: bool) -> tuple[dict[str, Any], str]:
     given = _parsed(url)
     known = _from_environment() | given
     result: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, "application_name": "surefoot"} | given
-    hosts = known.get("host") or known.get("hostaddr") or ""
-    if "," in hosts and "PGTARGETSESSIONATTRS" not in os.environ:
+    if "," in _hosts(known) and "PGTARGETSESSIONATTRS" not in os.environ:
         result.setdefault("target_session_attrs", "any" if read_only else "read-write")
-    where = hosts or (f"service {known['service']}" if "service" in known else "the local socket")
-    if "port" in known:
-        where += f":{known['port']}"
-    where += f"/{known.get('dbname') or known.get('user') or ''}"
-    return result | {"client_encoding": "UTF8", "autocommit": True}, where
+    return result | {"client_encoding": "UTF8", "autocommit": True}, _where(known)
 
 
 def shown(url: str) -> str:
     """Return where a URL leads, and as whom, without any password."""
-    try:
-        where = parameters(url, read_only=True)[1]
-        user = (_from_environment() | _parsed(url)).get("user")
-    except StoreError:
+    known = _known(url)
+    if known is None:
         return "postgresql://"
-    return f"postgresql://{quote(user, safe='')}@{where}" if user else f"postgresql://{where}"
+    user = known.get("user")
+    return f"postgresql://{quote(user, safe='')}@{_where(known)}" if user else f"postgresql://{_where(known)}"
 
 
 def servers(url: str) -> tuple[tuple[str, int], ...]:
     """Return the names and ports of the servers that are asked over a network."""
-    try:
-        known = _from_environment() | _parsed(url)
-    except StoreError:
-        return ()
-    names = (known.get("host") or known.get("hostaddr") or "").split(",")
+    known = _known(url) or {}
+    names = _hosts(known).split(",")
     ports = known.get("port", "").split(",")
     if len(ports) == 1:
         ports *= len(names)
@@ -152,12 +143,27 @@ def servers(url: str) -> tuple[tuple[str, int], ...]:
 
 def passwords(url: str) -> tuple[str, ...]:
     """Return the passwords that a URL has, and the environment has for it."""
-    try:
-        given = _parsed(url)
-    except StoreError:
-        return ()
-    known = _from_environment() | given
+    known = _known(url) or {}
     return tuple(known[name] for name in ("password", "sslpassword") if known.get(name))
+
+
+def _known(url: str) -> dict[str, str] | None:
+    """Return what a URL and the environment say; None of what is no URL."""
+    try:
+        return _from_environment() | _parsed(url)
+    except StoreError:
+        return None
+
+
+def _hosts(known: Mapping[str, str]) -> str:
+    return known.get("host") or known.get("hostaddr") or ""
+
+
+def _where(known: Mapping[str, str]) -> str:
+    where = _hosts(known) or (f"service {known['service']}" if "service" in known else "the local socket")
+    if "port" in known:
+        where += f":{known['port']}"
+    return f"{where}/{known.get('dbname') or known.get('user') or ''}"
 
 
 def _parsed(url: str) -> dict[str, str]:
