@@ -489,13 +489,13 @@ def test_what_has_ended_is_nobodys_to_claim(store: Store) -> None:
 def test_agents_are_seen_as_they_report(store: Store) -> None:
     assert store.agents(5.0) == []
     assert store.report(report("a", preference=1, cpu_percent=12.5, running="prod-1"))
-    assert store.report(report("b", "b-1", degraded="disk 97 %"))
+    assert store.report(report("b", "b-1", degraded="disk 97 %", ends_with="prod-2"))
     assert store.report(report("c", "c-1", stopping=True))
     store.set_drain("a", True)
     a, b, c = store.agents(60.0)
     assert (a.status, b.status, c.status) == (AgentStatus.DRAINING, AgentStatus.DEGRADED, AgentStatus.OFFLINE)
     assert a.report == report("a", preference=1, cpu_percent=12.5, running="prod-1")
-    assert b.reason == "disk 97 %"
+    assert (b.reason, b.report.ends_with) == ("disk 97 %", "prod-2")
     assert abs(a.last_seen_at - store.now()) < 30
     store.report(report("a", "a-2"))
     assert store.agents(60.0)[0].status is AgentStatus.DRAINING

@@ -86,6 +86,7 @@ class Agent:
         self.settings = settings
         self.stop = asyncio.Event()
         self.incarnation = uuid.uuid4().hex
+        self.left: str | None = None  #: what it has worked on last, if that is not done
         self._store = store
         self._access = access
         self._vital_access = vital_access
@@ -168,6 +169,7 @@ class Agent:
             degraded=degraded,
             running=self._running,
             stopping=stopping,
+            ends_with=self.settings.until,
         )
 
     async def _signs_of_life(self) -> None:
@@ -252,9 +254,10 @@ class Agent:
         if not free:
             return None, ""
         rows = await self._access(self._store.agents, self._silent)
-        unheld: Choice | None = None  # the same for all that nobody holds
+        unheld: Choice | None = None  # the same for all that nobody holds, but those that have an agent of their own
+        own = {row.report.ends_with for row in rows}
         for place, item in enumerate(free):
-            if item.lease.holder is not None:
+            if item.lease.holder is not None or item.deployment in own:
                 choice = choose(
                     self.settings.name, _candidates(self.settings.name, rows, work, item), deployment=item.deployment
                 )
@@ -386,6 +389,7 @@ class Agent:
     async def _work(self, deployment: str, holding: Holding) -> None:
         self._way = Way()
         self._running, self._token = deployment, holding.grant.token
+        self.left = deployment
         renewals = asyncio.create_task(holding.keep())
         worker = Worker(
             deployment,
@@ -404,9 +408,12 @@ class Agent:
             if self._overtakes is not None:  # not before the lease is renewed: there may be many
                 await self._supersede(*self._overtakes)
             await worker.work()
+            if not worker.state.wants_agent:
+                self.left = None
             if worker.state.status.terminal:
                 self._ended(worker.state)
         except LeaseLostError as error:
+            self.left = None  # to whoever took it
             self._say(error.message, "lease_lost", Level.WARNING)
         except Exception as error:
             # As if this process had died: the lease runs out and the deployment is taken over, here or elsewhere, until
@@ -453,7 +460,9 @@ def _candidate(row: AgentRow) -> Candidate:
 
 
 def _candidates(me: str, rows: list[AgentRow], work: list[Work], item: Work) -> list[Candidate]:
-    """Return the agents as the choice for one environment sees them: the lost holder of its lease counts as offline."""
+    """Return the agents as the choice for one environment sees them: the lost holder of its lease counts as offline.
+    Agents that end with another deployment do not count: whoever waited for them might wait for ever.
+    """
     busy = {w.lease.holder: w.deployment for w in work if w.lease.holder is not None}
     lost = item.lease
     return [
@@ -466,6 +475,7 @@ def _candidates(me: str, rows: list[AgentRow], work: list[Work], item: Work) -> 
             reason="lost the lease" if _is_lost(row, lost, me) else row.reason,
         )
         for row in rows
+        if row.report.ends_with in (None, item.deployment) or row.report.name == me
     ]
 
 

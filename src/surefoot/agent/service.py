@@ -68,13 +68,14 @@ def run_agent(
     stop: threading.Event,
     ready: threading.Event | None = None,
     log: Log | None = None,
-) -> None:
-    """Run an agent until `stop` is set or `once`/`until` is fulfilled; setting `stop` makes it hand over first.
+) -> str | None:
+    """Run an agent until `stop` is set or `once`/`until` is fulfilled; setting `stop` makes it hand over first. Return
+    the deployment that it handed over.
 
     Blocks; runs an event loop of its own, so it may be called in any thread. Raises SurefootError as the store and
     the agent do.
     """
-    asyncio.run(_run(options, store_url, stop, ready, log or Log()))
+    return asyncio.run(_run(options, store_url, stop, ready, log or Log()))
 
 
 async def _run(
@@ -83,7 +84,7 @@ async def _run(
     stop: threading.Event,
     ready: threading.Event | None,
     log: Log,
-) -> None:
+) -> str | None:
     timing = LeaseTiming(options.ttl)
     # A call that hangs longer than this is worth less than a second one on a new connection.
     access = ThreadAccess(deadline=max(2.0, options.ttl), threads=WORKERS)
@@ -165,6 +166,7 @@ async def _run(
         beside.close()
         vital.close()
         store.close()
+    return agent.left
 
 
 async def _opened(options: AgentOptions, url: str, stop: threading.Event, log: Log) -> tuple[Store, str]:

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from surefoot.cli.text import clean
-from surefoot.cli.who import BACKGROUND, is_own_agent, is_own_agent_of_the_past, own_agent_name
+from surefoot.cli.who import BACKGROUND, is_own_agent_of_the_past, own_agent_name
 from surefoot.core.errors import StoreError, SurefootError
 from surefoot.core.lease import AgentStatus, Role
 from surefoot.core.notes import Level, Log, Note
 
 if TYPE_CHECKING:
     from surefoot.cli.app import App
-    from surefoot.store.protocol import AgentRow, Store
+    from surefoot.store.protocol import Store
 
 #: Seconds that an agent gets to hand over; with a store that is away it needs as long as its lease is good.
 HANDOVER = 30.0
@@ -43,6 +43,7 @@ class OwnAgent:
         self._until = until
         self._stop = threading.Event()
         self._error: BaseException | None = None
+        self.left: str | None = None  #: a deployment that it has handed over
         self._thread = threading.Thread(target=self._run, name="agent", daemon=True)
 
     def start(self) -> None:
@@ -77,7 +78,7 @@ class OwnAgent:
                 passing=True,
                 patient=True,
             )
-            run_agent(options, app.store_url, stop=self._stop, log=_Aloud(app))
+            self.left = run_agent(options, app.store_url, stop=self._stop, log=_Aloud(app))
             _forget_the_dead(app)
         except SurefootError as error:
             self._error = error
@@ -133,6 +134,10 @@ def agent_for(app: App, deployment: str) -> Iterator[OwnAgent | None]:
             log = clean(str(app.state_folder / BACKGROUND_LOG))
             app.console.note(f"an agent in the background does what is left to do; what it says is in {log}")
         raise
+    else:
+        agent.stop()
+        if agent.left is not None:  # another command's, that was killed
+            start_in_background(app)
     finally:
         agent.stop()
 
@@ -141,19 +146,18 @@ def ensure_agent(app: App, store: Store, deployment: str | None = None) -> None:
     """Have somebody work where the config names no agents: whoever followed may be gone. An agent that works for
     another deployment alone is nobody to count on.
     """
-    if not app.has_agents and not _somebody_works(store, deployment):
+    if not app.has_agents and not somebody_works(store, deployment):
         start_in_background(app)
 
 
-def _somebody_works(store: Store, deployment: str | None) -> bool:
+def somebody_works(store: Store, deployment: str | None) -> bool:
+    """Say whether an agent is there that does what is left; of those that work for one deployment alone, only this
+    one's counts.
+    """
     from surefoot.cli.app import SILENT
 
-    def counts(row: AgentRow) -> bool:
-        name, running = row.report.name, row.report.running
-        return row.status.able and (not is_own_agent(name) or (deployment is not None and running == deployment))
-
     try:
-        return any(map(counts, store.agents(SILENT)))
+        return any(row.status.able and row.report.ends_with in (None, deployment) for row in store.agents(SILENT))
     except StoreError:
         return False  # one agent too many does no harm
 

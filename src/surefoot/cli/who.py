@@ -35,11 +35,6 @@ def own_agent_name() -> str:
     return f"{_host()}-{os.getpid()}"
 
 
-def is_own_agent(name: str) -> bool:
-    """Whether a name is that of an agent which a process of this machine runs for one deployment."""
-    return re.fullmatch(rf"{re.escape(_host())}-\d{{1,9}}", name) is not None
-
-
 def is_own_agent_of_the_past(name: str) -> bool:
     """Whether a name is that of an agent which a process of this machine ran for itself, and the process is gone."""
     found = re.fullmatch(rf"{re.escape(_host())}-(\d{{1,9}})({BACKGROUND})?", name)

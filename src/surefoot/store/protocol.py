@@ -97,6 +97,7 @@ class AgentReport(msgspec.Struct, frozen=True):
     degraded: str = ""  #: why it is degraded; empty when it is not
     running: str | None = None
     stopping: bool = False  #: last words: counts as offline from now on
+    ends_with: str | None = None  #: works for this deployment alone, and is not to be counted on for others
 
 
 class AgentRow(msgspec.Struct, frozen=True):

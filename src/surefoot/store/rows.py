@@ -157,13 +157,16 @@ def report_columns(report: AgentReport) -> dict[str, Any]:
         "degraded": clean(report.degraded),
         "running": report.running,
         "stopping": int(report.stopping),
+        "ends_with": report.ends_with,
     }
 
 
 def agent_report(row: Row) -> AgentReport:
     """Return what an agent said of itself, from the first columns of `agents`."""
-    name, role, incarnation, preference, cpu, memory, disk, degraded, running, stopping = row
-    return AgentReport(name, Role(role), incarnation, preference, cpu, memory, disk, degraded, running, bool(stopping))
+    name, role, incarnation, preference, cpu, memory, disk, degraded, running, stopping, ends_with = row
+    return AgentReport(
+        name, Role(role), incarnation, preference, cpu, memory, disk, degraded, running, bool(stopping), ends_with
+    )
 
 
 def agent_row(

@@ -446,8 +446,8 @@ class SqlStore(ABC):
         presences = self._presences() if found else {}
         result = []
         for row in found:
-            report = rows.agent_report(row[:10])
-            draining, beats, last_seen_at, by_wall_clock = row[10:]
+            report = rows.agent_report(row[:11])
+            draining, beats, last_seen_at, by_wall_clock = row[11:]
             result.append(
                 rows.agent_row(
                     report,

@@ -1,23 +1,25 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- Agents and their presence.
 
--- name: report(name, role, incarnation, preference, cpu_percent, memory_percent, disk_percent, degraded, running, stopping, replace)!
+-- name: report(name, role, incarnation, preference, cpu_percent, memory_percent, disk_percent, degraded, running, stopping, ends_with, replace)!
 -- A sign of life; of another process of that name only where it may replace the one that is known.
 INSERT INTO agents
-    (name, role, incarnation, preference, cpu_percent, memory_percent, disk_percent, degraded, running, stopping, last_seen_at)
+    (name, role, incarnation, preference, cpu_percent, memory_percent, disk_percent, degraded, running, stopping, ends_with,
+    last_seen_at)
 VALUES (:name, :role, :incarnation, :preference, :cpu_percent, :memory_percent, :disk_percent, :degraded, :running, :stopping,
-    surefoot_now())
+    :ends_with, surefoot_now())
 ON CONFLICT (name) DO UPDATE
 SET role = excluded.role, incarnation = excluded.incarnation, preference = excluded.preference,
     cpu_percent = excluded.cpu_percent, memory_percent = excluded.memory_percent, disk_percent = excluded.disk_percent,
     degraded = excluded.degraded, running = excluded.running, stopping = excluded.stopping,
+    ends_with = excluded.ends_with,
     last_seen_at = excluded.last_seen_at, beats = agents.beats + 1
 WHERE agents.incarnation = excluded.incarnation OR :replace = 1;
 
 -- name: agents()
 -- All agents. There are few.
-SELECT name, role, incarnation, preference, cpu_percent, memory_percent, disk_percent, degraded, running, stopping, draining,
-    beats, last_seen_at, surefoot_now() - last_seen_at
+SELECT name, role, incarnation, preference, cpu_percent, memory_percent, disk_percent, degraded, running, stopping, ends_with,
+    draining, beats, last_seen_at, surefoot_now() - last_seen_at
 FROM agents ORDER BY name;
 
 -- name: last_report(name)^
