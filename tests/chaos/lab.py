@@ -243,14 +243,16 @@ class LabChaos:
         except DrillError as error:
             broken.append(f"promise 2: {error}")
             return
-        for deploy in self.following:
-            self.judge_journal(site.ask("show", site.named(deploy)), broken)
         assert site.lab is not None
         commands = evidence.since(site.lab.commands([host.name for host in site.web]), began)
         broken += [f"promise 1: {evidence.shown(one)}" for one in evidence.late(commands, self.rebooted)]
-        for reign in evidence.reigns(commands):
+        reigns = evidence.reigns(commands)
+        for reign in reigns:
             self.tally.tasks += reign.tasks
             self.tally.refused += reign.refused
+        changing = {reign.token for reign in reigns if reign.tasks}
+        for deploy in self.following:
+            self.judge_journal(site.ask("show", site.named(deploy)), changing, broken)
         (row,) = (r for r in site.ask("status")["environments"] if r["name"] == site.environment)
         site.mend()
         if row["locked_by"]:
@@ -258,7 +260,8 @@ class LabChaos:
             return
         self.judge_hosts(row["current_version"], broken)
 
-    def judge_journal(self, shown: dict[str, Any], broken: list[str]) -> None:
+    def judge_journal(self, shown: dict[str, Any], changing: set[int], broken: list[str]) -> None:
+        """Judge what a journal says. `changing` are the tokens of which hosts have seen more than a raise."""
         status, name = shown["status"], shown["id"]
         self.tally.statuses[status] = self.tally.statuses.get(status, 0) + 1
         self.tally.takeovers += shown["takeovers"]
@@ -270,8 +273,8 @@ class LabChaos:
             changed = len(types) - 1 - types[::-1].index("step_succeeded")
             if "health_passed" not in types[changed:]:
                 broken.append(f"promise 5: {name} succeeded unchecked")
-        if status == "failed" and "step_started" in types:
-            broken.append(f"promise 3: {name} failed, but had begun")
+        if status == "failed" and not changing.isdisjoint(event["token"] for event in events):
+            broken.append(f"promise 3: {name} failed, but had changed hosts")
 
     def judge_hosts(self, version: str | None, broken: list[str]) -> None:
         deadline = time.monotonic() + 30
