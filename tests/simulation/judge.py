@@ -76,6 +76,7 @@ class Judge:
         self.ended: dict[str, Status] = {}
         self.locked_by: str | None = None
         self.unfenced = False  #: what is stranded says that it could not fence off all hosts
+        self.by_hand = False  #: people have put its hosts back: what it left on them does not go on in any order
         #: What all hosts run while nothing changes them.
         self.version: str | None = None
         self.before: dict[str, str | None] = {}  #: by deployment, what its environment ran when it began
@@ -119,7 +120,7 @@ class Judge:
         self.touched.add(touch.deployment)
         self.asked.clear()
         self.forgot.discard(host.name)
-        if host.name not in self.world.restored:
+        if host.name not in self.world.restored and not self.by_hand:
             self._order(host, touch)
 
     def saw_told(self, host: Host, deployment: str, token: int, version: str | None) -> None:
@@ -222,7 +223,14 @@ class Judge:
             case ev.LeaseGranted() if deployment not in self.before:
                 self.before[deployment] = self.version
                 self.hold(f"gates: {deployment} begins while it is frozen", holds=not self.freezes)
-                needs = self.accepted_as(deployment).plan.gates.approvals is not None
+                own = self.world.own.get(entry.agent or "")
+                told = f"2, it ends: {entry.agent}, which ends with {own}, begins {deployment}"
+                self.hold(told, holds=own is None or self._before(deployment, own))
+                accepted = self.accepted_as(deployment)
+                early = accepted.not_before is not None and self.world.store.now() < accepted.not_before
+                self.hold(f"gates: {deployment} begins before its time", holds=not early)
+                gate = accepted.plan.gates.approvals
+                needs = gate is not None and (gate.rollbacks or not accepted.rollback)
                 self.hold(f"gates: {deployment} begins unapproved", holds=not needs or deployment in self.approved)
                 # What has waited for a gate has let others go first.
                 waiting = [d for d in self.journals if d not in {*self.ended, *self.waited} and d != deployment]
@@ -256,13 +264,17 @@ class Judge:
                 holds = self.locked_by == deployment
                 self.hold(f"5, honest: {deployment} is not repaired after it was", holds=holds)
             case ev.Resolved(version=version, unchecked=unchecked):
-                self.locked_by = None
+                self.locked_by, self.by_hand = None, False
                 saw = self._hosts()
                 self.hold(f"5, honest: {deployment} resolved: {_listed(saw)}", holds=self._run(version))
                 self.hold(f"5, honest: {deployment} resolved by itself", holds=unchecked or version is not MIXED)
                 self.version = version
             case _:
                 pass
+
+    def _before(self, deployment: str, own: str) -> bool:
+        """Whether a deployment has to end before another one can begin, or is it."""
+        return own in self.journals and self._number(deployment) <= self._number(own)
 
     @staticmethod
     def _number(deployment: str) -> int:

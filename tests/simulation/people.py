@@ -25,41 +25,56 @@ from tests.simulation.world import World
 class People:
     """See the module's docstring."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, follows: Callable[[str], None]) -> None:
+        """`follows` is what a command does that waits for what it has asked for."""
         self.world = world
+        self.follows = follows
         self.script = world.script
         self.loop = world.loop
         self.random = world.loop.random
         self.store = world.store
         self.tell = world.tell
         self.submitting = True
+        self.ids: dict[int, str] = {}  #: what became of each version that was asked for
 
     def submit(self, number: int, version: Version) -> None:
         """Submit a version under a key of its own; once more is the same deployment."""
-        name, plan = version.environment, self._plan(version)
+        name, plan, called = version.environment, self._plan(version), f"v{version.repeats or number}"
         judge = self.world.environments[name].judge
-        submission = Submission(name, f"v{number}", plan, requested_by="sim", key=f"key-{number}", when_open=True)
+        submission = Submission(
+            name,
+            called,
+            plan,
+            requested_by="sim",
+            key=f"key-{number}",
+            rollback=version.back,
+            when_open=True,
+            not_before=self.store.now() + version.waits if version.waits and number not in self.ids else None,
+        )
         try:
             deployment, new = requests.submit(Losing(self.store, self.random, self.world.faults), submission)
         except RefusedError:
-            self.tell(f"v{number} refused: {name} is locked")
+            self.tell(f"{called} refused: {name} is locked")
             judge.hold("4, nothing is lost: refused, and nothing is stranded", holds=bool(judge.locked_by))
             return
         except StoreError:
-            self.tell(f"v{number}: nobody knows whether it was accepted")
+            self.tell(f"{called}: nobody knows whether it was accepted")
             for row in self.store.history(name):
                 if row.id not in judge.journals:
                     judge.accepted(row.id)
+                    self.ids[number] = row.id
             self.world.committed("submit")
             return
-        self.tell(f"{deployment} (v{number}, {version.wrong or 'good'}) {'accepted' if new else 'known'}")
+        self.tell(f"{deployment} ({called}, {version.wrong or 'good'}) {'accepted' if new else 'known'}")
         unknown = deployment not in judge.journals
         # A first answer that was lost makes the second one say that it is known; that is what it is for.
         judge.hold(f"4, nothing is lost: {deployment} twice", holds=unknown or not new)
         asked = self.store.summary(deployment).version
-        judge.hold(f"4, nothing is lost: {deployment} is {asked}, not v{number}", holds=asked == f"v{number}")
+        judge.hold(f"4, nothing is lost: {deployment} is {asked}, not {called}", holds=asked == called)
         judge.accepted(deployment)
+        self.ids[number] = deployment
         self.world.committed("submit")
+        self.follows(deployment)
 
     def _plan(self, version: Version) -> Plan:
         script = self.script
@@ -98,7 +113,7 @@ class People:
     async def decide(self, number: int, version: Version) -> None:
         """Be the person who approves a version, or rejects it; who comes too late changes nothing."""
         await self.loop.nap(version.decided)
-        if (asked := self._numbered(number, version)) is None:
+        if (asked := self.ids.get(number)) is None:
             return
         self.tell(f"a person {'rejects' if version.rejected else 'approves'} {asked}")
         with contextlib.suppress(NotAllowedError):
@@ -111,13 +126,9 @@ class People:
     async def withdraw(self, number: int, version: Version) -> None:
         """Be the one who has asked for a version, and thinks better of it."""
         await self.loop.nap(version.withdrawn)
-        if (asked := self._numbered(number, version)) is not None:
+        if (asked := self.ids.get(number)) is not None:
             self.tell(f"a person takes {asked} back")
             self.ask(requests.cancel, asked)
-
-    def _numbered(self, number: int, version: Version) -> str | None:
-        known = self.store.history(version.environment)
-        return next((row.id for row in known if row.version == f"v{number}"), None)
 
     async def freeze(self, at: float, seconds: float) -> None:
         """Freeze production from then on, for so many seconds."""
@@ -158,6 +169,7 @@ class People:
         onward = self.script.onward and state.version not in self.world.unhealthy and self.random.random() < 0.5
         runs = state.version if onward else judge.version
         if repaired := self.random.random() < 0.7 or not self.script.sees:
+            judge.by_hand = True
             for host in judge.environment.hosts.values():
                 if judge.unfenced:  # as the docs say
                     host.end_older(math.inf)
@@ -169,6 +181,7 @@ class People:
         self.tell(f"a person {'repairs' if repaired else 'asks to check'} {deployment}")
         named = {"version": runs} if onward else {}
         self.ask(requests.resolve, deployment, reason="repaired", unchecked=unchecked, **named)
+        self.follows(deployment)
 
     def ask(self, request: Callable[..., Any], deployment: str, **kwargs: Any) -> None:
         """Ask for something of a deployment as the command line does, whatever its state; the answer may be lost."""

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import msgspec
 
+from tests.simulation.draw import draw
 from tests.simulation.judge import PromiseBrokenError
 from tests.simulation.schedule import Schedule
-from tests.simulation.script import Script, draw
+from tests.simulation.script import Script
 from tests.simulation.shrink import shrink
 
 

@@ -11,7 +11,7 @@ import logging
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from surefoot.core.deployment import summarise
 from surefoot.core.errors import NotAllowedError, NotFoundError
 from surefoot.core.lease import LeaseTiming
 from surefoot.store.memory import MemoryStore
+from tests.simulation.commands import Commands
+from tests.simulation.draw import draw
 from tests.simulation.hosts import Host
 from tests.simulation.judge import Judge, PromiseBrokenError
 from tests.simulation.line import SimAccess
@@ -30,7 +32,7 @@ from tests.simulation.listener import Listener
 from tests.simulation.loop import GROUP, VirtualLoop
 from tests.simulation.people import People
 from tests.simulation.performer import FULL, SimPerformer
-from tests.simulation.script import STAGING, Fault, Kind, Limb, Script, draw
+from tests.simulation.script import STAGING, Fault, Kind, Limb, Script
 from tests.simulation.world import World
 
 TTL = 5.0
@@ -56,7 +58,8 @@ class Schedule:
         self.world = World(self.loop, self.script, self.store, self._tell)
         self.world.poisoned = self._poisoned
         self.judges = self.world.judges
-        self.people = People(self.world)
+        self.commands = Commands(self.world, self._start)
+        self.people = People(self.world, self.commands.follows if self.script.alone else lambda _: None)
         self.listener = Listener(self.world)
         self.groups: dict[str, str] = {}
         self.agents: dict[str, Agent] = {}
@@ -86,7 +89,10 @@ class Schedule:
         self.loop.set_exception_handler(lambda *_: None)
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         try:
-            with self.listener.listening() if self.script.told else contextlib.nullcontext():
+            with (
+                self.listener.listening() if self.script.told else contextlib.nullcontext(),
+                self.commands.on_one_machine(),
+            ):
                 self.loop.run_until_complete(self._play())
         except PromiseBrokenError:
             raise
@@ -131,7 +137,7 @@ class Schedule:
     # -- agents --------------------------------------------------------------------------------------
 
     def _start(self, limb: Limb) -> None:
-        if limb.name in self.gone:
+        if limb.name in self.gone or (self.script.alone and limb not in self.commands.limbs):
             return
         self.starts += 1
         group = self.groups[limb.name] = f"{limb.name}#{self.starts}"
@@ -142,7 +148,15 @@ class Schedule:
         access = SimAccess(self.world, limb.name)
         logs = LogSink(self.store, access) if self.script.talks else None
         agent = self.agents[limb.name] = Agent(
-            AgentSettings(limb.name, limb.role, timing=LeaseTiming(TTL), look_every=self.script.look_every),
+            AgentSettings(
+                limb.name,
+                limb.role,
+                timing=LeaseTiming(TTL),
+                look_every=self.script.look_every,
+                once=limb.once,
+                until=limb.until,
+                passing=self.script.alone,
+            ),
             store=self.store,
             access=access,
             vital_access=access,
@@ -151,7 +165,11 @@ class Schedule:
             vitals=lambda: UNFIT if limb.name in self.world.unfit | self.world.full else FIT,
             note=lambda note: self._note(group, note.text),
         )
-        self.tasks[limb.name] = self.loop.create_task(agent.run(), context=context)
+        self.tasks[limb.name] = task = self.loop.create_task(agent.run(), context=context)
+        if self.script.alone:
+            task.add_done_callback(lambda task: self._ended(limb, agent, task), context=contextvars.Context())
+            if limb.until is not None:
+                self.loop.create_task(self.commands.follow(limb, agent), context=contextvars.Context())
         if logs is not None:
             self.loop.create_task(logs.run(), context=context)
         if self.script.told:
@@ -168,6 +186,10 @@ class Schedule:
         group = self.groups.get(limb.name)
         if group is None:
             return
+        if self.script.alone:
+            if limb not in self.commands.limbs:  # it has ended by itself
+                return
+            self.commands.limbs.remove(limb)
         self._tell(f"{group} {why}")
         self.loop.kill(group)
         if noticed:
@@ -176,19 +198,32 @@ class Schedule:
 
     def _poisoned(self, group: str) -> None:
         """A version kills the agent that works on it; whatever supervises agents starts it again."""
-        limb = next((limb for limb in self.script.agents if self.groups.get(limb.name) == group), None)
+        limb = next((limb for limb in self.limbs if self.groups.get(limb.name) == group), None)
         if limb is not None:
             self._kill(limb, "is killed by what it runs")
             self.loop.call_later(1.0, self._start, limb, context=contextvars.Context())
 
-    def _limb(self, fault: Fault, host: Host) -> Limb:
+    @property
+    def limbs(self) -> Sequence[Limb]:
+        return self.commands.limbs if self.script.alone else self.script.agents
+
+    def _limb(self, fault: Fault, host: Host) -> Limb | None:
         """Return the agent that a fault is for: faults that hit idle agents teach little."""
-        limbs = self.script.agents
+        limbs = self.limbs
+        if not limbs:
+            return None
         if fault.agent:
             return limbs[(fault.agent - 1) % len(limbs)]
         lease = self.store.environment(host.environment.name).lease
         holder = lease.holder if lease else None
         return next((limb for limb in limbs if limb.name == holder), limbs[0])
+
+    def _ended(self, limb: Limb, agent: Agent, task: asyncio.Task[None]) -> None:
+        if self.dropped or limb not in self.commands.limbs:
+            return
+        self._tell(f"{limb.name} ends")
+        steady = self.groups[limb.name] not in self.loop.touched  # it was never held back, and saw what there was
+        self.commands.ended(limb, agent, task, asked=agent.stop.is_set() or not steady)
 
     # -- playing -------------------------------------------------------------------------------------
 
@@ -200,6 +235,8 @@ class Schedule:
                 self._start(limb)
         faults = [self.loop.create_task(self._fault(fault)) for fault in self.script.faults]
         faults += [self.loop.create_task(self.people.freeze(at, seconds)) for at, seconds in self.script.freezes]
+        if self.script.alone:
+            self.loop.create_task(self.commands.come_by())
         if self.script.halted is not None and STAGING in self.world.environments:
             self.loop.create_task(self.people.halt(self.script.halted))
         began = self.loop.time()
@@ -229,7 +266,7 @@ class Schedule:
         """
         end = None
         while self.world.broken is None:
-            if all(judge.rests and not judge.untold for judge in self.judges):
+            if all(judge.rests and not judge.untold for judge in self.judges) and self.commands.rest:
                 return
             if end is None and all(fault.done() for fault in faults):
                 end = self.loop.time() + PATIENCE
@@ -238,7 +275,10 @@ class Schedule:
                 states = [state for judge in self.judges for state in judge.states()]
                 waiting = ", ".join(f"{s.id} {s.status}" for s in states if not s.status.terminal)
                 untold = ", ".join(f"entry {seq} of {id_}" for judge in self.judges for id_, seq in judge.untold)
-                raise self._broken(f"2, it ends: {waiting}" if waiting else f"4, nothing is lost: untold: {untold}")
+                idle = ", ".join(limb.name for limb in self.commands.limbs)
+                if waiting or not untold:
+                    raise self._broken(f"2, it ends: {waiting or idle}")
+                raise self._broken(f"4, nothing is lost: untold: {untold}")
             for judge in self.judges:
                 if judge.locked_by:
                     self.people.repair(judge.locked_by)
@@ -260,8 +300,8 @@ class Schedule:
         world, hosts = self.world, [host for judge in self.judges for host in judge.environment.hosts.values()]
         host = hosts[fault.host % len(hosts)]
         limb = self._limb(fault, host)
-        group = self.groups.get(limb.name)
-        if group is None:
+        group = limb and self.groups.get(limb.name)
+        if limb is None or group is None:
             return  # it has not been started yet
         self._tell(f"{fault.kind}: {group}, {host.name}, {fault.seconds:.1f} s")
         match fault.kind:
@@ -272,6 +312,8 @@ class Schedule:
                 await self.loop.nap(fault.seconds)
                 await self._killed(limb, 0.0)
             case Kind.STOP:
+                if limb.until is not None:  # by Ctrl-C; SIGTERM to those in the background leaves it to who comes by
+                    self.commands.interrupted()
                 self.agents[limb.name].stop.set()
                 await asyncio.wait({self.tasks[limb.name]}, timeout=fault.seconds + 10)
                 if self.groups[limb.name] == group:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from surefoot.core.gates import APPROVALS_EXPIRE
+from surefoot.core.lease import Role
 from tests.simulation.schedule import broken_by
-from tests.simulation.script import PRODUCTION, Script, Version
+from tests.simulation.script import PRODUCTION, Limb, Script, Version
 
 #: What a script can do without, the plainest value of each last.
 PLAIN: dict[str, tuple[object, ...]] = {
@@ -57,6 +58,9 @@ def lesser(script: Script) -> Iterator[Script]:
         others = tuple(replace(v, environment=PRODUCTION) for v in script.versions if v.environment != environment)
         if others and others != script.versions:
             yield replace(script, versions=others)
+    if script.alone:
+        agents = (Limb("primary", Role.PRIMARY, 1.0), Limb("secondary", Role.SECONDARY, 1.0))
+        yield replace(script, alone=False, agents=agents)
     for place in range(len(script.faults)):
         yield replace(script, faults=script.faults[:place] + script.faults[place + 1 :])
     if len(script.versions) > 1:

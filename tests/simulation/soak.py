@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from tests.simulation.draw import draw
 from tests.simulation.replay import told
 from tests.simulation.schedule import broken_by
-from tests.simulation.script import draw
 from tests.simulation.shrink import shrink
 
 #: Seeds in one piece of work.

@@ -12,10 +12,11 @@ from unittest.mock import patch
 
 from surefoot.agent.performer import Job
 from surefoot.core.events import HealthPassed
+from tests.simulation.draw import draw
 from tests.simulation.performer import SimPerformer
 from tests.simulation.replay import told
 from tests.simulation.schedule import Schedule, broken_by
-from tests.simulation.script import PRODUCTION, STAGING, Kind, Script, draw
+from tests.simulation.script import PRODUCTION, STAGING, Kind, Script
 from tests.simulation.shrink import kind, shrink
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +65,13 @@ def test_a_seed_replays_in_another_process() -> None:
 def test_every_kind_of_fault_is_drawn() -> None:
     drawn = {fault.kind for seed in range(1, 1000) for fault in draw(seed).faults}
     assert drawn == set(Kind)
+
+
+def test_every_way_to_ask_and_to_work_is_drawn() -> None:
+    scripts = [draw(seed) for seed in range(1, 1000)]
+    versions = [version for script in scripts for version in script.versions]
+    assert {script.alone for script in scripts} == {bool(version.repeats) for version in versions} == {True, False}
+    assert {version.back for version in versions} == {version.waits > 0 for version in versions} == {True, False}
 
 
 def test_a_few_schedules_have_a_second_environment() -> None:

@@ -43,6 +43,7 @@ class World:
         self.unplugged: set[tuple[str, str]] = set()
         self.restored: set[str] = set()
         self.store_down = False
+        self.own: dict[str, str] = {}  #: by agent, the deployment that it ends with
         self.faults = script.store_faults
         self.step_faults = script.step_faults
         wrong = {

@@ -8,7 +8,9 @@ import multiprocessing
 import sys
 from dataclasses import dataclass
 from functools import partial
+from itertools import count, islice
 
+from tests.simulation.draw import draw
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.schedule import broken_by
 
@@ -17,6 +19,8 @@ SCHEDULES = 6_000
 
 #: Those that take hundreds of schedules: `--quick` leaves them to `make mutants`.
 RARE = (
+    "word given before the fence rose is believed",
+    "agent in the background does not stay for what waits",
     "holders deadline is counted from the reply",
     "claim does not compare what was seen",
     "host that could not be raised is skipped",
@@ -40,9 +44,10 @@ class Verdict:
 def attack(number: int, schedules: int = SCHEDULES) -> Verdict:
     """Play schedules with a mutant until one breaks a promise."""
     found = MUTANTS[number]
-    for seed in range(1, schedules + 1):
-        if (promise := broken_by(seed, found.around)) is not None:
-            return Verdict(found.name, promise, seed)
+    scripts = filter(found.where, map(draw, count(1)))
+    for played, script in enumerate(islice(scripts, schedules), 1):
+        if (promise := broken_by(script, found.around)) is not None:
+            return Verdict(found.name, promise, played)
     return Verdict(found.name, None, schedules)
 
 

@@ -13,9 +13,12 @@ from msgspec import structs
 from surefoot.core import decide as do
 from surefoot.core import deployment as states
 from surefoot.core import events as ev
+from surefoot.core import opening
+from surefoot.core.gates import Gate
 from surefoot.core.plan import Direction, Plan
 from surefoot.core.status import Status, StepStatus
-from tests.simulation.mutants.registry import decided, evolved, mutant
+from tests.simulation.mutants.registry import decided, evolved, mutant, mutant_where
+from tests.simulation.script import Kind
 
 
 @mutant
@@ -169,6 +172,21 @@ def resolution_is_believed_unchecked() -> Any:
         return do.Write(ev.Resolved(s.previous_version)) if isinstance(action, do.Resolve) else action
 
     return decided(change)
+
+
+@mutant_where(lambda script: not script.sees and {Kind.PAUSE, Kind.FULL} <= {fault.kind for fault in script.faults})
+def word_given_before_the_fence_rose_is_believed() -> Any:
+    return evolved(ev.ResolveRequested, lambda _, after: structs.replace(after, spoken_early=False))
+
+
+@mutant
+def deployment_begins_before_its_time() -> Any:
+    right = opening.closed
+
+    def closed(*given: Any) -> Any:
+        return tuple(wait for wait in right(*given) if wait.gate is not Gate.SCHEDULE)
+
+    return patch.object(opening, "closed", closed)
 
 
 @mutant

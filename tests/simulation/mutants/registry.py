@@ -12,6 +12,7 @@ from unittest.mock import patch
 from surefoot.core import decide as do
 from surefoot.core import deployment as states
 from surefoot.core import events as ev
+from tests.simulation.script import Script
 
 Around = Callable[[], contextlib.AbstractContextManager[Any]]
 
@@ -22,6 +23,7 @@ class Mutant:
 
     name: str
     around: Around
+    where: Callable[[Script], bool] = lambda _: True  #: of the others it is known that they can't show it
 
 
 MUTANTS: list[Mutant] = []
@@ -31,6 +33,16 @@ def mutant(make: Callable[[], contextlib.AbstractContextManager[Any]]) -> Around
     """Register a mutant under its function's name."""
     MUTANTS.append(Mutant(make.__name__.replace("_", " "), make))
     return make
+
+
+def mutant_where(where: Callable[[Script], bool]) -> Callable[[Around], Around]:
+    """Register a mutant that only certain scripts can show."""
+
+    def register(make: Around) -> Around:
+        MUTANTS.append(Mutant(make.__name__.replace("_", " "), make, where))
+        return make
+
+    return register
 
 
 def decided(change: Callable[[states.Deployment, do.Action], do.Action]) -> contextlib.AbstractContextManager[Any]:

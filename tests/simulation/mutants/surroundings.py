@@ -23,6 +23,26 @@ from tests.simulation.mutants.registry import mutant
 
 
 @mutant
+def agent_of_one_deploy_begins_what_it_would_leave() -> Any:
+    return patch.object(agents.Agent, "_leaves", lambda *_: False)
+
+
+@mutant
+def agent_in_the_background_does_not_stay_for_what_waits() -> Any:
+    return patch.object(memory.MemoryStore, "next_ready", lambda _: None)
+
+
+@mutant
+def agent_of_one_deploy_goes_when_that_has_ended_in_some_way() -> Any:
+    right = agents.Agent._done
+
+    async def done(self: Any) -> bool:
+        return await right(self) or (self._own is not None and self._own.status.terminal)
+
+    return patch.object(agents.Agent, "_done", done)
+
+
+@mutant
 def agent_goes_on_claiming_while_it_works() -> Any:
     right = agents.Agent._work
 

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agents that commands run by themselves where the config names none: `deploy`'s own, until its deployment wants
+none any more, and those in the background, until nothing is left to do. Whoever looks later starts one, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+from unittest.mock import patch
+
+from surefoot.cli import own_agent, who
+from surefoot.core.deployment import fold
+from surefoot.core.lease import Role
+from tests.simulation.script import DRIFT, Limb
+
+if TYPE_CHECKING:
+    from surefoot.agent.agent import Agent
+    from surefoot.core.deployment import Deployment
+    from tests.simulation.judge import Judge
+    from tests.simulation.world import World
+
+#: Names of agents hold the machine's, which is not to change what a seed stands for.
+MACHINE = "laptop"
+#: Seconds after an entry of a journal in which an agent that ends may not have seen it yet.
+NEWS = 3.0
+
+
+class Commands:
+    """See the module's docstring."""
+
+    def __init__(self, world: World, start: Callable[[Limb], None]) -> None:
+        """`start` starts an agent."""
+        self.world = world
+        self.start = start
+        self.limbs: list[Limb] = []  #: those that live, as far as anybody knows
+        self.count = 0
+
+    @contextlib.contextmanager
+    def on_one_machine(self) -> Iterator[None]:
+        """Be the machine that commands run on."""
+        with patch.object(who, "_host", lambda: MACHINE):
+            yield
+
+    def follows(self, deployment: str) -> None:
+        """Be a `deploy` or a `resolve` that was accepted, and follows it."""
+        self._run("", Role.PRIMARY, deployment)
+
+    def interrupted(self) -> None:
+        """Be a `deploy` that ends before its time: what is left is done in the background."""
+        self._run(who.BACKGROUND, Role.EMERGENCY, None)
+
+    def _run(self, suffix: str, role: Role, until: str | None) -> None:
+        self.count += 1
+        rate = self.world.loop.random.uniform(1 - DRIFT, 1 + DRIFT)
+        limb = Limb(f"{MACHINE}-{self.count}{suffix}", role, rate, until=until, once=until is None)
+        self.limbs.append(limb)
+        if until is not None:
+            self.world.own[limb.name] = until
+        self.start(limb)
+
+    async def follow(self, limb: Limb, agent: Agent) -> None:
+        """Be a command that waits for the end: then its agent is stopped, whatever that works on."""
+        assert limb.until is not None
+        while limb in self.limbs:
+            await self.world.loop.nap(0.5)
+            state = self.world.store.summary(limb.until)
+            if state.status.terminal and not state.wants_agent:
+                agent.stop.set()
+                return
+
+    async def come_by(self) -> None:
+        """Be people who look, by commands that leave nothing to nobody."""
+        store = self.world.store
+        while True:
+            await self.world.loop.nap(self.world.loop.random.uniform(1, 15))
+            left = store.work() or store.next_ready() is not None
+            if left and not own_agent.somebody_works(store, None):
+                self.interrupted()
+
+    def ended(self, limb: Limb, agent: Agent, task: asyncio.Task[None], *, asked: bool) -> None:
+        """Judge an agent that ends by itself, asked to or not."""
+        self.limbs.remove(limb)
+        if limb.until is not None and agent.left is not None:
+            self.interrupted()
+        judge = self.world.judges[0]
+        error = None if task.cancelled() else task.exception()
+        judge.hold(f"2, it ends: {limb.name} ends with {error!r}", holds=error is None)
+        if limb.until is not None and not asked:
+            wanted = fold(self.world.judge_of(limb.until).journals[limb.until]).wants_agent
+            judge.hold(f"2, it ends: {limb.name} leaves {limb.until} to nobody", holds=not wanted)
+        if limb.once and not asked and not self.limbs:
+            left = [
+                s.id for judge in self.world.judges if not self._held(judge) for s in judge.states() if self._wants(s)
+            ]
+            judge.hold(f"2, it ends: {limb.name} leaves {', '.join(left)} to nobody", holds=not left)
+
+    @staticmethod
+    def _held(judge: Judge) -> bool:
+        """Whether an environment waits for people, who start an agent when they come."""
+        return judge.freezes > 0 or judge.locked_by is not None
+
+    def _wants(self, state: Deployment) -> bool:
+        """Whether an agent should have known that something is left to do; who approves starts one, too."""
+        waits = not state.begun and state.approvals_gate is not None and state.approvals_missing
+        return not state.status.terminal and not waits and state.last_at < self.world.store.now() - NEWS
+
+    @property
+    def rest(self) -> bool:
+        """Whether no agent is left that has nothing to do."""
+        return not self.limbs
