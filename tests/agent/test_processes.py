@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ import pytest
 from surefoot.agent import leftovers, processes, shim
 from surefoot.agent.folders import attempts_folder
 from surefoot.agent.processes import Ended, EndReason, RunningAttempt, ShimRunner, Spawn
+from surefoot.core.errors import Code, RefusedError
 
 DEADLINE = 20.0
 FAR = 60.0
@@ -85,9 +87,13 @@ class Bench:
         """Return the living processes of the step, by a word in their command lines."""
         agents = {agent.pid for agent in self.agents}
         found = []
-        for pid, stat in shim.processes():
+        for pid, process in shim.processes():
             try:
-                if stat.runs and pid not in agents and self.word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                if (
+                    process.runs
+                    and pid not in agents
+                    and self.word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+                ):
                     found.append(pid)
             except OSError:
                 continue
@@ -442,7 +448,52 @@ def test_a_runtime_folder_of_somebody_else_or_of_a_session_that_is_over_is_not_u
     theirs = tmp_path / "theirs"  # what `su` leaves in $XDG_RUNTIME_DIR
     theirs.mkdir()
     monkeypatch.setattr(os, "access", lambda path, _: Path(path).exists() and path != theirs)
+    monkeypatch.setattr(Path, "lstat", lambda path: os.stat_result((0o40700, *[0] * 3, 12345, *[0] * 5)))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(theirs) if runtime is None else runtime)
     assert attempts_folder() == tmp_path / "surefoot-12345" / "attempts"
     monkeypatch.undo()
     assert (tmp_path / "surefoot-12345" / "attempts").is_dir()
+
+
+@pytest.fixture
+def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this user's registry is if there is no runtime folder."""
+    writable = os.access
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != Path("/run") and writable(path, mode))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path / f"surefoot-{os.geteuid()}"
+
+
+def test_a_registry_that_was_open_to_others_is_closed(in_tmp: Path) -> None:
+    (in_tmp / "attempts").mkdir(parents=True)
+    for folder in (in_tmp, in_tmp / "attempts"):
+        folder.chmod(0o777)
+    assert attempts_folder() == in_tmp / "attempts"
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in (in_tmp, in_tmp / "attempts")} == {0o700}
+
+
+def test_a_registry_is_this_users_alone_whatever_the_umask(in_tmp: Path) -> None:
+    before = os.umask(0)
+    try:
+        attempts_folder()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(in_tmp.stat().st_mode) == 0o700
+
+
+def test_a_registry_that_is_a_link_is_refused(in_tmp: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    in_tmp.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RefusedError, match="it is a link") as refused:
+        attempts_folder()
+    assert refused.value.code is Code.AGENT_FOLDER and refused.value.hint
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
+@pytest.mark.parametrize("which", [".", "attempts"])
+def test_a_registry_that_another_user_has_made_is_refused(in_tmp: Path, which: str) -> None:
+    (in_tmp / "attempts").mkdir(parents=True)
+    os.chown(in_tmp / which, 1234, -1)
+    with pytest.raises(RefusedError, match="it belongs to another user"):
+        attempts_folder()

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where an agent writes on its machine: a folder of its own, and the registry of running attempts.
 
-Guarantees: what is returned is there and can be written to; RefusedError (SF-AGENT-FOLDER) where that can't be.
+Guarantees: what is returned is there and can be written to; RefusedError (SF-AGENT-FOLDER) where that can't be. Nobody
+else can write to the registry, in which whatever supervises steps is found.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 
@@ -28,7 +30,8 @@ def attempts_folder() -> Path:
     # `su` leaves us that of another user, a session that ends takes its own away, and containers may be read-only.
     usable = run.is_absolute() and os.access(run, os.W_OK | os.X_OK)
     place = run if usable else Path(tempfile.gettempdir())
-    return _made(place / f"surefoot-{user}" / "attempts")
+    # Where all may write, somebody may have made it before us.
+    return _private(_private(place / f"surefoot-{user}", user) / "attempts", user)
 
 
 def see_that_one_can_work(state: Path) -> None:
@@ -45,8 +48,24 @@ def _made(folder: Path) -> Path:
         why = "it can't be written to"
     except OSError as error:
         why = error.strerror or str(error)
-    raise RefusedError(
-        f"no agent can work here, for want of its folder {folder}: {why}",
-        code=Code.AGENT_FOLDER,
-        hint=f"see that this user may write to {folder}",
-    )
+    raise _unusable(folder, why, f"see that this user may write to {folder}")
+
+
+def _private(folder: Path, user: int) -> Path:
+    """Make a folder that is this user's alone; one that was more open is closed."""
+    folder = _made(folder)
+    try:
+        found = folder.lstat()
+        if found.st_uid == user and stat.S_ISDIR(found.st_mode):
+            if stat.S_IMODE(found.st_mode) & 0o077:
+                folder.chmod(0o700)
+            return folder
+        why = "it belongs to another user" if found.st_uid != user else "it is a link"
+    except OSError as error:
+        why = error.strerror or str(error)
+    raise _unusable(folder, why, f"see who has made {folder}, or set XDG_RUNTIME_DIR to a folder of this user's")
+
+
+def _unusable(folder: Path, why: str, hint: str) -> RefusedError:
+    message = f"no agent can work here, for want of its folder {folder}: {why}"
+    return RefusedError(message, code=Code.AGENT_FOLDER, hint=hint)
