@@ -210,7 +210,7 @@ class Driver:
                 self.add(ev.PreflightPassed() if good else ev.PreflightFailed(FAILURE))
             case do.RaiseFence():
                 good = self.pick("good", "good", "bad") == "good"
-                self.add(ev.FenceRaised(("h",)) if good else ev.FenceFailed(FAILURE))
+                self.add(ev.FenceRaised(self.hosts()) if good else ev.FenceFailed(FAILURE))
             case do.RunStep(run=run, attempt=attempt):
                 self.add(ev.StepStarted(run.name, run.direction, attempt))
                 self.step(action)
@@ -229,6 +229,30 @@ class Driver:
                 good = self.pick("good", "bad") == "good"
                 self.add(ev.VersionsRecorded(s.direction, version) if good else ev.VersionsMixed(s.direction, FAILURE))
 
+    def hosts(self) -> tuple[str, ...]:
+        """Return what the inventory names: not always the same, where it may be another."""
+        wanted = self.state.hosts_wanted(raises=True)
+        more = ("k",) if self.state.direction is Direction.UNDO and self.pick("same", "same", "more") == "more" else ()
+        return tuple(dict.fromkeys((*wanted, *more))) if wanted else self.pick(("h", "i"), ("h", "i"), ("h",))
+
+    def touched(self) -> set[str]:
+        """Return, from the journal, the hosts that may have been changed."""
+        running = touched = False
+        known: set[str] = set()
+        for entry in self.journal:
+            match entry.event:
+                case ev.StepStarted():
+                    running = True
+                case ev.NotBegun() | ev.FenceFailed():
+                    running = False
+                case ev.FenceRaised(hosts=hosts):
+                    known = set(hosts) | (known if touched else set())
+                case ev.StepSucceeded() | ev.StepFailed() | ev.StepInterrupted():
+                    running, touched = False, True
+                case ev.LeaseGranted() | ev.HandedOver():
+                    running, touched = False, touched or running
+        return known
+
     def step(self, action: do.RunStep) -> None:
         key = (action.run.name, action.run.direction, action.attempt)
         if self.pick("goes on", "goes on", "lost") == "lost":
@@ -241,7 +265,7 @@ class Driver:
                 self.add(ev.FenceFailed(FAILURE))
                 return
         if action.raises_fence:
-            self.add(ev.FenceRaised(("h",)))
+            self.add(ev.FenceRaised(self.hosts()))
         if do.interrupts(self.state):
             self.add(ev.StepInterrupted(*key, "cancelled"))
         elif self.pick("good", "good", "bad") == "good":
@@ -282,6 +306,7 @@ def test_whatever_happens_it_ends_and_ends_honestly(data: st.DataObject, plan: P
         assert not state.touched
     if state.status is Status.ROLLED_BACK or (state.status is Status.CANCELLED and state.touched):
         assert state.behind_fence, "nothing of it can reach a host any more"
+        assert set(state.raised) == driver.touched(), "the fence was raised on all that may have been changed"
         assert [e.step for e in undone] == with_undo
         assert state.healthy or not plan.health or previous is None
         assert state.recorded or not plan.records
@@ -418,6 +443,31 @@ def after(plan: Plan, *events: ev.Event) -> Deployment:
     for seq, event in enumerate((ev.LeaseGranted("x", 1, previous_version="1"), *events), start=2):
         state = evolve(state, ev.Entry(seq, float(seq), event, "x", 1))
     return state
+
+
+def test_once_something_was_changed_the_inventory_has_to_name_all_that_it_named() -> None:
+    plan = Plan("p", "e", (Step("a", Playbook("a.yml"), undo=Playbook("a.yml")),), inventory="hosts")
+    began = after(plan, ev.StepStarted("a", Direction.FORWARD, 1))
+    one = evolve(began, ev.Entry(4, 4.0, ev.FenceRaised(("h",)), "x", 1))
+    assert (began.hosts_wanted(raises=True), one.hosts_wanted(raises=True)) == ((), ()), "nothing was changed yet"
+    assert one.hosts_wanted(raises=False) == ("h",), "what is not raised again is not looked up again"
+    untouched = evolve(one, ev.Entry(5, 5.0, ev.NotBegun(FAILURE), "x", 1))
+    other = (
+        ev.StepStarted("a", Direction.FORWARD, 2),
+        ev.FenceRaised(("i", "h")),
+        ev.StepFailed("a", Direction.FORWARD, 2, FAILURE),
+    )
+    for event in other:
+        untouched = evolve(untouched, ev.Entry(untouched.seq + 1, 9.0, event, "x", 1))
+    assert untouched.hosts == untouched.hosts_wanted(raises=True) == ("i", "h")
+    for event in (
+        ev.UndoStarted(FAILURE),
+        ev.StepStarted("a", Direction.UNDO, 1),
+        ev.FenceRaised(("k", "h", "i")),
+        ev.StepSucceeded("a", Direction.UNDO, 1),
+    ):
+        untouched = evolve(untouched, ev.Entry(untouched.seq + 1, 9.0, event, "x", 1))
+    assert (untouched.hosts, untouched.hosts_wanted(raises=False)) == (("i", "h", "k"), ("k", "h", "i"))
 
 
 def test_a_fence_that_can_not_be_raised_is_tried_as_often_as_the_plan_says_and_no_more() -> None:

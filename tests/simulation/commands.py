@@ -88,7 +88,7 @@ class Commands:
         judge = self.world.judges[0]
         error = None if task.cancelled() else task.exception()
         judge.hold(f"2, it ends: {limb.name} ends with {error!r}", holds=error is None)
-        if limb.until is not None and not asked:
+        if limb.until is not None and not asked and not self.limbs:
             wanted = fold(self.world.judge_of(limb.until).journals[limb.until]).wants_agent
             judge.hold(f"2, it ends: {limb.name} leaves {limb.until} to nobody", holds=not wanted)
         if limb.once and not asked and not self.limbs:

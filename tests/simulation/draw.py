@@ -45,7 +45,7 @@ def draw(seed: int) -> Script:
     steps = tuple(rng.random() < fenced for _ in range(rng.choice([1, 2, 3])))
     # A few kinds at a time: what each one alone brings about is otherwise lost in the noise of the others ("swarm
     # testing", Groce et al., 2012).
-    impossible = _impossible(rng, steps) | {Kind.GONE, *LATE_KINDS}
+    impossible = _impossible(rng, steps) | {Kind.GONE, Kind.HIDDEN, *LATE_KINDS}
     possible = [kind for kind in Kind if kind not in impossible]
     kinds = rng.sample(possible, rng.choice([1, 2, 4, len(possible)]))
     versions, at = [], 0.0
@@ -129,8 +129,9 @@ def draw(seed: int) -> Script:
     script = _shaped(random.Random(f"shape {seed}"), script)
     script = _troubled(random.Random(f"trouble {seed}"), script)
     script = _cornered(random.Random(f"corner {seed}"), script)
+    script = _hidden(random.Random(f"hidden {seed}"), script)
     rng = random.Random(f"beside {seed}")
-    if rng.random() < BESIDE:
+    if rng.random() < BESIDE and all(fault.kind is not Kind.HIDDEN for fault in script.faults):
         script = beside(rng, script)
     script = _once_more(random.Random(f"again {seed}"), script)
     return _alone(random.Random(f"alone {seed}"), script)
@@ -179,9 +180,29 @@ def _cornered(rng: random.Random, script: Script) -> Script:
     )
 
 
+def _hidden(rng: random.Random, script: Script) -> Script:
+    """Have the inventory lose sight of a host in the midst of the only deployment, for a while or to its end."""
+    if rng.random() >= 0.03:
+        return script
+    first = replace(script.versions[0], wrong=rng.choice(["", "", "fails", "unhealthy"]))
+    seconds = rng.choice([rng.uniform(0, 3), rng.uniform(3, 15), 30.0])
+    hidden = Fault(rng.uniform(0.3, 8), Kind.HIDDEN, agent=0, host=rng.randrange(3), seconds=seconds, steps=0)
+    known = [fault for fault in script.faults[:2] if fault.kind is not Kind.OLD_DISK]
+    return replace(
+        script,
+        hosts=rng.choice([2, 3]),
+        steps=(True,) * rng.choice([1, 2, 2, 3]),
+        undos=(),
+        versions=(first,),
+        faults=tuple(sorted((*known, hidden), key=lambda fault: fault.at)),
+    )
+
+
 def _once_more(rng: random.Random, script: Script) -> Script:
     """Have a version be deployed that was deployed before, perhaps as a rollback; or one that is to start later."""
     chance, versions = rng.random(), list(script.versions)
+    if any(fault.kind is Kind.HIDDEN for fault in script.faults):
+        return script  # whatever begins without a host is not about that host
     if chance < 0.1:
         if len(versions) == 1:
             versions.append(replace(versions[0], at=versions[0].at + rng.uniform(0, 15), wrong="", withdrawn=0.0))

@@ -48,8 +48,28 @@ class SimPerformer:
         self.works_on: str | None = None
 
     def _hosts(self, job: Job) -> list[Host]:
-        """Return the hosts that the plan means: an inventory is of one environment."""
+        """Return the hosts that the inventory names now: it is of one environment."""
+        return [host for host in self._all(job) if host.name not in self.world.hidden]
+
+    def _all(self, job: Job) -> list[Host]:
         return list(self.world.environments[job.state.plan.environment].hosts.values())
+
+    def _known(self, job: Job) -> list[Host] | Failure:
+        """Return the hosts that the fence was raised on, or those of the inventory, if they may be others."""
+        if job.state.raised and job.state.behind_fence:
+            hosts = self.world.environments[job.state.plan.environment].hosts
+            return [hosts[name] for name in job.state.raised]
+        return self._others(job, raises=True) or self._hosts(job)
+
+    def _others(self, job: Job, *, raises: bool) -> Failure | None:
+        """Say that the inventory names other hosts than it has to, as a run of Ansible finds before it begins."""
+        wanted, names = set(job.state.hosts_wanted(raises=raises)), {host.name for host in self._hosts(job)}
+        back = raises and job.state.direction is Direction.UNDO
+        return (
+            None
+            if not wanted or (wanted <= names if back else wanted == names)
+            else Failure(Code.HOSTS_CHANGED, "the inventory names other hosts")
+        )
 
     def _reaches(self, host: Host) -> bool:
         return not host.down and (self.agent, host.name) not in self.world.unplugged
@@ -69,7 +89,7 @@ class SimPerformer:
     async def raise_fence(self, job: Job) -> ev.FenceRaised | ev.FenceFailed:
         if self.agent in self.world.full:
             return ev.FenceFailed(FULL)
-        return await self._process(job, self._raise_all(job))
+        return await self._process(job, self._raise_all(job, self._hosts(job)))
 
     async def step(self, job: Job, action: RunStep) -> ev.StepSucceeded | ev.StepFailed | ev.FenceFailed | ev.NotBegun:
         run = action.run
@@ -77,9 +97,14 @@ class SimPerformer:
         told: asyncio.Task[None] | None = None
         if self.agent in self.world.full:
             return NOT_BEGUN
-        unreadable = self._unreadable(job, action)
+        unreadable, plays = self._unreadable(job, action), isinstance(job.state.work(run), Playbook)
+        # A play reads the inventory once; how a command knows its hosts is its own matter.
+        hosts = self._hosts(job) if plays else self._all(job)
+        others = self._others(job, raises=False) if plays and not action.raises_fence else None
+        if others is not None:
+            return ev.NotBegun(others)
         if action.raises_fence:
-            raised = await self._process(job, self._raise_all(job))
+            raised = await self._process(job, self._raise_all(job, hosts))
             if not isinstance(raised, ev.FenceRaised):
                 return raised
             if unreadable:
@@ -93,7 +118,7 @@ class SimPerformer:
             return ev.NotBegun(Failure(Code.STEP_FAILED, "the role 'web' was not found", step=run.name))
         output = None if self.logs is None else self._output(job, action)
         try:
-            failure = await self._process(job, self._change(job, action, output), timeout=action.retry.timeout)
+            failure = await self._process(job, self._change(job, action, hosts, output), timeout=action.retry.timeout)
         finally:
             if told is not None:
                 await told
@@ -120,9 +145,12 @@ class SimPerformer:
         if self.agent in self.world.full:
             return NOT_BEGUN
         want = job.state.version if direction is Direction.FORWARD else job.state.previous_version
+        hosts = self._known(job)
+        if isinstance(hosts, Failure):
+            return ev.HealthFailed(direction, hosts)
         wrong = [
             h.name
-            for h in self._hosts(job)
+            for h in hosts
             if not self._reaches(h)
             or (h.tells("health") != want and self.world.script.sees)
             or h.version in self.world.unhealthy
@@ -147,11 +175,14 @@ class SimPerformer:
         await self.world.loop.nap(self._while())
         if self.agent in self.world.full:
             return NOT_BEGUN
+        hosts = self._known(job)
+        if isinstance(hosts, Failure):
+            return ev.VersionsMixed(direction, hosts)
         if not self.world.script.sees:
-            failure = await self._process(job, self._tell_all(job, version), timeout=60.0)
+            failure = await self._process(job, self._tell_all(job, hosts, version), timeout=60.0)
             if failure is not None:
                 return ev.VersionsMixed(direction, failure)
-        versions = {h.name: self._asked(h) if self._reaches(h) else MIXED for h in self._hosts(job)}
+        versions = {h.name: self._asked(h) if self._reaches(h) else MIXED for h in hosts}
         if set(versions.values()) == {version} and not self._trips():
             return ev.VersionsRecorded(direction, version, tuple(versions))
         return ev.VersionsMixed(direction, Failure(Code.VERSIONS_MIXED, f"{versions}"), versions)
@@ -180,7 +211,7 @@ class SimPerformer:
         said = host.tells("version")
         return said if self.world.script.sees else host.file
 
-    async def _tell_all(self, job: Job, version: str | None) -> Failure | None:
+    async def _tell_all(self, job: Job, hosts: list[Host], version: str | None) -> Failure | None:
         """Write on all hosts, side by side, what they run; what goes unheard may be written yet."""
 
         async def tell(host: Host) -> Failure | None:
@@ -193,7 +224,7 @@ class SimPerformer:
                 return Failure(Code.HOST_UNREACHABLE, f"{host.name} did not answer", host=host.name)
             return await self._done(task)
 
-        return await self._side_by_side(self._hosts(job), tell)
+        return await self._side_by_side(hosts, tell)
 
     async def _side_by_side(
         self, hosts: list[Host], do: Callable[[Host], Coroutine[Any, Any, Failure | None]]
@@ -256,10 +287,11 @@ class SimPerformer:
             raise result
         return Failure(Code.STEP_TIMED_OUT, "no end in sight") if process.late else result
 
-    async def _raise_all(self, job: Job) -> ev.FenceRaised | ev.FenceFailed:
+    async def _raise_all(self, job: Job, hosts: list[Host]) -> ev.FenceRaised | ev.FenceFailed:
         """Raise what can be raised; whatever could not be is a failure, and so is a raise whose answer is lost."""
-        failure = None
-        hosts = self._hosts(job)
+        failure = self._others(job, raises=True)
+        if failure is not None:
+            return ev.FenceFailed(failure)
         for host in hosts:
             await self.world.loop.nap(self.world.loop.random.uniform(0.01, 0.1))
             try:
@@ -273,7 +305,7 @@ class SimPerformer:
                 failure = Failure(Code.FENCE_STALE, str(error), host=host.name)
         return ev.FenceFailed(failure) if failure else ev.FenceRaised(tuple(host.name for host in hosts))
 
-    async def _change(self, job: Job, action: RunStep, output: StepOutput | None) -> Failure | None:
+    async def _change(self, job: Job, action: RunStep, hosts: list[Host], output: StepOutput | None) -> Failure | None:
         """Change each host in turn, as a play with `serial: 1` does, or a script with a loop. It may fail before, hang,
         end half way, or end well without anybody being told.
         """
@@ -282,7 +314,6 @@ class SimPerformer:
         number = WHOLE if run.name == ROLLBACK else int(run.name.removeprefix("step-"))
         touch = Touch(state.id, job.fence, number, run.direction, state.version if forward else state.previous_version)
         trouble = rng.choice(("fails", "hangs", "goes unheard")) if self._trips() and (forward or self._trips()) else ""
-        hosts = self._hosts(job)
         last = rng.randrange(len(hosts)) if trouble else -1
         if world.script.forks and isinstance(state.work(run), Playbook):
             played = await self._play_on_all(hosts, touch, trouble, last)

@@ -371,6 +371,9 @@ class Schedule:
                 await self.loop.nap(fault.seconds / 5)
                 if group not in self.loop.dead:
                     self.store.enter(limb.name, self.agents[limb.name].incarnation)
+            case Kind.HIDDEN:
+                if any(state.changed for state in host.environment.judge.states()):
+                    await self._while(world.hidden, host.name, fault.seconds)
             case Kind.UNFIT:
                 await self._while(world.unfit, limb.name, fault.seconds)
             case Kind.FULL:

@@ -50,6 +50,7 @@ class Kind(StrEnum):
     POWER = "power"  #: the agent's machine; for so long nobody notices that its presence is gone
     PRESENCE = "presence"  #: the agent's presence alone: its session was ended, and is taken again
     UNFIT = "unfit"  #: the agent's machine says that it is not fit
+    HIDDEN = "hidden"  #: a host from the inventory, once something was changed
     FULL = "full"  #: the disk of the agent's machine: nothing can be begun on it
 
 

@@ -38,6 +38,7 @@ class World:
         self.slow: set[str] = set()
         self.unfit: set[str] = set()
         self.full: set[str] = set()
+        self.hidden: set[str] = set()
         self.pace, self.busy = script.pace, script.busy
         self.chatty = script.chatty
         self.unplugged: set[tuple[str, str]] = set()

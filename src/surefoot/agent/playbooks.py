@@ -20,8 +20,8 @@ from surefoot.agent.commands import Output
 from surefoot.agent.performer import CannotBeginError, Job
 from surefoot.agent.secrets import LONGEST_OUTPUT
 from surefoot.core.errors import Code
-from surefoot.core.plan import Plan, Playbook
-from surefoot.steps.ansible import BEGIN, AnsibleRun, Progress
+from surefoot.core.plan import Direction, Plan, Playbook
+from surefoot.steps.ansible import BEGIN, AnsibleRun, Progress, name_hosts
 from surefoot.steps.fence import Fence
 
 if TYPE_CHECKING:
@@ -70,10 +70,13 @@ async def run_ansible(
         with world.beginning(job):
             # Sockets' paths are short: no folder of ours would do.
             control = Path(kept.enter_context(tempfile.TemporaryDirectory(prefix="sf-", ignore_cleanup_errors=True)))
+            hosts = _hosts_named(control, job, raises=raises) if fence is not None else None
             told, tell = os.pipe()
         kept.callback(os.close, tell)
         kept.callback(_Lines(told, line).close)
-        run = AnsibleRun(folder, plan.inventory, fence, control, playbook, variables, on_hosts, raises, only, beside)
+        run = AnsibleRun(
+            folder, plan.inventory, fence, control, playbook, variables, on_hosts, raises, only, hosts, beside
+        )
         ran = await world.process(
             job,
             _argv(run),
@@ -84,6 +87,13 @@ async def run_ansible(
             tidy=(str(control),),
         )
     return progress, ran
+
+
+def _hosts_named(folder: Path, job: Job, *, raises: bool) -> Path | None:
+    """Say which hosts the inventory has to name, if it may not name any; what goes back may go back on more of them."""
+    hosts = job.state.hosts_wanted(raises=raises)
+    back = raises and job.state.direction is Direction.UNDO
+    return name_hosts(folder, hosts, or_more=back) if hosts else None
 
 
 def _first(plan: Plan) -> str | None:

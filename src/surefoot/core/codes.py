@@ -376,6 +376,19 @@ ADVICE: dict[Code, Advice] = {
         ("`ansible-inventory -i INVENTORY --list`",),
         "network-unreachable",
     ),
+    Code.HOSTS_CHANGED: Advice(
+        "The inventory names other hosts than when the deployment began: some may have been changed and can't be found "
+        "any more, or others would get half of it.",
+        (
+            "a dynamic inventory whose source answered in part, or that an agent has no credentials for",
+            "a host that was added or removed while the deployment ran",
+        ),
+        (
+            "on each agent: `ansible-inventory -i INVENTORY --list`; see that hosts are not added or removed meanwhile",
+            "if it is stranded: see to the hosts that are named, then `surefoot resolve`",
+        ),
+        "rollback-failed",
+    ),
     Code.FENCE_FAILED: Advice(
         "The fence could not be raised on a host, so nothing was changed there.",
         (

@@ -80,6 +80,9 @@ class Deployment(msgspec.Struct, frozen=True):
     #: which something may still run on a host (its controller ends with the attempt, a task over there may not).
     fence: int = 0
     fenced: int = 0  #: what it was raised to on every host
+    #: The inventory's hosts when something was changed first, and all others that the fence was raised on since.
+    hosts: tuple[str, ...] = ()
+    raised: tuple[str, ...] = ()  #: the inventory's hosts when the fence was raised last
     fence_failures: int = 0
     fence_failed: float = 0.0  #: when that was last, in `elapsed`
     misses: int = 0  #: how often in a row nothing could be begun on the agent's machine
@@ -118,6 +121,22 @@ class Deployment(msgspec.Struct, frozen=True):
     def touched(self) -> bool:
         """Whether any step may have changed anything."""
         return any(run.touched or run.status is StepStatus.RUNNING for run in self.steps)
+
+    @property
+    def changed(self) -> bool:
+        """Whether an attempt that has ended, or was lost, may have changed anything."""
+        return any(run.touched for run in self.steps)
+
+    def hosts_wanted(self, *, raises: bool) -> tuple[str, ...]:
+        """Return the hosts that the inventory has to name before anything may begin; none where it may name any.
+        `raises`: the fence is raised first.
+
+        Once something was changed, no host may be left out: nobody could put it back, nor keep from it what was lost on
+        its way there.
+        """
+        if not raises:
+            return self.raised
+        return self.hosts if self.changed else ()
 
     @property
     def behind_fence(self) -> bool:
@@ -257,8 +276,8 @@ def _apply(s: Deployment, entry: ev.Entry) -> Deployment:
             return replace(s, preflight_passed=True, pins=pins)
         case ev.PreflightFailed(failure=failure):
             return replace(s, cause=failure)
-        case ev.FenceRaised():
-            return replace(s, fenced=s.fence, fence_failures=0, loose=False)
+        case ev.FenceRaised(hosts=hosts):
+            return _raised(s, hosts)
         case ev.FenceFailed(failure=failure):
             return _fence_failed(s, failure, entry.at)
         case ev.NotBegun(failure=failure):
@@ -425,6 +444,18 @@ def _ended(
             failure=failure,
             failures=run.failures + (status is StepStatus.FAILED),
         ),
+    )
+
+
+def _raised(s: Deployment, hosts: tuple[str, ...]) -> Deployment:
+    known = s.hosts if s.changed else ()
+    return replace(
+        s,
+        fenced=s.fence,
+        fence_failures=0,
+        loose=False,
+        hosts=(*known, *(host for host in hosts if host not in set(known))),
+        raised=hosts,
     )
 
 

@@ -78,6 +78,7 @@ class AnsibleRun:
     on_hosts: str = "true"
     raises: bool = True  #: begins with the play that raises the fence, else with one that only sees that it is there
     limit: str = ""  #: one host, if not all
+    hosts: Path | None = None  #: which hosts the inventory has to name, see `name_hosts`; if None, any
     beside: str | None = None  #: whose neighbours (group_vars, plugins) count for our own play; None: the playbook's
 
     def argv(self) -> tuple[str, ...]:
@@ -114,6 +115,8 @@ class AnsibleRun:
                 "SUREFOOT_FENCE_TOKEN": str(self.fence.token),
                 "SUREFOOT_FENCE_FOLDER": self.fence.folder,
             }
+        if self.hosts is not None:
+            env["SUREFOOT_HOSTS"] = str(self.hosts)
         if beside := self.beside or self.playbook:
             env["SUREFOOT_BESIDE"] = str((self.folder / beside).parent)
         for default in DEFAULTS:
@@ -145,6 +148,7 @@ class Progress:
     def __init__(self, inventory: str) -> None:
         """Nothing yet; hints name the inventory."""
         self._inventory = inventory
+        self._others: tuple[list[str], list[str]] | None = None  #: what it leaves out, and what it names instead
         self.hosts: dict[str, Host] = {}
         self.channels: dict[str, Channel] = {}
         self.answers: dict[str, Answer] = {}
@@ -172,6 +176,8 @@ class Progress:
                 self._ssh[event["host"]] = tuple(event["argv"])
             case "output":
                 self.answers[event["host"]] = Answer(event["code"], event["stdout"], event["stderr"])
+            case "others":
+                self._others = event["without"], event["new"]
             case "refused":
                 self.refused.append((event["host"], event["text"]))
             case "playbook":
@@ -230,6 +236,8 @@ class Progress:
 
     def failure(self, step: str | None, agent: str, output: str) -> Failure | None:
         """Return what the run failed of, as far as the callback knows."""
+        if self._others is not None:
+            return _other_hosts(self._inventory, *self._others)
         if UNFENCED in output and not self.begun:
             return Failure(Code.FENCE_FAILED, LEFT_OUT, hint=LEFT_OUT_HINT, agent=agent, step=step)
         for host, text in self.refused:
@@ -326,6 +334,24 @@ def _scanned(known: str) -> str:
 def no_hosts(inventory: str) -> Failure:
     """Return that nobody is there to deploy to."""
     return Failure(Code.NO_HOSTS, f"{inventory} holds no hosts", hint=f"ansible-inventory -i {inventory} --list")
+
+
+def name_hosts(folder: Path, hosts: Sequence[str], *, or_more: bool) -> Path:
+    """Write down which hosts an inventory has to name, these alone or with others; return the file."""
+    file = folder / "hosts.json"
+    file.write_text(json.dumps({"hosts": hosts, "or_more": or_more}))
+    return file
+
+
+def _other_hosts(inventory: str, without: Sequence[str], new: Sequence[str]) -> Failure:
+    """Return that an inventory names other hosts than it has to."""
+    how = [f"without {', '.join(without)}"] if without else []
+    how += [f"with {', '.join(new)}"] if new else []
+    return Failure(
+        Code.HOSTS_CHANGED,
+        f"{inventory} names other hosts than when the deployment began: {'; '.join(how)}",
+        hint=f"ansible-inventory -i {inventory} --list",
+    )
 
 
 def unreadable(step: str, lines: Sequence[str]) -> Failure | None:

@@ -23,10 +23,8 @@ from tests.simulation.mutants.registry import decided, evolved, mutant
 def fence_is_not_raised_on_one_host() -> Any:
     right = performer.SimPerformer._raise_all
 
-    async def most(self: Any, job: Any) -> Any:
-        reached = self._hosts(job)[:-1]
-        with patch.object(self, "_hosts", lambda _: reached):
-            return await right(self, job)
+    async def most(self: Any, job: Any, hosts: Any) -> Any:
+        return await right(self, job, hosts[:-1])
 
     return patch.object(performer.SimPerformer, "_raise_all", most)
 
@@ -82,9 +80,9 @@ def _stranded_unfenced() -> Any:
 def host_that_could_not_be_raised_is_skipped() -> Any:
     right = performer.SimPerformer._raise_all
 
-    async def all_is_well(self: Any, job: Any) -> Any:
-        await right(self, job)
-        return ev.FenceRaised(tuple(host.name for host in self._hosts(job)))
+    async def all_is_well(self: Any, job: Any, hosts: Any) -> Any:
+        await right(self, job, hosts)
+        return ev.FenceRaised(tuple(host.name for host in hosts))
 
     return patch.object(performer.SimPerformer, "_raise_all", all_is_well)
 
@@ -151,3 +149,8 @@ def what_failed_half_way_is_told_as_never_begun() -> Any:
         return ev.NotBegun(event.failure) if isinstance(event, ev.StepFailed) else event
 
     return patch.object(performer.SimPerformer, "step", never_begun)
+
+
+@mutant
+def inventory_may_name_other_hosts_in_mid_way() -> Any:
+    return patch.object(states.Deployment, "hosts_wanted", lambda *_, **__: ())

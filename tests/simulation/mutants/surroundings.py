@@ -97,10 +97,8 @@ def version_before_is_looked_up_in_another_environment() -> Any:
 def fence_is_raised_on_hosts_of_all_environments() -> Any:
     right = performer.SimPerformer._raise_all
 
-    async def all_hosts(self: Any, job: Any) -> Any:
-        found = [host for judge in self.world.judges for host in judge.environment.hosts.values()]
-        with patch.object(self, "_hosts", lambda _: found):
-            return await right(self, job)
+    async def all_hosts(self: Any, job: Any, _: Any) -> Any:
+        return await right(self, job, [h for judge in self.world.judges for h in judge.environment.hosts.values()])
 
     return patch.object(performer.SimPerformer, "_raise_all", all_hosts)
 

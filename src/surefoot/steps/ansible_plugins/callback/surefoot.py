@@ -87,6 +87,7 @@ class Settings:
         self.folder = env.get("SUREFOOT_FENCE_FOLDER", "")
         self.token = env.get("SUREFOOT_FENCE_TOKEN", "")
         self.internal = env.get("SUREFOOT_PLAYBOOK", "")
+        self.hosts = env.get("SUREFOOT_HOSTS", "")  #: a file with those that the inventory has to name
         self.own = False  #: our own playbook is running
         if self.name:
             lines = Path(env["SUREFOOT_FENCE_SCRIPT"]).read_text().splitlines()
@@ -328,8 +329,24 @@ class CallbackModule(CallbackBase):
             # Each task of each host is a fork: what its collector touched, the kernel would have to copy. The `gc`
             # module's documentation advises so; here it saves a sixth of the controller's CPU.
             gc.freeze()
+        if self.settings.own:
+            self._compare_hosts(play)
         if self.settings.own and play.tasks:
             self._tell_hosts(play)
+
+    def _compare_hosts(self, play) -> None:
+        """Let nothing begin where the inventory names other hosts than it did before."""
+        if not self.settings.hosts:
+            return
+        wanted = json.loads(Path(self.settings.hosts).read_text())
+        inventory = play.get_variable_manager()._inventory  # of which the play may be about this machine alone
+        names = {host.name for host in inventory.get_hosts(ignore_restrictions=True)}
+        without = sorted(set(wanted["hosts"]) - names)
+        new = [] if wanted["or_more"] else sorted(names - set(wanted["hosts"]))
+        if without or new:
+            self.settings.tell("others", without=without, new=new)
+            Display().error("surefoot: the inventory names other hosts than when the deployment began")
+            raise SystemExit(93)  # an exception would be a warning
 
     def _tell_hosts(self, play) -> None:
         manager = play.get_variable_manager()
