@@ -449,7 +449,8 @@ class Environment(Section):
     inventory: InventoryPath | None = Field(
         default=None,
         description="Ansible's inventory of its hosts. "
-        "Without it there are no hosts, and no step or check may need one.",
+        "Without it there are no hosts, and no step or check may need one. Once a deployment has changed something "
+        "the inventory has to name the same hosts to its end (`SF-HOSTS-CHANGED`); for an undo it may name more.",
     )
     ssh: Ssh | None = Field(default=None, description="How hosts are reached, where secrets say so.")
     steps: Annotated[tuple[Step, ...], BeforeValidator(filled)] = Field(description="What a deployment does, in order.")
