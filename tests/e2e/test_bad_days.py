@@ -107,18 +107,46 @@ environments:
 
 
 def test_the_name_of_an_agent_that_lives_is_refused_to_a_second_one(project: Project) -> None:
-    text = project.config.read_text()
-    project.config.write_text("agents: {runner: {role: primary}}\nlease: {ttl: 1s}\n" + text)
+    folder = project.live.parent
+    project.config.write_text(
+        f"""\
+project: shop
+agents: {{runner: {{role: primary}}}}
+lease: {{ttl: 1s}}
+environments:
+  prod:
+    steps:
+      - name: wait
+        run: touch made {folder}/begun; while ! test -e {folder}/go; do sleep 0.1; done; test -e made
+    retry: {{attempts: 1}}
+"""
+    )
     first = project.start("agent", "run", "runner")
-    until = time.monotonic() + DEADLINE
-    while not any(a["status"] == "online" for a in project.json("agents")["agents"]):
-        assert time.monotonic() < until
-        time.sleep(0.1)
+    deploy = project.start("deploy", "prod", "1.0")
+    eventually((folder / "begun").exists)
     second = project.run("agent", "run", "runner")
     assert second.returncode == 7
     assert "error[SF-AGENT-DUPLICATE]" in second.stderr
     assert "hint: give each agent a name of its own" in second.stderr
-    assert first.poll() is None, "the first one is not disturbed"
+    (folder / "go").touch()
+    assert deploy.wait(DEADLINE) == 0, "what the first one works on is not disturbed"
+    assert first.poll() is None
+
+
+def test_a_folder_that_somebody_has_tidied_away_is_made_anew_for_the_next_attempt(project: Project) -> None:
+    project.config.write_text(
+        """\
+project: shop
+environments:
+  prod:
+    steps:
+      - name: only
+        run: 'test "$SUREFOOT_ATTEMPT" != 1 || { rm -rf "$PWD"; exit 1; }; test -e surefoot.yml'
+    retry: {attempts: 2, delay: 0s}
+"""
+    )
+    done = project.run("deploy", "prod", "1.0")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_gigabyte_of_output_takes_no_gigabyte_of_memory(project: Project) -> None:

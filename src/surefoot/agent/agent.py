@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from surefoot.agent.access import StoreAccess
@@ -79,9 +79,10 @@ class Agent:
         vitals: Callable[[], Vitals],
         note: Tell,
         ended: Callable[[Deployment], None] = lambda _: None,
+        entered: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`vital_access` is for renewals and signs of life; `note` takes what the agent says of itself;
-        `ended` takes each deployment that it has brought to its end.
+        `ended` takes each deployment that it has brought to its end; `entered` is done once it has got its name.
         """
         self.settings = settings
         self.stop = asyncio.Event()
@@ -95,6 +96,7 @@ class Agent:
         self._vitals = vitals
         self._note = note
         self._ended = ended
+        self._entered = entered
         self._changed = Changes()
         self._own: Summary | None = None  # the deployment after which it ends
         self._running: str | None = None
@@ -143,6 +145,8 @@ class Agent:
         while not self.stop.is_set():
             try:
                 await self._access(self._store.enter, self.settings.name, self.incarnation)
+                if self._entered is not None:
+                    await self._entered()
                 await self._vital_access(self._store.report, self._report())
             except StoreError as error:
                 self._outage.failed(error.message)

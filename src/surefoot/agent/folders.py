@@ -2,7 +2,8 @@
 """Where an agent writes on its machine: a folder of its own, and the registry of running attempts.
 
 Guarantees: what is returned is there and can be written to; RefusedError (SF-AGENT-FOLDER) where that can't be. Nobody
-else can write to the registry, in which whatever supervises steps is found.
+else can write to the registry, in which whatever supervises steps is found. What an agent that lives has written is left
+alone by another that is started with its name.
 """
 
 from __future__ import annotations
@@ -16,11 +17,26 @@ from pathlib import Path
 from surefoot.core.errors import Code, RefusedError
 
 
-def own_folder(state: Path, name: str) -> Path:
-    """Return the folder of the agent of that name, emptied of what the last one left."""
-    folder = state / "agents" / name
-    shutil.rmtree(folder, ignore_errors=True)
-    return _made(folder)
+class OwnFolder:
+    """The folder of the agent of one name. Another may live that has the name: nothing in it is touched before `take`,
+    which is for whoever has got the name, and by `leave` only after that.
+    """
+
+    def __init__(self, state: Path, name: str) -> None:
+        """Make it, if it is not there."""
+        self.path = _made(state / "agents" / name)
+        self._taken = False
+
+    def take(self) -> None:
+        """Empty it of what the last agent of that name left."""
+        self._taken = True
+        shutil.rmtree(self.path, ignore_errors=True)
+        _made(self.path)
+
+    def leave(self) -> None:
+        """Remove it."""
+        if self._taken:
+            shutil.rmtree(self.path, ignore_errors=True)
 
 
 def attempts_folder() -> Path:

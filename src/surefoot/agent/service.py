@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import threading
 import time
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,7 @@ from surefoot.agent import sshagent
 from surefoot.agent.access import COURIERS, RENEWERS, WORKERS, ThreadAccess
 from surefoot.agent.agent import Agent, AgentSettings
 from surefoot.agent.courier import Courier
-from surefoot.agent.folders import attempts_folder, own_folder
+from surefoot.agent.folders import OwnFolder, attempts_folder
 from surefoot.agent.logs import LogSink
 from surefoot.agent.machine import Limits, vitals_of
 from surefoot.agent.outage import Outage
@@ -91,7 +90,7 @@ async def _run(
     vital = ThreadAccess(deadline=max(1.5, timing.renew_every * 2), threads=RENEWERS)
     beside = ThreadAccess(deadline=max(2.0, options.ttl), threads=COURIERS)
     store, identity = await _opened(options, store_url, stop, log)
-    folder, attempts = own_folder(options.state, options.name), attempts_folder()
+    own, attempts = OwnFolder(options.state, options.name), attempts_folder()
     logs = LogSink(store, access)
     secrets = Secrets(os.environ, store_url)
 
@@ -110,7 +109,7 @@ async def _run(
         logs=logs,
         runner=runner,
         attempts=attempts,
-        folder=folder,
+        folder=own.path,
         identity=identity,
         environ=os.environ,
         secrets=secrets,
@@ -131,13 +130,14 @@ async def _run(
         vital_access=vital,
         performer=world,
         clock=boottime,
-        vitals=vitals_of(folder, options.limits, gate.reason if gate is not None else lambda: ""),
+        vitals=vitals_of(own.path, options.limits, gate.reason if gate is not None else lambda: ""),
         note=voice.of_deployment,
         ended=tracing.ended,
+        entered=partial(asyncio.to_thread, own.take),
     )
     reach = partial(
         reaching, agent=options.name, store=store, access=beside, runner=runner, clock=boottime, identity=identity,
-        parent=folder,
+        parent=own.path,
     )  # fmt: skip
     courier = Courier(
         store, beside, agent=options.name, identity=identity, secrets=secrets, note=voice.say, reach=reach
@@ -161,7 +161,7 @@ async def _run(
         await asyncio.gather(*beside_work, return_exceptions=True)
         await courier.close()
         await logs.last_words()
-        shutil.rmtree(folder, ignore_errors=True)
+        own.leave()
         access.close()
         beside.close()
         vital.close()

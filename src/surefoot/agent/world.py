@@ -459,7 +459,7 @@ class World:
 
     async def _prepare(self, job: Job) -> Path:
         folder = self._folder / "work" / f"{job.state.id}-{job.token}"
-        if self._ready == (job.state.id, job.token):
+        if self._ready == (job.state.id, job.token) and folder.is_dir():  # whoever tidies up may have removed it
             return folder
         ended = await asyncio.to_thread(leftovers.sweep, self._attempts, self._scope(job), job.token)
         if ended:
