@@ -6,12 +6,15 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from surefoot.cli.app import SILENT
 from surefoot.core.errors import Exit
 from tests.e2e.test_cli_deploy import DEADLINE, Project, eventually
+from tests.support.forked import Surefoot
 
 OTHER = """
   other:
@@ -24,6 +27,9 @@ OTHER = """
         run: "true"
     approvals: {{from: [anyone]}}
 """
+
+
+CONTAINER = "import os, socket; os.getpid, socket.gethostname = lambda: 7, lambda: 'ci'"
 
 
 @pytest.fixture
@@ -85,3 +91,59 @@ def test_a_deploy_that_is_killed_is_finished_in_the_background_beside_another_th
     assert waiting.poll() is None
     waiting.send_signal(signal.SIGINT)
     assert waiting.wait(30) == Exit.CANCELLED
+
+
+def test_what_a_killed_deploy_has_not_begun_is_left_to_the_background_by_the_next_command(
+    project: Project, busy: subprocess.Popen[str]
+) -> None:
+    queued = project.start("deploy", "other", "2.0")
+    eventually(lambda: sum(a["status"] == "online" for a in project.json("agents")["agents"]) == 2)
+    queued.kill()
+    queued.wait()
+    eventually(lambda: accepted_long_ago(project, "other-2"))
+    (project.live.parent / "go").touch()
+    assert busy.wait(DEADLINE) == Exit.DONE
+    eventually(lambda: project.status_of("other-2") == "succeeded")
+
+
+def test_so_it_is_by_one_that_goes_on_itself(project: Project, waiting: subprocess.Popen[str]) -> None:
+    deploy = project.start("deploy", "prod", "1.0", "--at", "6s")
+    eventually(lambda: sum(a["status"] == "online" for a in project.json("agents")["agents"]) == 2)
+    deploy.kill()
+    deploy.wait()
+    eventually(lambda: accepted_long_ago(project, "prod-1"))
+    other = project.start("deploy", "asked", "2.0")
+    eventually(lambda: project.status_of("prod-1") == "succeeded")
+    assert (waiting.poll(), other.poll()) == (None, None)
+
+
+def accepted_long_ago(project: Project, deployment: str) -> bool:
+    """Whether nobody need be about to see to it any more."""
+    asked = datetime.fromisoformat(project.json("show", deployment)["requested_at"])
+    return (datetime.now(UTC) - asked).total_seconds() > SILENT
+
+
+def test_a_freeze_that_has_an_end_has_somebody_there_when_it_ends(project: Project) -> None:
+    assert project.run("freeze", "prod", "--reason", "audit").returncode == Exit.DONE
+    assert project.run("deploy", "prod", "1.0", "--detach", "--when-open").returncode == Exit.DONE
+    eventually(lambda: project.json("agents")["agents"] == [])
+    assert project.run("freeze", "prod", "--reason", "audit", "--until", "2s").returncode == Exit.DONE
+    eventually(lambda: project.status_of("prod-1") == "succeeded")
+
+
+def test_commands_of_containers_with_one_host_name_and_the_same_processes_work_side_by_side(project: Project) -> None:
+    def in_a_container(*args: str) -> subprocess.Popen[str]:
+        process = Surefoot(
+            args, first=CONTAINER, cwd=project.folder, env=project.env, text=True, stderr=subprocess.PIPE
+        )
+        project.started.append(process)
+        return process
+
+    first = in_a_container("deploy", "other", "1.0")
+    eventually((project.live.parent / "begun").exists)
+    second = in_a_container("deploy", "prod", "1.0")
+    assert second.wait(DEADLINE) == Exit.DONE
+    (project.live.parent / "go").touch()
+    assert first.wait(DEADLINE) == Exit.DONE
+    ran = {project.json("show", deployment)["agent"] for deployment in ("other-1", "prod-1")}
+    assert len(ran) == 2 and all(name.startswith("ci-7-") for name in ran)

@@ -73,11 +73,9 @@ class Commands:
 
     async def come_by(self) -> None:
         """Be people who look, by commands that leave nothing to nobody."""
-        store = self.world.store
         while True:
             await self.world.loop.nap(self.world.loop.random.uniform(1, 15))
-            left = store.work() or store.next_ready() is not None
-            if left and not own_agent.somebody_works(store, None):
+            if own_agent.left_to_nobody(self.world.store):
                 self.interrupted()
 
     def ended(self, limb: Limb, agent: Agent, task: asyncio.Task[None], *, asked: bool) -> None:

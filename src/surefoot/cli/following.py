@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from surefoot.api import requests
 from surefoot.api.follow import Follower, StoreAway, StoreBack, Update
 from surefoot.cli.app import SILENT
-from surefoot.cli.own_agent import OwnAgent, agent_for, start_in_background
+from surefoot.cli.own_agent import OwnAgent, agent_for, leave_nothing_of_others, start_in_background
 from surefoot.cli.text import clean
 from surefoot.cli.views.base import View, view_for
 from surefoot.core.errors import Exit, NotFoundError, StoreError, SurefootError, WaitTimeoutError
@@ -68,6 +68,7 @@ def see_through(app: App, store: Store, deployment: str, patience: Patience, int
     """Follow an accepted deployment as the caller wants it; return the exit code."""
     if patience.detach:
         return _detach(app, store, deployment)
+    leave_nothing_of_others(app, store)
     try:
         with agent_for(app, deployment) as agent, contextlib.closing(view_for(app.console)) as view:
             if agent is None:
@@ -77,6 +78,7 @@ def see_through(app: App, store: Store, deployment: str, patience: Patience, int
         _show_left(app, store, deployment)
         hint = f"surefoot events {deployment} --follow"
         raise WaitTimeoutError(f"{left.why}; {deployment} goes on", hint=hint) from None
+    leave_nothing_of_others(app, store)
     return conclude(app, store, state)
 
 

@@ -103,8 +103,9 @@ class _Aloud(Log):
 def _forget_the_dead(app: App) -> None:
     """Forget agents of earlier processes on this machine that were killed before they could leave."""
     with contextlib.suppress(SurefootError), app.writing(existing=True) as store:
+        now = store.now()
         for row in store.agents(2 * app.lease_ttl):
-            if row.status is AgentStatus.OFFLINE and is_own_agent_of_the_past(row.report.name):
+            if row.status is AgentStatus.OFFLINE and is_own_agent_of_the_past(row.report.name, now - row.last_seen_at):
                 store.leave(row.report.name, row.report.incarnation)
 
 
@@ -163,13 +164,48 @@ def somebody_works(store: Store, deployment: str | None) -> bool:
 
 
 def leave_nothing(app: App, store: Store) -> None:
-    """Have somebody work where the config names no agents, if anything is left to do."""
+    """Have somebody work where the config names no agents, if anything is left to do for which nobody is there."""
+    if app.has_agents:
+        return
     try:
-        left = store.work() or store.next_ready() is not None
+        left = left_to_nobody(store)
     except StoreError:
         left = True  # an agent that finds nothing ends
     if left:
-        ensure_agent(app, store)
+        start_in_background(app)
+
+
+def leave_nothing_of_others(app: App, store: Store) -> None:
+    """Do so for what commands that are gone have left; one that asked just now may be about to see to it itself."""
+    from surefoot.cli.app import SILENT
+
+    with contextlib.suppress(StoreError):
+        if not app.has_agents and left_to_nobody(store, since=SILENT):
+            start_in_background(app)
+
+
+def left_to_nobody(store: Store, since: float = 0.0) -> bool:
+    """Say whether anything that was accepted at least `since` seconds ago is left to do, now or at a time, and no agent
+    is there for it.
+    """
+    from surefoot.api.requests import load
+    from surefoot.cli.app import SILENT
+
+    work = store.work()
+    if not work and store.next_ready() is None:
+        return False
+    there = {row.report.ends_with for row in store.agents(SILENT) if row.status.able}
+    if None in there:
+        return False
+    due = {item.deployment for item in work}
+    asked = due.union(*(row.queue for row in store.environments())) - there
+    now = store.now()
+    return any(
+        state.wants_agent
+        and (state.id in due or not state.approvals_missing)
+        and not 0 <= now - state.requested_at < since  # the clock may have been set back
+        for state in (load(store, deployment) for deployment in asked)
+    )
 
 
 def start_in_background(app: App) -> bool:

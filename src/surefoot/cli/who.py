@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import socket
+from functools import cache
 from pathlib import Path
 
 #: What the name of an agent in the background ends with.
 BACKGROUND = "-background"
+#: Seconds.
+DAY = 24 * 3600.0
 
 
 def requested_by() -> str:
@@ -31,14 +35,23 @@ def _account() -> str:
 
 
 def own_agent_name() -> str:
-    """Return a name for an agent that lives as long as this process."""
-    return f"{_host()}-{os.getpid()}"
+    """Return a name for an agent that lives as long as this process. Nobody else has it, ever: numbers of processes
+    come again, and containers often share their host's name as well.
+    """
+    return f"{_host()}-{os.getpid()}-{_tag(os.getpid())}"
 
 
-def is_own_agent_of_the_past(name: str) -> bool:
-    """Whether a name is that of an agent which a process of this machine ran for itself, and the process is gone."""
-    found = re.fullmatch(rf"{re.escape(_host())}-(\d{{1,9}})({BACKGROUND})?", name)
-    return found is not None and not Path(f"/proc/{found[1]}").exists()
+@cache
+def _tag(_process: int) -> str:
+    return secrets.token_hex(3)
+
+
+def is_own_agent_of_the_past(name: str, silent: float) -> bool:
+    """Whether a name is that of an agent which a process of this machine ran for itself, and the process is gone: in a
+    container another may have its number, so `silent` for a day will do.
+    """
+    found = re.fullmatch(rf"{re.escape(_host())}-(\d{{1,9}})-[0-9a-f]{{6}}({BACKGROUND})?", name)
+    return found is not None and (silent > DAY or not Path(f"/proc/{found[1]}").exists())
 
 
 def _host() -> str:

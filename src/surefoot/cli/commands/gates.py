@@ -112,6 +112,7 @@ def freeze(ctx: click.Context, environment: str, reason: str, until: When | None
     """
     from surefoot.api import gates
     from surefoot.cli.app import App
+    from surefoot.cli.own_agent import leave_nothing
     from surefoot.cli.text import clean
     from surefoot.cli.who import requested_by
     from surefoot.core.errors import UsageError
@@ -126,6 +127,7 @@ def freeze(ctx: click.Context, environment: str, reason: str, until: When | None
             raise UsageError("--until is in the past", hint="write a time to come, or a duration from now such as 90m")
         said = app.said_of_environment(environment, reason)
         gates.freeze(store, environment, by=requested_by(), reason=said, until=end)
+        leave_nothing(app, store)  # it may end sooner than the one before
         row = store.environment(environment)
         if app.json:
             _document(app, store, environment)
