@@ -53,14 +53,20 @@ class Performer:
 
 @contextlib.asynccontextmanager
 async def working(
-    store: Store, performer: Any, *, ttl: float = 60.0, name: str = "x", **settings: Any
+    store: Store,
+    performer: Any,
+    *,
+    ttl: float = 60.0,
+    name: str = "x",
+    strays: Callable[[], None] = lambda: None,
+    **settings: Any,
 ) -> AsyncIterator[asyncio.Task[None]]:
     """An agent at work."""
     access, vital = ThreadAccess(5.0), ThreadAccess(5.0)
     agent = Agent(
         AgentSettings(name, timing=LeaseTiming(ttl), **settings),
         store=store, access=access, vital_access=vital, performer=performer,
-        clock=time.monotonic, vitals=Vitals, note=lambda _: None,
+        clock=time.monotonic, vitals=Vitals, note=lambda _: None, strays=strays,
     )  # fmt: skip
     task = asyncio.create_task(agent.run())
     try:
@@ -235,3 +241,28 @@ class Stepping(Performer):
 
     async def step(self, _: Any, action: RunStep) -> ev.StepSucceeded:
         return ev.StepSucceeded(action.run.name, action.run.direction, action.attempt)
+
+
+async def test_while_an_agent_goes_on_with_what_another_had_begun_somebody_else_begins_its_own() -> None:
+    store = MemoryStore()
+    begun = j.submit(store, environment="other")
+    j.append(store, begun, j.claim(store, begun, "another"), ev.HandedOver("the agent stops"), release=True)
+    plan = Plan("p", "prod", (Step("only", Command("true")),), gates=Gates(approvals=Approvals()))
+    own = store.submit(Submission("prod", "1.0", plan, requested_by="ada"))[0]
+    held, strayed = Held(), asyncio.Event()
+    async with working(store, held, ttl=1.0, until=own, strays=strayed.set, look_every=0.01):
+        await asyncio.wait_for(strayed.wait(), WITHIN)
+        async with working(store, Stepping(), name="y", role=Role.EMERGENCY, look_every=0.01):
+            gates.approve(store, own, by="bob")
+            await until(lambda: store.summary(own).status is Status.SUCCEEDED)
+            assert store.summary(begun).status is Status.RUNNING
+        held.go.set()
+        await until(lambda: store.summary(begun).status is Status.SUCCEEDED)
+
+
+class Held(Stepping):
+    """Does it when it is let."""
+
+    async def step(self, _: Any, action: RunStep) -> ev.StepSucceeded:
+        await self.go.wait()
+        return await super().step(_, action)

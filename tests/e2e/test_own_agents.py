@@ -79,6 +79,20 @@ def test_what_was_taken_over_by_a_command_that_ends_is_left_to_the_background(
     eventually(lambda: project.status_of("other-1") == "succeeded")
 
 
+def test_what_is_approved_does_not_wait_for_what_its_own_agent_goes_on_with(
+    project: Project, waiting: subprocess.Popen[str]
+) -> None:
+    deploy = project.start("deploy", "other", "1.0")
+    eventually((project.live.parent / "begun").exists)
+    deploy.kill()
+    eventually(lambda: project.json("show", "other-1")["takeovers"] == 1)
+    assert project.run("approve", "asked-1", USER="somebody-else").returncode == Exit.DONE
+    assert waiting.wait(DEADLINE) == Exit.DONE
+    assert project.status_of("other-1") == "running"
+    (project.live.parent / "go").touch()
+    eventually(lambda: project.status_of("other-1") == "succeeded")
+
+
 def test_a_deploy_that_is_killed_is_finished_in_the_background_beside_another_that_waits(
     project: Project, waiting: subprocess.Popen[str]
 ) -> None:
@@ -126,7 +140,8 @@ def accepted_long_ago(project: Project, deployment: str) -> bool:
 def test_a_freeze_that_has_an_end_has_somebody_there_when_it_ends(project: Project) -> None:
     assert project.run("freeze", "prod", "--reason", "audit").returncode == Exit.DONE
     assert project.run("deploy", "prod", "1.0", "--detach", "--when-open").returncode == Exit.DONE
-    eventually(lambda: project.json("agents")["agents"] == [])
+    log = project.folder / ".surefoot" / "background.log"
+    eventually(lambda: log.read_text().rstrip().endswith("has ended"))
     assert project.run("freeze", "prod", "--reason", "audit", "--until", "2s").returncode == Exit.DONE
     eventually(lambda: project.status_of("prod-1") == "succeeded")
 

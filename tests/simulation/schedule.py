@@ -164,6 +164,7 @@ class Schedule:
             clock=lambda: self.loop.time_of(group),
             vitals=lambda: UNFIT if limb.name in self.world.unfit | self.world.full else FIT,
             note=lambda note: self._note(group, note.text),
+            strays=self.commands.interrupted,
         )
         self.tasks[limb.name] = task = self.loop.create_task(agent.run(), context=context)
         if self.script.alone:

@@ -80,9 +80,11 @@ class Agent:
         note: Tell,
         ended: Callable[[Deployment], None] = lambda _: None,
         entered: Callable[[], Awaitable[None]] | None = None,
+        strays: Callable[[], object] = lambda: None,
     ) -> None:
         """`vital_access` is for renewals and signs of life; `note` takes what the agent says of itself;
-        `ended` takes each deployment that it has brought to its end; `entered` is done once it has got its name.
+        `ended` takes each deployment that it has brought to its end; `entered` is done once it has got its name;
+        `strays` is told when it goes on with what is not the deployment that it ends with, nor in the way of that.
         """
         self.settings = settings
         self.stop = asyncio.Event()
@@ -97,6 +99,7 @@ class Agent:
         self._note = note
         self._ended = ended
         self._entered = entered
+        self._strays = strays
         self._changed = Changes()
         self._own: Summary | None = None  # the deployment after which it ends
         self._running: str | None = None
@@ -394,6 +397,8 @@ class Agent:
         self._way = Way()
         self._running, self._token = deployment, holding.grant.token
         self.left = deployment
+        if self._own is not None and holding.grant.environment != self._own.environment:
+            self._strays()
         renewals = asyncio.create_task(holding.keep())
         worker = Worker(
             deployment,
@@ -465,7 +470,7 @@ def _candidate(row: AgentRow) -> Candidate:
 
 def _candidates(me: str, rows: list[AgentRow], work: list[Work], item: Work) -> list[Candidate]:
     """Return the agents as the choice for one environment sees them: the lost holder of its lease counts as offline.
-    Agents that end with another deployment do not count: whoever waited for them might wait for ever.
+    Agents that do not serve it do not count: whoever waited for them might wait for ever.
     """
     busy = {w.lease.holder: w.deployment for w in work if w.lease.holder is not None}
     lost = item.lease
@@ -479,7 +484,7 @@ def _candidates(me: str, rows: list[AgentRow], work: list[Work], item: Work) -> 
             reason="lost the lease" if _is_lost(row, lost, me) else row.reason,
         )
         for row in rows
-        if row.report.ends_with in (None, item.deployment) or row.report.name == me
+        if row.report.serves(item.deployment) or row.report.name == me
     ]
 
 

@@ -7,6 +7,7 @@ import asyncio
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -53,6 +54,7 @@ class AgentOptions:
     prometheus: str | None = None  #: asked how the runner is
     passing: bool = False  #: its name is never used again, so nothing remembers it when it has ended
     patient: bool = False  #: nobody would start it again, so it waits for a store that is away when it starts
+    strays: Callable[[], object] = lambda: None  #: called when it goes on with something else than `until`
 
 
 def boottime() -> float:
@@ -134,6 +136,7 @@ async def _run(
         note=voice.of_deployment,
         ended=tracing.ended,
         entered=partial(asyncio.to_thread, own.take),
+        strays=options.strays,
     )
     reach = partial(
         reaching, agent=options.name, store=store, access=beside, runner=runner, clock=boottime, identity=identity,

@@ -77,6 +77,7 @@ class OwnAgent:
                 until=self._until,
                 passing=True,
                 patient=True,
+                strays=lambda: start_in_background(app),  # for its own one, should that be ready first
             )
             self.left = run_agent(options, app.store_url, stop=self._stop, log=_Aloud(app))
             _forget_the_dead(app)
@@ -144,21 +145,17 @@ def agent_for(app: App, deployment: str) -> Iterator[OwnAgent | None]:
 
 
 def ensure_agent(app: App, store: Store, deployment: str | None = None) -> None:
-    """Have somebody work where the config names no agents: whoever followed may be gone. An agent that works for
-    another deployment alone is nobody to count on.
-    """
+    """Have somebody work where the config names no agents: whoever followed may be gone."""
     if not app.has_agents and not somebody_works(store, deployment):
         start_in_background(app)
 
 
 def somebody_works(store: Store, deployment: str | None) -> bool:
-    """Say whether an agent is there that does what is left; of those that work for one deployment alone, only this
-    one's counts.
-    """
+    """Say whether an agent is there that serves this deployment."""
     from surefoot.cli.app import SILENT
 
     try:
-        return any(row.status.able and row.report.ends_with in (None, deployment) for row in store.agents(SILENT))
+        return any(row.status.able and row.report.serves(deployment) for row in store.agents(SILENT))
     except StoreError:
         return False  # one agent too many does no harm
 
@@ -194,17 +191,16 @@ def left_to_nobody(store: Store, since: float = 0.0) -> bool:
     work = store.work()
     if not work and store.next_ready() is None:
         return False
-    there = {row.report.ends_with for row in store.agents(SILENT) if row.status.able}
-    if None in there:
-        return False
+    able = [row.report for row in store.agents(SILENT) if row.status.able]
     due = {item.deployment for item in work}
-    asked = due.union(*(row.queue for row in store.environments())) - there
+    asked = due.union(*(row.queue for row in store.environments()))
+    unserved = [deployment for deployment in asked if not any(agent.serves(deployment) for agent in able)]
     now = store.now()
     return any(
         state.wants_agent
         and (state.id in due or not state.approvals_missing)
         and not 0 <= now - state.requested_at < since  # the clock may have been set back
-        for state in (load(store, deployment) for deployment in asked)
+        for state in (load(store, deployment) for deployment in unserved)
     )
 
 

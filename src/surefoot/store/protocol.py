@@ -99,6 +99,12 @@ class AgentReport(msgspec.Struct, frozen=True):
     stopping: bool = False  #: last words: counts as offline from now on
     ends_with: str | None = None  #: works for this deployment alone, and is not to be counted on for others
 
+    def serves(self, deployment: str | None) -> bool:
+        """Say whether a deployment may wait for this agent: not if it ends with another one, nor while it goes on with
+        another one first that somebody else had begun.
+        """
+        return self.ends_with is None or (self.ends_with == deployment and self.running in (None, deployment))
+
 
 class AgentRow(msgspec.Struct, frozen=True):
     """An agent as others see it."""
