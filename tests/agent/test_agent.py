@@ -266,3 +266,24 @@ class Held(Stepping):
     async def step(self, _: Any, action: RunStep) -> ev.StepSucceeded:
         await self.go.wait()
         return await super().step(_, action)
+
+
+class Late(MemoryStore):
+    """A store in which something is asked for in the instant after an agent has seen that nothing is left to do."""
+
+    served = False
+
+    def next_ready(self) -> float | None:
+        found = super().next_ready()
+        if not self.history("prod"):
+            j.submit(self)
+            self.served = any(row.status.able for row in self.agents(60.0))
+        return found
+
+
+async def test_an_agent_that_ends_when_nothing_is_left_leaves_nothing_to_one_who_has_seen_it() -> None:
+    store = Late()
+    async with working(store, Stepping(), once=True, look_every=0.01) as task:
+        await asyncio.wait_for(task, WITHIN)
+    assert store.served, "so nobody else is asked for"
+    assert store.summary("prod-1").status is Status.SUCCEEDED

@@ -102,6 +102,7 @@ class Agent:
         self._strays = strays
         self._changed = Changes()
         self._own: Summary | None = None  # the deployment after which it ends
+        self._ending = False
         self._running: str | None = None
         self._token: int | None = None
         self._way = Way()
@@ -133,8 +134,9 @@ class Agent:
             for helper in helpers:
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
+            self._ending = True
             with contextlib.suppress(StoreError, NotAllowedError):
-                await self._vital_access(self._store.report, self._report(stopping=True))
+                await self._vital_access(self._store.report, self._report())
                 if self.settings.passing:
                     await self._vital_access(self._store.leave, self.settings.name, self.incarnation)
         if self._duplicate:
@@ -160,7 +162,7 @@ class Agent:
                 return
             await self._stopped_within(ENTER_AGAIN)
 
-    def _report(self, *, stopping: bool = False) -> AgentReport:
+    def _report(self) -> AgentReport:
         vitals = self._vitals()
         unable, until = self._unable
         degraded = vitals.degraded or (unable if self._clock() < until else "")
@@ -175,7 +177,7 @@ class Agent:
             disk_percent=vitals.disk_percent,
             degraded=degraded,
             running=self._running,
-            stopping=stopping,
+            stopping=self._ending,
             ends_with=self.settings.until,
         )
 
@@ -241,7 +243,7 @@ class Agent:
     async def _claim_and_work(self) -> None:
         while not self.stop.is_set():
             try:
-                if await self._done():
+                if await self._ends():
                     return  # what comes after is left to those who stay
                 holding, deployment = await self._find_work()
             except StoreError as error:
@@ -443,6 +445,23 @@ class Agent:
         """Say what was written into the journal; deliveries are said by whoever delivers."""
         if not isinstance(entry.event, ev.Delivered | ev.DeliveryFailed):
             self._note(note_of(deployment, entry))
+
+    async def _ends(self) -> bool:
+        """Say whether it is to end by itself. It says that it does before it looks for the last time: whoever asks for
+        something, and looks then whether an agent is there, finds none or has been heard.
+        """
+        if not await self._done():
+            return False
+        self._ending = True
+        try:
+            await self._vital_access(self._store.report, self._report())
+            self._ending = await self._done()
+        except StoreError:
+            self._ending = False
+            raise
+        if not self._ending:
+            await self._vital_access(self._store.report, self._report())
+        return self._ending
 
     async def _done(self) -> bool:
         if self.settings.until is not None:
