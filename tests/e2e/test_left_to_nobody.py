@@ -263,6 +263,30 @@ def test_a_signal_after_the_outcome_changes_no_exit_code(project: Project) -> No
     assert process.wait(timeout=DEADLINE) == 0
 
 
+def test_a_deploy_that_is_killed_soon_after_a_signal_is_put_back_all_the_same(project: Project) -> None:
+    folder = project.live.parent
+    project.config.write_text(
+        f"""\
+project: shop
+lease: {{ttl: 1s}}
+environments:
+  prod:
+    steps:
+      - name: activate
+        run: touch {folder}/begun; sleep 60
+        undo: {{run: 'touch {folder}/undoing; while ! test -e {folder}/go; do sleep 0.1; done'}}
+"""
+    )
+    deploy = project.start("deploy", "prod", "1.0")
+    eventually((folder / "begun").exists)
+    deploy.send_signal(signal.SIGTERM)
+    eventually((folder / "undoing").exists)
+    eventually(lambda: sum(a["status"] == "online" for a in project.json("agents")["agents"]) == 2)
+    deploy.kill()
+    (folder / "go").touch()
+    eventually(lambda: project.status_of("prod-1") == "cancelled")
+
+
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-", ">/dev/full 2>/dev/full"])
 def test_streams_that_are_closed_or_full_change_nothing_of_a_deployment(project: Project, closed: str) -> None:
     call = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "surefoot", "deploy", "prod", "1.0"]
@@ -302,6 +326,16 @@ def test_an_agent_in_the_background_works_though_it_has_no_file_to_write_to(proj
     done = project.run("deploy", "prod", "1.0", "--detach")
     assert (done.returncode, done.stdout) == (0, "prod-1\n"), done.stderr
     eventually(lambda: project.status_of("prod-1") == "succeeded")
+
+
+def test_an_agent_in_the_background_is_no_process_of_the_job_that_started_it(project: Project) -> None:
+    text = project.config.read_text()
+    project.config.write_text(text.replace("sleep 0.4", f"env > {project.live.parent}/env"))
+    marks = {"RUNNER_TRACKING_ID": "github_1", "JENKINS_NODE_COOKIE": "1", "JENKINS_SERVER_COOKIE": "2"}
+    assert project.run("deploy", "prod", "1.0", "--detach", OTHER="kept", **marks).returncode == Exit.DONE
+    eventually(lambda: project.status_of("prod-1") == "succeeded")
+    seen = dict(line.partition("=")[::2] for line in (project.live.parent / "env").read_text().splitlines())
+    assert seen["OTHER"] == "kept" and not set(marks) & set(seen)
 
 
 def test_that_no_agent_can_be_started_in_the_background_is_said_with_the_way_out(

@@ -73,7 +73,7 @@ def see_through(app: App, store: Store, deployment: str, patience: Patience, int
         with agent_for(app, deployment) as agent, contextlib.closing(view_for(app.console)) as view:
             if agent is None:
                 warn_if_alone(app, store)
-            state = _follow(store, deployment, patience=patience, interrupts=interrupts, view=view, agent=agent)
+            state = _follow(app, store, deployment, patience=patience, interrupts=interrupts, view=view, agent=agent)
     except _Left as left:
         _show_left(app, store, deployment)
         hint = f"surefoot events {deployment} --follow"
@@ -105,6 +105,7 @@ def _show_left(app: App, store: Store, deployment: str) -> None:
 
 
 def _follow(
+    app: App,
     store: Store,
     deployment: str,
     *,
@@ -114,7 +115,7 @@ def _follow(
     agent: OwnAgent | None,
 ) -> Deployment:
     detached = threading.Event()
-    cancel = _Cancel(store, deployment, view)
+    cancel = _Cancel(app, store, deployment, view)
     interrupts.answer_with(cancel if patience.cancel_on_interrupt else lambda _signal: detached.set())
     deadline = None if patience.timeout is None else time.monotonic() + patience.timeout
 
@@ -160,11 +161,17 @@ def watch(
 
 
 class _Cancel:
-    """What a signal does: it asks for a safe end, trying until that is written, or nobody follows any more."""
+    """What a signal does: it asks for a safe end, trying until that is written, or nobody follows any more.
 
-    def __init__(self, store: Store, deployment: str, view: View) -> None:
+    Then an agent in the background stands by for the one of this process: whoever sends a signal (a CI runner,
+    `timeout -k`) may soon kill.
+    """
+
+    def __init__(self, app: App, store: Store, deployment: str, view: View) -> None:
         self.unwritten = False
         self.gone = threading.Event()
+        self._app = app
+        self._stands_by = app.has_agents
         self._store = store
         self._deployment = deployment
         self._view = view
@@ -175,7 +182,7 @@ class _Cancel:
         self.unwritten = True
         while not self.gone.is_set():
             try:
-                requests.cancel(self._store, self._deployment, by=requested_by(), reason=signal)
+                state = requests.cancel(self._store, self._deployment, by=requested_by(), reason=signal)
             except StoreError as error:
                 self._view.say(f"{signal}: the cancel is not written yet: {error.message}")
                 self.gone.wait(CANCEL_AGAIN)
@@ -183,6 +190,8 @@ class _Cancel:
                 break  # it has ended meanwhile
             else:
                 self._view.say(f"{signal}: cancel requested; following {self._deployment} to its safe end")
+                if not self._stands_by and not state.status.terminal:
+                    self._stands_by = start_in_background(self._app)
                 break
         self.unwritten = False
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Seconds that an agent gets to hand over; with a store that is away it needs as long as its lease is good.
 HANDOVER = 30.0
+#: By what CI runners (GitHub's, Jenkins) find the processes of a job, which they kill when it has ended.
+MARKS_OF_JOBS = frozenset({"RUNNER_TRACKING_ID", "JENKINS_NODE_COOKIE", "JENKINS_SERVER_COOKIE"})
 #: What agents in the background say.
 BACKGROUND_LOG = "background.log"
 
@@ -210,7 +212,8 @@ def start_in_background(app: App) -> bool:
     """
     name = own_agent_name() + BACKGROUND
     call = [sys.executable, "-m", "surefoot", "agent", "run", name, "--role", Role.EMERGENCY.value, "--once"]
-    env = {**os.environ, "SUREFOOT_STORE": app.store_url}
+    env = {name: value for name, value in os.environ.items() if name not in MARKS_OF_JOBS}
+    env["SUREFOOT_STORE"] = app.store_url
     if app.config_path is not None:
         env["SUREFOOT_CONFIG"] = str(app.config_path)
     try:
