@@ -93,6 +93,29 @@ def test_what_is_approved_does_not_wait_for_what_its_own_agent_goes_on_with(
     eventually(lambda: project.status_of("other-1") == "succeeded")
 
 
+def test_what_is_approved_does_not_wait_for_what_an_agent_in_the_background_does(project: Project) -> None:
+    assert project.run("deploy", "asked", "1.0", "--detach").returncode == Exit.DONE
+    log = project.folder / ".surefoot" / "background.log"
+    eventually(lambda: "has ended" in log.read_text())
+    assert project.run("deploy", "other", "1.0", "--detach").returncode == Exit.DONE
+    eventually((project.live.parent / "begun").exists)
+    assert project.run("approve", "asked-1", USER="somebody-else").returncode == Exit.DONE
+    eventually(lambda: project.status_of("asked-1") == "succeeded")
+    assert project.status_of("other-1") == "running"
+
+
+def test_no_more_agents_work_in_the_background_than_there_are_environments_to_do(project: Project) -> None:
+    commands = [project.start("deploy", "other", str(version), "--detach") for version in range(6)]
+    assert [command.wait(DEADLINE) for command in commands] == [Exit.DONE] * 6
+    log = project.folder / ".surefoot" / "background.log"
+    eventually(lambda: log.read_text().count("has ended") == 5)
+    (project.live.parent / "go").touch()
+    eventually(lambda: project.json("history", "other")["deployments"][0]["status"] == "succeeded")
+    eventually(lambda: log.read_text().count("has ended") == 6)
+    statuses = [deployment["status"] for deployment in project.json("history", "other")["deployments"]]
+    assert statuses == ["succeeded"] * 6
+
+
 def test_a_deploy_that_is_killed_is_finished_in_the_background_beside_another_that_waits(
     project: Project, waiting: subprocess.Popen[str]
 ) -> None:

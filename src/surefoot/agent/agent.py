@@ -83,8 +83,9 @@ class Agent:
         strays: Callable[[], object] = lambda: None,
     ) -> None:
         """`vital_access` is for renewals and signs of life; `note` takes what the agent says of itself;
-        `ended` takes each deployment that it has brought to its end; `entered` is done once it has got its name;
-        `strays` is told when it goes on with what is not the deployment that it ends with, nor in the way of that.
+        `ended` takes each deployment that it has brought to its end; `entered` is done once it has got its name, and
+        others see it; `strays` is told when it goes on with what is not the deployment that it ends with, nor in the
+        way of that.
         """
         self.settings = settings
         self.stop = asyncio.Event()
@@ -150,9 +151,9 @@ class Agent:
         while not self.stop.is_set():
             try:
                 await self._access(self._store.enter, self.settings.name, self.incarnation)
+                await self._vital_access(self._store.report, self._report())
                 if self._entered is not None:
                     await self._entered()
-                await self._vital_access(self._store.report, self._report())
             except StoreError as error:
                 self._outage.failed(error.message)
             except NotAllowedError:
@@ -503,7 +504,7 @@ def _candidates(me: str, rows: list[AgentRow], work: list[Work], item: Work) -> 
             reason="lost the lease" if _is_lost(row, lost, me) else row.reason,
         )
         for row in rows
-        if row.report.serves(item.deployment) or row.report.name == me
+        if row.report.serves(item.deployment, busy.get(row.report.name)) or row.report.name == me
     ]
 
 

@@ -8,10 +8,14 @@ alone by another that is started with its name.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import fcntl
 import os
 import shutil
 import stat
 import tempfile
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from surefoot.core.errors import Code, RefusedError
@@ -37,6 +41,31 @@ class OwnFolder:
         """Remove it."""
         if self._taken:
             shutil.rmtree(self.path, ignore_errors=True)
+
+
+@contextlib.asynccontextmanager
+async def turn(state: Path, within: float) -> AsyncIterator[Callable[[], None]]:
+    """Have one agent after another of a project start on this machine; give what lets the next one in, as the end does.
+    Nobody waits longer than `within` seconds, nor where there can be no lock.
+    """
+    fd = -1
+    try:
+        with contextlib.suppress(OSError):
+            fd = os.open(_made(state) / "starting.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            await _locked(fd, within)
+        yield lambda: fcntl.flock(fd, fcntl.LOCK_UN) if fd >= 0 else None
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+async def _locked(fd: int, within: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within):
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                await asyncio.sleep(0.1)
 
 
 def attempts_folder() -> Path:

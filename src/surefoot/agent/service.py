@@ -16,7 +16,7 @@ from surefoot.agent import sshagent
 from surefoot.agent.access import COURIERS, RENEWERS, WORKERS, ThreadAccess
 from surefoot.agent.agent import Agent, AgentSettings
 from surefoot.agent.courier import Courier
-from surefoot.agent.folders import OwnFolder, attempts_folder
+from surefoot.agent.folders import OwnFolder, attempts_folder, turn
 from surefoot.agent.logs import LogSink
 from surefoot.agent.machine import Limits, vitals_of
 from surefoot.agent.outage import Outage
@@ -35,6 +35,8 @@ from surefoot.store.protocol import LogLine, Store
 LAST_DELIVERIES = 10.0
 #: Seconds until a patient agent tries again to open a store that is away.
 OPEN_AGAIN = 1.0
+#: Seconds that a spare agent leaves to those that start before it.
+TURN = 15.0
 #: What is wrong with a store for a time only.
 PASSES = {Code.STORE_UNREACHABLE, Code.STORE_BUSY, Code.STORE_READ_ONLY, Code.STORE_FULL}
 
@@ -54,6 +56,7 @@ class AgentOptions:
     prometheus: str | None = None  #: asked how the runner is
     passing: bool = False  #: its name is never used again, so nothing remembers it when it has ended
     patient: bool = False  #: nobody would start it again, so it waits for a store that is away when it starts
+    spare: bool = False  #: ends at once where there are enough already that do all there is to do
     strays: Callable[[], object] = lambda: None  #: called when it goes on with something else than `until`
 
 
@@ -86,17 +89,52 @@ async def _run(
     ready: threading.Event | None,
     log: Log,
 ) -> str | None:
+    store, identity = await _opened(options, store_url, stop, log)
+    if not options.spare:
+        return await _work(options, store_url, store, identity, stop=stop, ready=ready, log=log)
+    async with turn(options.state, TURN) as started:
+        if await asyncio.to_thread(_enough, store, 3 * options.ttl):
+            store.close()
+            log(Note("others are there for all that is left to do", "agent_ended"))
+            return None
+        return await _work(options, store_url, store, identity, stop=stop, ready=ready, log=log, started=started)
+
+
+def _enough(store: Store, silent: float) -> bool:
+    """Say whether there is an agent for all for each environment in which anything is left to do."""
+    try:
+        agents = [row for row in store.agents(silent) if row.status.able and row.report.ends_with is None]
+        asked = {row.name for row in store.environments() if row.queue} | {item.environment for item in store.work()}
+    except StoreError:
+        return False
+    return len(agents) >= max(1, len(asked))
+
+
+async def _work(
+    options: AgentOptions,
+    store_url: str,
+    store: Store,
+    identity: str,
+    *,
+    stop: threading.Event,
+    ready: threading.Event | None,
+    log: Log,
+    started: Callable[[], None] = lambda: None,
+) -> str | None:
     timing = LeaseTiming(options.ttl)
     # A call that hangs longer than this is worth less than a second one on a new connection.
     access = ThreadAccess(deadline=max(2.0, options.ttl), threads=WORKERS)
     vital = ThreadAccess(deadline=max(1.5, timing.renew_every * 2), threads=RENEWERS)
     beside = ThreadAccess(deadline=max(2.0, options.ttl), threads=COURIERS)
-    store, identity = await _opened(options, store_url, stop, log)
     own, attempts = OwnFolder(options.state, options.name), attempts_folder()
     logs = LogSink(store, access)
     secrets = Secrets(os.environ, store_url)
 
     voice = _Voice(options.name, log, logs, secrets)
+
+    async def entered() -> None:
+        await asyncio.to_thread(own.take)
+        started()
 
     gate = None
     if options.prometheus is not None:
@@ -135,7 +173,7 @@ async def _run(
         vitals=vitals_of(own.path, options.limits, gate.reason if gate is not None else lambda: ""),
         note=voice.of_deployment,
         ended=tracing.ended,
-        entered=partial(asyncio.to_thread, own.take),
+        entered=entered,
         strays=options.strays,
     )
     reach = partial(

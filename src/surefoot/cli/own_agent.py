@@ -23,10 +23,11 @@ from surefoot.cli.who import BACKGROUND, is_own_agent_of_the_past, own_agent_nam
 from surefoot.core.errors import StoreError, SurefootError
 from surefoot.core.lease import AgentStatus, Role
 from surefoot.core.notes import Level, Log, Note
+from surefoot.store.protocol import elsewhere
 
 if TYPE_CHECKING:
     from surefoot.cli.app import App
-    from surefoot.store.protocol import Store
+    from surefoot.store.protocol import AgentRow, Store, Work
 
 #: Seconds that an agent gets to hand over; with a store that is away it needs as long as its lease is good.
 HANDOVER = 30.0
@@ -153,13 +154,23 @@ def ensure_agent(app: App, store: Store, deployment: str | None = None) -> None:
 
 
 def somebody_works(store: Store, deployment: str | None) -> bool:
-    """Say whether an agent is there that serves this deployment."""
+    """Say whether an agent is there for this deployment, and not busy elsewhere."""
     from surefoot.cli.app import SILENT
 
     try:
-        return any(row.status.able and row.report.serves(deployment) for row in store.agents(SILENT))
+        return _is_there(deployment, store.agents(SILENT), store.work())
     except StoreError:
         return False  # one agent too many does no harm
+
+
+def _is_there(deployment: str | None, agents: list[AgentRow], work: list[Work]) -> bool:
+    busy = {item.lease.holder: item.deployment for item in work}
+    return any(
+        row.status.able
+        and row.report.serves(deployment, busy.get(row.report.name))
+        and not elsewhere(busy.get(row.report.name), deployment)
+        for row in agents
+    )
 
 
 def leave_nothing(app: App, store: Store) -> None:
@@ -193,10 +204,10 @@ def left_to_nobody(store: Store, since: float = 0.0) -> bool:
     work = store.work()
     if not work and store.next_ready() is None:
         return False
-    able = [row.report for row in store.agents(SILENT) if row.status.able]
+    agents = store.agents(SILENT)
     due = {item.deployment for item in work}
     asked = due.union(*(row.queue for row in store.environments()))
-    unserved = [deployment for deployment in asked if not any(agent.serves(deployment) for agent in able)]
+    unserved = [deployment for deployment in asked if not _is_there(deployment, agents, work)]
     now = store.now()
     return any(
         state.wants_agent

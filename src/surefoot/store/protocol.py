@@ -99,11 +99,16 @@ class AgentReport(msgspec.Struct, frozen=True):
     stopping: bool = False  #: last words: counts as offline from now on
     ends_with: str | None = None  #: works for this deployment alone, and is not to be counted on for others
 
-    def serves(self, deployment: str | None) -> bool:
-        """Say whether a deployment may wait for this agent: not if it ends with another one, nor while it goes on with
-        another one first that somebody else had begun.
+    def serves(self, deployment: str | None, busy_with: str | None) -> bool:
+        """Say whether a deployment may wait for this agent, which holds the lease of `busy_with`: not if it ends with
+        another one, nor while it goes on first with one of another environment, that somebody else had begun.
         """
-        return self.ends_with is None or (self.ends_with == deployment and self.running in (None, deployment))
+        return self.ends_with is None or (self.ends_with == deployment and not elsewhere(busy_with, deployment))
+
+
+def elsewhere(busy_with: str | None, deployment: str | None) -> bool:
+    """Say whether an agent is busy in another environment than a deployment's, which need not wait for that."""
+    return busy_with is not None and busy_with.rpartition("-")[0] != (deployment or "").rpartition("-")[0]
 
 
 class AgentRow(msgspec.Struct, frozen=True):

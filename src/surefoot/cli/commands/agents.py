@@ -113,6 +113,7 @@ def run(ctx: click.Context, name: str, role: str | None, once: bool, log_format:
     how = form(log_format, os.environ)
     limits, prometheus = app.gate_of_runners()
     passing = once and name not in app.agent_names
+    background = passing and name.endswith(BACKGROUND)
     options = AgentOptions(
         name=name,
         role=_role(app, name, role),
@@ -123,7 +124,8 @@ def run(ctx: click.Context, name: str, role: str | None, once: bool, log_format:
         limits=limits,
         prometheus=prometheus,
         passing=passing,
-        patient=passing and name.endswith(BACKGROUND),
+        patient=background,
+        spare=background,
     )
 
     log = Log("surefoot-agent", how, agent=name)
