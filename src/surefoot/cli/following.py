@@ -191,7 +191,7 @@ class _Cancel:
             else:
                 self._view.say(f"{signal}: cancel requested; following {self._deployment} to its safe end")
                 if not self._stands_by and not state.status.terminal:
-                    self._stands_by = start_in_background(self._app)
+                    self._stands_by = start_in_background(self._app) is not None
                 break
         self.unwritten = False
 

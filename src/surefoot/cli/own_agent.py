@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from surefoot.cli.text import clean
-from surefoot.cli.who import BACKGROUND, is_own_agent_of_the_past, own_agent_name
+from surefoot.cli.who import background_agent_name, is_own_agent_of_the_past, own_agent_name
 from surefoot.core.errors import StoreError, SurefootError
 from surefoot.core.lease import AgentStatus, Role
 from surefoot.core.notes import Level, Log, Note
@@ -47,6 +47,7 @@ class OwnAgent:
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self.left: str | None = None  #: a deployment that it has handed over
+        self._beside: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._run, name="agent", daemon=True)
 
     def start(self) -> None:
@@ -80,7 +81,7 @@ class OwnAgent:
                 until=self._until,
                 passing=True,
                 patient=True,
-                strays=lambda: start_in_background(app),  # for its own one, should that be ready first
+                strays=self._have_one_beside,
             )
             self.left = run_agent(options, app.store_url, stop=self._stop, log=_Aloud(app))
             _forget_the_dead(app)
@@ -89,6 +90,13 @@ class OwnAgent:
         except BaseException as error:
             self._error = RuntimeError(f"the agent in this process ended: {error!r}")
             self._error.__cause__ = error
+
+    def _have_one_beside(self) -> None:
+        """Have another be there for the own deployment, should that be ready first; it ends no sooner than this one's
+        work, since that is left to do until then.
+        """
+        if self._beside is None or self._beside.poll() is not None:
+            self._beside = start_in_background(self._app)
 
 
 class _Aloud(Log):
@@ -217,11 +225,11 @@ def left_to_nobody(store: Store, since: float = 0.0) -> bool:
     )
 
 
-def start_in_background(app: App) -> bool:
-    """Start an agent in a process of its own that works until nothing is left to do; say so, and return False, if that
+def start_in_background(app: App) -> subprocess.Popen[bytes] | None:
+    """Start an agent in a process of its own that works until nothing is left to do; say so, and return None, if that
     can't be.
     """
-    name = own_agent_name() + BACKGROUND
+    name = background_agent_name()
     call = [sys.executable, "-m", "surefoot", "agent", "run", name, "--role", Role.EMERGENCY.value, "--once"]
     env = {name: value for name, value in os.environ.items() if name not in MARKS_OF_JOBS}
     env["SUREFOOT_STORE"] = app.store_url
@@ -230,7 +238,7 @@ def start_in_background(app: App) -> bool:
     try:
         app.state_folder.mkdir(parents=True, exist_ok=True)
         with _log_of_background(app.state_folder) as log:
-            subprocess.Popen(
+            return subprocess.Popen(
                 call,
                 env=env,
                 cwd=app.state_folder,
@@ -244,8 +252,7 @@ def start_in_background(app: App) -> bool:
             f"no agent could be started in the background, and nobody does what is left to do: {error}",
             " ".join(["surefoot", *call[3:]]),
         )
-        return False
-    return True
+        return None
 
 
 def _log_of_background(folder: Path) -> IO[bytes]:

@@ -38,12 +38,19 @@ def own_agent_name() -> str:
     """Return a name for an agent that lives as long as this process. Nobody else has it, ever: numbers of processes
     come again, and containers often share their host's name as well.
     """
-    return f"{_host()}-{os.getpid()}-{_tag(os.getpid())}"
+    return _own_name(os.getpid())
 
 
-@cache
-def _tag(_process: int) -> str:
-    return secrets.token_hex(3)
+def background_agent_name() -> str:
+    """Return a name for an agent that this process starts in the background; each has its own."""
+    return _new_name(os.getpid()) + BACKGROUND
+
+
+def _new_name(process: int) -> str:
+    return f"{_host()}-{process}-{secrets.token_hex(3)}"
+
+
+_own_name = cache(_new_name)
 
 
 def is_own_agent_of_the_past(name: str, silent: float) -> bool:
