@@ -2,8 +2,8 @@
 """Where an agent writes on its machine: a folder of its own, and the registry of running attempts.
 
 Guarantees: what is returned is there and can be written to; RefusedError (SF-AGENT-FOLDER) where that can't be. Nobody
-else can write to the registry, in which whatever supervises steps is found. What an agent that lives has written is left
-alone by another that is started with its name.
+else can write to the registry, in which whatever supervises steps is found. What an agent that lives has written is
+left alone by another that is started with its name.
 """
 
 from __future__ import annotations
