@@ -322,7 +322,7 @@ class Site(Operator, AbstractContextManager["Site"]):
 
 
 def _source() -> str:
-    """Return where Surefoot is imported from."""
+    """Return where Surefoot, and all that it needs, is imported from."""
     import surefoot
 
-    return str(Path(surefoot.__file__).parent.parent)
+    return ":".join(filter(None, (str(Path(surefoot.__file__).parent.parent), os.environ.get("PYTHONPATH"))))
