@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import warnings
@@ -32,6 +33,12 @@ def pytest_configure(config: pytest.Config) -> None:
         compiled.make()
         config.add_cleanup(compiled.remove)
     compiled.use_in_labs()
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported and collected out of each later search for garbage: it stays to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
