@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each alert fires at its second and not just below it, resolves, and survives what is missing: told by promtool.
 
-All cases run in one call of `promtool test rules`. What is expected is asked of `ALERTS`, the series that Prometheus
-keeps of its own alerts.
+All cases run in one call of `promtool test rules`, each with those of our rules that its alert is made of: promtool
+evaluates all that it is given, every 15 seconds of each case. What is expected is asked of `ALERTS`, the series that
+Prometheus keeps of its own alerts.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from surefoot.monitoring.rendering import Options
 
 RUNNERS = (Named("r1", "primary"), Named("r2", "secondary"))
 OPTIONS = Options(RUNNERS)
+RULES = "prometheus/surefoot.rules.yml"
 STEP = 15
 ENV = {"environment": "prod"}
 R1 = {"runner": "r1", "role": "primary"}
@@ -233,13 +235,47 @@ def unit(series: dict[str, str], expected: list[dict[str, Any]]) -> dict[str, An
     return {"interval": f"{STEP}s", "input_series": inputs, "promql_expr_test": expected}
 
 
+def written(path: Path, rules: Path, units: list[dict[str, Any]]) -> Path:
+    test = {"rule_files": [str(rules)], "evaluation_interval": f"{STEP}s", "tests": units}
+    path.write_text(yaml.safe_dump(test))
+    return path
+
+
+def promtool(*tests: Path) -> None:
+    done = subprocess.run(["promtool", "test", "rules", *map(str, tests)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("SUCCESS") == len(tests), done.stdout
+
+
 def run(folder: Path, units: list[dict[str, Any]], options: Options = OPTIONS) -> None:
     rendering.write(options, folder)
-    test = {"rule_files": ["prometheus/surefoot.rules.yml"], "evaluation_interval": f"{STEP}s", "tests": units}
-    path = folder / "test.yml"
-    path.write_text(yaml.safe_dump(test))
-    done = subprocess.run(["promtool", "test", "rules", str(path)], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    promtool(written(folder / "test.yml", folder / RULES, units))
+
+
+def run_cases(folder: Path, units: list[tuple[str, dict[str, Any]]]) -> None:
+    """Run units, each of an alert, with the rules of that alert alone."""
+    rendering.write(OPTIONS, folder)
+    text = (folder / RULES).read_text()
+    files = []
+    for alert in dict.fromkeys(name for name, _ in units):
+        rules = folder / f"{alert}.rules.yml"
+        rules.write_text(yaml.safe_dump(made_of(yaml.safe_load(text), alert)))
+        own = [one for name, one in units if name == alert]
+        files.append(written(folder / f"{alert}.yml", rules, own))
+    promtool(*files)
+
+
+def made_of(rules: dict[str, Any], alert: str) -> dict[str, Any]:
+    """Return of a file of rules an alert's, and the records that it is made of, as they are and where they are."""
+    every = [rule for group in rules["groups"] for rule in group["rules"]]
+    kept = [rule for rule in every if rule.get("alert") == alert]
+    assert kept
+    for rule in kept:  # which grows meanwhile
+        named = set(re.findall(r"surefoot:[\w:]+", rule["expr"]))
+        kept += [one for one in every if one.get("record") in named and one not in kept]
+    for group in rules["groups"]:
+        group["rules"] = [rule for rule in group["rules"] if rule in kept]
+    return {**rules, "groups": [group for group in rules["groups"] if group["rules"]]}
 
 
 def test_each_alert_fires_at_its_second_and_resolves(tmp_path: Path) -> None:
@@ -248,15 +284,18 @@ def test_each_alert_fires_at_its_second_and_resolves(tmp_path: Path) -> None:
         expected = [firing(case.alert, case.at - STEP, None), firing(case.alert, case.at, case.labels)]
         if case.until is not None:
             expected += [firing(case.alert, case.until - STEP, case.labels), firing(case.alert, case.until, None)]
-        units.append(unit(case.series, expected))
-    run(tmp_path, units)
+        units.append((case.alert, unit(case.series, expected)))
+    run_cases(tmp_path, units)
 
 
 def test_no_alert_fires_just_below(tmp_path: Path) -> None:
     def times(case: Case) -> list[int]:
         return sorted({75, 150, 375, case.at, case.at + 60})
 
-    run(tmp_path, [unit(case.below, [firing(case.alert, at, None) for at in times(case)]) for case in CASES])
+    run_cases(
+        tmp_path,
+        [(case.alert, unit(case.below, [firing(case.alert, at, None) for at in times(case)])) for case in CASES],
+    )
 
 
 def test_every_alert_has_its_case() -> None:
