@@ -10,7 +10,6 @@ import re
 import signal
 import ssl
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support import forked
 
 T = TypeVar("T")
 
@@ -91,12 +92,10 @@ class Exporter:
 def exporter(folder: Path, *arguments: str, **environ: str) -> Iterator[Exporter]:
     """Give an exporter that runs in a folder, on a port of its own."""
     log = folder / f"exporter-{time.monotonic_ns()}.log"
-    command = [sys.executable, "-m", "surefoot", "exporter", "--listen", "127.0.0.1:0", *arguments]
+    command = ["exporter", "--listen", "127.0.0.1:0", *arguments]
     kept = {key: value for key, value in os.environ.items() if not key.startswith("SUREFOOT_")}
     with log.open("w") as output:
-        process = subprocess.Popen(
-            command, cwd=folder, stderr=output, stdout=output, text=True, env={**kept, **environ}
-        )
+        process = forked.Surefoot(command, cwd=folder, stderr=output, stdout=output, text=True, env={**kept, **environ})
     try:
         yield Exporter(process, log)
     finally:

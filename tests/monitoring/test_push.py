@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 
 from tests.monitoring.servers import ready
+from tests.support import forked
 from tests.support.servers import free_port, program, running
 
 CONFIG = """\
@@ -19,9 +19,8 @@ environments: {prod: {steps: [{name: only, run: "true"}]}}
 
 
 def deploy(folder: Path, version: str, gateway: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "surefoot", "deploy", "prod", version]
     environ = {**os.environ, "SUREFOOT_PUSHGATEWAY": gateway, "NO_PROXY": "*", "no_proxy": "*"}
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, env=environ)
+    return forked.run(["deploy", "prod", version], cwd=folder, capture_output=True, text=True, timeout=120, env=environ)
 
 
 def test_each_deploy_pushes_all_figures_so_that_counters_go_on(tmp_path: Path) -> None:

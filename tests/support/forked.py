@@ -31,7 +31,8 @@ from typing import Any
 #: Variables that Python, the loader or libraries read when they start.
 AT_START = ("PYTHON", "LD_", "LC_", "LANG", "TZ", "FAKETIME", "OPENSSL", "SSL_", "MALLOC_")
 #: What commands import of ours, at last.
-PACKAGES = ("agent", "api", "checks", "cli", "config", "core", "integrations", "reports", "steps", "store")
+PACKAGES = ("agent", "api", "checks", "cli", "config", "core", "integrations", "monitoring", "reports")
+PACKAGES += ("steps", "store")
 #: The command line, after something was done to it.
 PLAIN = """
 import runpy, sys
