@@ -4,18 +4,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
+
+from tests.support import forked
+
+#: What `tests.support.compiled` has made is of use in the lab of this command, too.
+FIRST = "from tests.support import compiled; compiled.use_in_labs()"
 
 
 def test_a_killed_agents_deployment_is_finished_by_the_other_runner(laboratory: None, tmp_path: Path) -> None:
     report, junit = tmp_path / "drill.md", tmp_path / "drill.xml"
     command = ["drill", "failover-kill", "--output", "json", "--report", str(report), "--junit", str(junit)]
-    done = subprocess.run(
-        [sys.executable, "-m", "surefoot", *command, "--keep", str(tmp_path / "kept")], capture_output=True, text=True
-    )
+    done = forked.run([*command, "--keep", str(tmp_path / "kept")], first=FIRST, capture_output=True, text=True)
     (drill,) = json.loads(done.stdout)["drills"]
     assert drill["error"] is None, done.stderr
     assert [finding for finding in drill["findings"] if not finding["kept"]] == []
