@@ -52,7 +52,7 @@ def plain(line: str) -> str:
     line = re.sub(r"^\d\d:\d\d:\d\d", "00:00:00", line)
     line = re.sub(r"\b\d+(\.\d+)? (s|min)\b( ago)?|just now", "TIME", line)
     line = re.sub(r"\b[\w.-]+@[\w.-]+", "SOMEBODY", line)
-    line = re.sub(rf"\b({re.escape(platform.node())}|laptop)-\d+", "ITSELF", line)
+    line = re.sub(rf"\b({re.escape(platform.node())}|laptop)-\d+-[0-9a-f]{{6}}", "ITSELF", line)
     line = re.sub(r"offline \(.*?\)", "offline", line)  # gone, or unheard of where the machine is slow to tell
     return " ".join(line.split())
 
