@@ -56,6 +56,13 @@ def waiting(project: Project) -> subprocess.Popen[str]:
     return deploy
 
 
+def kill_one_at_work(project: Project) -> None:
+    """Leave other-1 half done."""
+    deploy = project.start("deploy", "other", "1.0")
+    eventually((project.live.parent / "begun").exists)
+    deploy.kill()
+
+
 @pytest.mark.parametrize("other", ["busy", "waiting"])
 def test_what_is_left_to_the_background_does_not_wait_for_another_command(
     project: Project, other: str, request: pytest.FixtureRequest
@@ -69,9 +76,7 @@ def test_what_is_left_to_the_background_does_not_wait_for_another_command(
 def test_what_was_taken_over_by_a_command_that_ends_is_left_to_the_background(
     project: Project, waiting: subprocess.Popen[str]
 ) -> None:
-    deploy = project.start("deploy", "other", "1.0")
-    eventually((project.live.parent / "begun").exists)
-    deploy.kill()
+    kill_one_at_work(project)
     eventually(lambda: project.json("show", "other-1")["takeovers"] == 1)
     assert project.run("cancel", "asked-1").returncode == Exit.DONE
     assert waiting.wait(DEADLINE) == Exit.CANCELLED
@@ -82,9 +87,7 @@ def test_what_was_taken_over_by_a_command_that_ends_is_left_to_the_background(
 def test_what_is_approved_does_not_wait_for_what_its_own_agent_goes_on_with(
     project: Project, waiting: subprocess.Popen[str]
 ) -> None:
-    deploy = project.start("deploy", "other", "1.0")
-    eventually((project.live.parent / "begun").exists)
-    deploy.kill()
+    kill_one_at_work(project)
     eventually(lambda: project.json("show", "other-1")["takeovers"] == 1)
     assert project.run("approve", "asked-1", USER="somebody-else").returncode == Exit.DONE
     assert waiting.wait(DEADLINE) == Exit.DONE
@@ -119,9 +122,7 @@ def test_no_more_agents_work_in_the_background_than_there_are_environments_to_do
 def test_a_deploy_that_is_killed_is_finished_in_the_background_beside_another_that_waits(
     project: Project, waiting: subprocess.Popen[str]
 ) -> None:
-    deploy = project.start("deploy", "other", "1.0")
-    eventually((project.live.parent / "begun").exists)
-    deploy.kill()
+    kill_one_at_work(project)
     (project.live.parent / "go").touch()
     assert project.run("cancel", "other-1").returncode == Exit.DONE
     eventually(lambda: project.status_of("other-1") == "cancelled")

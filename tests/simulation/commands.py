@@ -6,10 +6,8 @@ none any more, and those in the background, until nothing is left to do. Whoever
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
-from unittest.mock import patch
 
 from surefoot.cli import own_agent, who
 from surefoot.core.deployment import fold
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from tests.simulation.judge import Judge
     from tests.simulation.world import World
 
-#: Names of agents hold the machine's, which is not to change what a seed stands for.
+#: What the machine is called that commands run on.
 MACHINE = "laptop"
 #: Seconds after an entry of a journal in which an agent that ends may not have seen it yet.
 NEWS = 3.0
@@ -37,12 +35,6 @@ class Commands:
         self.start = start
         self.limbs: list[Limb] = []  #: those that live, as far as anybody knows
         self.count = 0
-
-    @contextlib.contextmanager
-    def on_one_machine(self) -> Iterator[None]:
-        """Be the machine that commands run on."""
-        with patch.object(who, "_host", lambda: MACHINE):
-            yield
 
     def follows(self, deployment: str) -> None:
         """Be a `deploy` or a `resolve` that was accepted, and follows it."""

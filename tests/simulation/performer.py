@@ -64,12 +64,10 @@ class SimPerformer:
     def _others(self, job: Job, *, raises: bool) -> Failure | None:
         """Say that the inventory names other hosts than it has to, as a run of Ansible finds before it begins."""
         wanted, names = set(job.state.hosts_wanted(raises=raises)), {host.name for host in self._hosts(job)}
-        back = raises and job.state.direction is Direction.UNDO
-        return (
-            None
-            if not wanted or (wanted <= names if back else wanted == names)
-            else Failure(Code.HOSTS_CHANGED, "the inventory names other hosts")
-        )
+        more = job.state.hosts_may_be_more(raises=raises)
+        if not wanted or (wanted <= names if more else wanted == names):
+            return None
+        return Failure(Code.HOSTS_CHANGED, "the inventory names other hosts")
 
     def _reaches(self, host: Host) -> bool:
         return not host.down and (self.agent, host.name) not in self.world.unplugged

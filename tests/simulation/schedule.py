@@ -89,10 +89,7 @@ class Schedule:
         self.loop.set_exception_handler(lambda *_: None)
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         try:
-            with (
-                self.listener.listening() if self.script.told else contextlib.nullcontext(),
-                self.commands.on_one_machine(),
-            ):
+            with self.listener.listening() if self.script.told else contextlib.nullcontext():
                 self.loop.run_until_complete(self._play())
         except PromiseBrokenError:
             raise

@@ -20,7 +20,7 @@ from surefoot.agent.commands import Output
 from surefoot.agent.performer import CannotBeginError, Job
 from surefoot.agent.secrets import LONGEST_OUTPUT
 from surefoot.core.errors import Code
-from surefoot.core.plan import Direction, Plan, Playbook
+from surefoot.core.plan import Plan, Playbook
 from surefoot.steps.ansible import BEGIN, AnsibleRun, Progress, name_hosts
 from surefoot.steps.fence import Fence
 
@@ -90,10 +90,9 @@ async def run_ansible(
 
 
 def _hosts_named(folder: Path, job: Job, *, raises: bool) -> Path | None:
-    """Say which hosts the inventory has to name, if it may not name any; what goes back may go back on more of them."""
+    """Say which hosts the inventory has to name, if it may not name any."""
     hosts = job.state.hosts_wanted(raises=raises)
-    back = raises and job.state.direction is Direction.UNDO
-    return name_hosts(folder, hosts, or_more=back) if hosts else None
+    return name_hosts(folder, hosts, or_more=job.state.hosts_may_be_more(raises=raises)) if hosts else None
 
 
 def _first(plan: Plan) -> str | None:

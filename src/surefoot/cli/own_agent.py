@@ -147,12 +147,10 @@ def agent_for(app: App, deployment: str) -> Iterator[OwnAgent | None]:
             log = clean(str(app.state_folder / BACKGROUND_LOG))
             app.console.note(f"an agent in the background does what is left to do; what it says is in {log}")
         raise
-    else:
-        agent.stop()
-        if agent.left is not None:  # another command's, that was killed
-            start_in_background(app)
     finally:
         agent.stop()
+    if agent.left is not None:  # another command's, that was killed
+        start_in_background(app)
 
 
 def ensure_agent(app: App, store: Store, deployment: str | None = None) -> None:
@@ -175,7 +173,7 @@ def _is_there(deployment: str | None, agents: list[AgentRow], work: list[Work]) 
     busy = {item.lease.holder: item.deployment for item in work}
     return any(
         row.status.able
-        and row.report.serves(deployment, busy.get(row.report.name))
+        and row.report.ends_with in (None, deployment)
         and not elsewhere(busy.get(row.report.name), deployment)
         for row in agents
     )

@@ -138,6 +138,10 @@ class Deployment(msgspec.Struct, frozen=True):
             return self.raised
         return self.hosts if self.changed else ()
 
+    def hosts_may_be_more(self, *, raises: bool) -> bool:
+        """Whether the inventory may name others beside: what goes back may go back on more of them."""
+        return raises and self.direction is Direction.UNDO
+
     @property
     def behind_fence(self) -> bool:
         """Whether nothing of what went before can change a host any more."""

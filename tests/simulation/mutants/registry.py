@@ -23,26 +23,24 @@ class Mutant:
 
     name: str
     around: Around
-    where: Callable[[Script], bool] = lambda _: True  #: of the others it is known that they can't show it
+    where: Callable[[Script], bool]  #: of the others it is known that they can't show it
 
 
 MUTANTS: list[Mutant] = []
 
 
-def mutant(make: Callable[[], contextlib.AbstractContextManager[Any]]) -> Around:
-    """Register a mutant under its function's name."""
-    MUTANTS.append(Mutant(make.__name__.replace("_", " "), make))
-    return make
-
-
 def mutant_where(where: Callable[[Script], bool]) -> Callable[[Around], Around]:
-    """Register a mutant that only certain scripts can show."""
+    """Register a mutant that only certain scripts can show, under its function's name."""
 
     def register(make: Around) -> Around:
         MUTANTS.append(Mutant(make.__name__.replace("_", " "), make, where))
         return make
 
     return register
+
+
+#: Register a mutant that any script may show.
+mutant = mutant_where(lambda _: True)
 
 
 def decided(change: Callable[[states.Deployment, do.Action], do.Action]) -> contextlib.AbstractContextManager[Any]:

@@ -331,8 +331,8 @@ class CallbackModule(CallbackBase):
             gc.freeze()
         if self.settings.own:
             self._compare_hosts(play)
-        if self.settings.own and play.tasks:
-            self._tell_hosts(play)
+            if play.tasks:
+                self._tell_hosts(play)
 
     def _compare_hosts(self, play) -> None:
         """Let nothing begin where the inventory names other hosts than it did before."""
