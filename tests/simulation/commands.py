@@ -67,8 +67,12 @@ class Commands:
         """Be people who look, by commands that leave nothing to nobody."""
         while True:
             await self.world.loop.nap(self.world.loop.random.uniform(1, 15))
-            if own_agent.left_to_nobody(self.world.store):
-                self.interrupted()
+            self.leave_nothing()
+
+    def leave_nothing(self) -> None:
+        """Be a command that ends, and sees to what is left to nobody."""
+        if own_agent.left_to_nobody(self.world.store):
+            self.interrupted()
 
     def ended(self, limb: Limb, agent: Agent, task: asyncio.Task[None], *, asked: bool) -> None:
         """Judge an agent that ends by itself, asked to or not."""
@@ -87,10 +91,10 @@ class Commands:
             ]
             judge.hold(f"2, it ends: {limb.name} leaves {', '.join(left)} to nobody", holds=not left)
 
-    @staticmethod
-    def _held(judge: Judge) -> bool:
-        """Whether an environment waits for people, who start an agent when they come."""
-        return judge.freezes > 0 or judge.locked_by is not None
+    def _held(self, judge: Judge) -> bool:
+        """Whether an environment waits for people, who start an agent when they come, or did just now."""
+        just_now = self.world.loop.now - judge.released_at < NEWS
+        return just_now or judge.freezes > 0 or judge.locked_by is not None
 
     def _wants(self, state: Deployment) -> bool:
         """Whether an agent should have known that something is left to do; who approves starts one, too."""

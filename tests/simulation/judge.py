@@ -7,6 +7,7 @@ Nothing is asked of the code under test but what it wrote: the journal's entries
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -95,6 +96,7 @@ class Judge:
         self.waited: set[str] = set()
         self.approved: set[str] = set()
         self.freezes = 0
+        self.released_at = -inf  #: when people last let it go on
 
     def hold(self, promise: str, *about: object, holds: bool) -> None:
         """Note that a promise is broken, unless it holds. What it is about is put in its `{}` only then."""
@@ -265,6 +267,7 @@ class Judge:
                 self.hold(f"5, honest: {deployment} is not repaired after it was", holds=holds)
             case ev.Resolved(version=version, unchecked=unchecked):
                 self.locked_by, self.by_hand = None, False
+                self.released_at = self.world.loop.now
                 saw = self._hosts()
                 self.hold(f"5, honest: {deployment} resolved: {_listed(saw)}", holds=self._run(version))
                 self.hold(f"5, honest: {deployment} resolved by itself", holds=unchecked or version is not MIXED)

@@ -25,10 +25,11 @@ from tests.simulation.world import World
 class People:
     """See the module's docstring."""
 
-    def __init__(self, world: World, follows: Callable[[str], None]) -> None:
-        """`follows` is what a command does that waits for what it has asked for."""
+    def __init__(self, world: World, follows: Callable[[str], None], ends: Callable[[], None]) -> None:
+        """`follows` is what a command does that waits for what it has asked for, `ends` what one does that does not."""
         self.world = world
         self.follows = follows
+        self.ends = ends
         self.script = world.script
         self.loop = world.loop
         self.random = world.loop.random
@@ -158,6 +159,8 @@ class People:
         if not judge.freezes:
             gates.unfreeze(self.store, environment, by="judge")
             self.tell(f"a person unfreezes {environment}")
+            judge.released_at = self.loop.now
+            self.ends()
         self.world.committed("note")
 
     def repair(self, deployment: str) -> None:

@@ -59,7 +59,8 @@ class Schedule:
         self.world.poisoned = self._poisoned
         self.judges = self.world.judges
         self.commands = Commands(self.world, self._start)
-        self.people = People(self.world, self.commands.follows if self.script.alone else lambda _: None)
+        follows, ends = self.commands.follows, self.commands.leave_nothing
+        self.people = People(self.world, *((follows, ends) if self.script.alone else (lambda _: None, lambda: None)))
         self.listener = Listener(self.world)
         self.groups: dict[str, str] = {}
         self.agents: dict[str, Agent] = {}
