@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from surefoot.agent.access import ThreadAccess
-from surefoot.agent.agent import Agent, AgentSettings
+from surefoot.agent.agent import SILENT_INTERVALS, Agent, AgentSettings
 from surefoot.agent.machine import Vitals
 from surefoot.api import gates, requests
+from surefoot.cli.app import SILENT
+from surefoot.config.models import MAX_TTL
 from surefoot.core import events as ev
 from surefoot.core.decide import RunStep
 from surefoot.core.errors import Code, Failure, StoreError
@@ -287,3 +289,16 @@ async def test_an_agent_that_ends_when_nothing_is_left_leaves_nothing_to_one_who
         await asyncio.wait_for(task, WITHIN)
     assert store.served, "so nobody else is asked for"
     assert store.summary("prod-1").status is Status.SUCCEEDED
+
+
+async def test_an_agent_says_that_it_lives_every_second_or_so_however_long_its_ttl_is() -> None:
+    store = MemoryStore()
+    seen: set[float] = set()
+
+    def often_enough() -> bool:
+        seen.update(row.last_seen_at for row in store.agents(WITHIN))
+        return len(seen) > 2
+
+    async with working(store, Performer(lambda _: REFUSAL), ttl=MAX_TTL):
+        await until(often_enough)
+    assert SILENT_INTERVALS * LeaseTiming(MAX_TTL).report_every <= SILENT, "people are told that it is offline"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -186,3 +187,22 @@ def test_commands_of_containers_with_one_host_name_and_the_same_processes_work_s
     assert first.wait(DEADLINE) == Exit.DONE
     ran = {project.json("show", deployment)["agent"] for deployment in ("other-1", "prod-1")}
     assert len(ran) == 2 and all(name.startswith("ci-7-") for name in ran)
+
+
+def test_an_agent_in_the_background_finds_what_is_named_relative_to_this_folder(project: Project) -> None:
+    """Certificates in the store's URL, $PGPASSFILE, $PYTHONPATH."""
+    seen, beside = project.folder.parent / "seen", project.folder / "beside"
+    beside.mkdir()
+    (beside / "sitecustomize.py").write_text(
+        f"import sys\nif '--once' in sys.orig_argv:\n    open({str(seen)!r}, 'w')\n"
+    )
+    path = os.pathsep.join(["beside", *filter(None, [os.environ.get("PYTHONPATH")])])
+    assert project.run("deploy", "prod", "1.0", "--detach", PYTHONPATH=path).returncode == Exit.DONE
+    eventually(lambda: project.status_of("prod-1") == "succeeded")
+    assert seen.exists()
+
+
+def test_nor_does_it_take_a_file_of_the_project_for_a_module(project: Project) -> None:
+    (project.folder / "surefoot.py").write_text("raise SystemExit(9)")
+    assert project.run("deploy", "prod", "1.0", "--detach").returncode == Exit.DONE
+    eventually(lambda: project.status_of("prod-1") == "succeeded")

@@ -72,10 +72,25 @@ def test_the_store_is_where_the_nearest_of_four_places_says(tmp_path: Path) -> N
         ("sqlite://x%20y.db", "/project/x y.db"),
         ("/srv/x.db", "/srv/x.db"),
         ("mysql://h/db", "mysql://h/db"),
+        ("./a:b.db", "/project/a:b.db"),
+        ("x=y/z.db", None),
+        ("postgres:/h/db", None),
+        ("postgresql:h", None),
+        ("sqlite:x.db", None),
+        ("h:5432/db", None),
+        ("host=h dbname=db password=secret", None),
+        ("dbname = db", None),
     ],
 )
-def test_urls_pass_and_relative_files_are_relative_to_the_config(store: str, expected: str) -> None:
-    assert store_url(config(Path("/project"), store), None, {}, Path("/")) == expected
+def test_urls_pass_relative_files_are_relative_to_the_config_and_what_is_neither_is_refused(
+    store: str, expected: str | None
+) -> None:
+    if expected is not None:
+        assert store_url(config(Path("/project"), store), None, {}, Path("/")) == expected
+        return
+    with pytest.raises(ConfigError) as caught:
+        store_url(config(Path("/project"), store), None, {}, Path("/"))
+    assert caught.value.code is Code.CONFIG_VALUE and "secret" not in str(caught.value)
 
 
 def test_a_secret_in_the_store_is_filled_in_only_here() -> None:

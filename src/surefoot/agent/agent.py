@@ -199,7 +199,7 @@ class Agent:
             except Exception as error:
                 # Whatever it is, an agent that fell silent would live on, keep its name, and take no work for ever.
                 self._say(f"no sign of life: {type(error).__name__}: {error}", "error", Level.ERROR)
-            await asyncio.sleep(self.settings.timing.renew_every)
+            await asyncio.sleep(self.settings.timing.report_every)
 
     async def _consider_giving_way(self) -> None:
         """Have what this agent works on handed over where another should go on with it; once for each deployment, so
@@ -224,7 +224,7 @@ class Agent:
     @property
     def _silent(self) -> float:
         """Seconds without a sign of life after which an agent counts as offline in the ranking."""
-        return SILENT_INTERVALS * self.settings.timing.renew_every
+        return SILENT_INTERVALS * self.settings.timing.report_every
 
     async def _watch_store(self) -> None:
         while True:

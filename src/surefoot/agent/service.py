@@ -37,6 +37,8 @@ LAST_DELIVERIES = 10.0
 OPEN_AGAIN = 1.0
 #: Seconds that a spare agent leaves to those that start before it.
 TURN = 15.0
+#: Seconds without a sign of life after which a spare agent takes others for gone: many that start at once are slow.
+GONE_AFTER = 15.0
 #: What is wrong with a store for a time only.
 PASSES = {Code.STORE_UNREACHABLE, Code.STORE_BUSY, Code.STORE_READ_ONLY, Code.STORE_FULL}
 
@@ -93,7 +95,7 @@ async def _run(
     if not options.spare:
         return await _work(options, store_url, store, identity, stop=stop, ready=ready, log=log)
     async with turn(options.state, TURN) as started:
-        if await asyncio.to_thread(_enough, store, 3 * options.ttl):
+        if await asyncio.to_thread(_enough, store, GONE_AFTER):
             store.close()
             log(Note("others are there for all that is left to do", "agent_ended"))
             return None

@@ -228,7 +228,9 @@ def start_in_background(app: App) -> subprocess.Popen[bytes] | None:
     can't be.
     """
     name = background_agent_name()
-    call = [sys.executable, "-m", "surefoot", "agent", "run", name, "--role", Role.EMERGENCY.value, "--once"]
+    # In the same folder, to which paths in the environment and in the store's URL may be relative; but no file there is
+    # taken for a module (-P).
+    call = [sys.executable, "-P", "-m", "surefoot", "agent", "run", name, "--role", Role.EMERGENCY.value, "--once"]
     env = {name: value for name, value in os.environ.items() if name not in MARKS_OF_JOBS}
     env["SUREFOOT_STORE"] = app.store_url
     if app.config_path is not None:
@@ -239,7 +241,6 @@ def start_in_background(app: App) -> subprocess.Popen[bytes] | None:
             return subprocess.Popen(
                 call,
                 env=env,
-                cwd=app.state_folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -248,7 +249,7 @@ def start_in_background(app: App) -> subprocess.Popen[bytes] | None:
     except OSError as error:
         app.console.warn(
             f"no agent could be started in the background, and nobody does what is left to do: {error}",
-            " ".join(["surefoot", *call[3:]]),
+            " ".join(call[3:]),
         )
         return None
 

@@ -8,6 +8,7 @@ only reads the store needs no validation of the config.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +18,11 @@ from surefoot.config.expansion import fill_secrets
 from surefoot.core.errors import Code, ConfigError
 
 NAME = "surefoot.yml"
+#: What is meant for a server: a URL without its slashes, or libpq's `host=… dbname=…`. Taken for a path, it would be a
+#: store of this machine alone.
+_NO_PATH = re.compile(r"[a-z][a-z0-9+.-]*:(?!//)|\w+\s*=", re.IGNORECASE | re.ASCII)
+NO_STORE = "names neither a server by a URL nor a file"
+NAME_A_STORE = "use postgresql://user@host/database, or a path: ./NAME for a file whose name has a : or = in it"
 #: What people call it by mistake.
 _NEAR_NAMES = ("surefoot.yaml", "Surefoot.yml", ".surefoot.yml", "surefoot.json")
 
@@ -82,11 +88,20 @@ def store_url(config: HasStore | None, given: str | None, environ: Mapping[str, 
 
 
 def store_place(url: str, base: Path) -> str:
-    """Return an SQLite file's absolute path, or any other URL as it is. Paths are relative to `base`."""
+    """Return an SQLite file's absolute path, or any other URL as it is. Paths are relative to `base`. ConfigError if it
+    is neither.
+    """
+    if is_no_store(url):
+        raise ConfigError(f"the store {NO_STORE}", code=Code.CONFIG_VALUE, hint=NAME_A_STORE)
     scheme, separator, rest = url.partition("://")
     if not separator:
         return str(base / _expanded(url))
     return str(base / _expanded(unquote(rest))) if scheme == "sqlite" else url
+
+
+def is_no_store(url: str) -> bool:
+    """Whether what should name a store was meant for a server, and is no URL."""
+    return _NO_PATH.match(url) is not None
 
 
 def never_written(url: str) -> bool:

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from surefoot.config.discovery import NAME_A_STORE, NO_STORE, is_no_store
 from surefoot.config.durations import PATTERN, DurationError, parse_duration
 from surefoot.config.expansion import NAME
 from surefoot.config.problems import did_you_mean, nearest, shown
@@ -146,6 +147,14 @@ def _secret_name(value: Any) -> str:
     if not NAME.fullmatch(name):
         raise refuse(f"{shown(name)} can't be the name of an environment variable", hint="as in SSH_PRIVATE_KEY")
     return str(name)
+
+
+def _store_place(value: Any) -> str:
+    """Check where the store is; which file or server that is, is seen when it is opened."""
+    text = text_only(value)
+    if is_no_store(text):
+        raise refuse(NO_STORE, hint=NAME_A_STORE)
+    return str(text)
 
 
 def _command(value: Any) -> str:
@@ -380,6 +389,7 @@ Pause = Annotated[
     _schema("duration", type="string", pattern=f"^{PATTERN}$", examples=["0s", "30s"]),
 ]
 Text = Annotated[str, BeforeValidator(text_only), _schema("text", type="string")]
+StorePlace = Annotated[str, BeforeValidator(_store_place), _schema("URL or path", type="string")]
 Command = Annotated[str, BeforeValidator(_command), _schema("shell command", type="string", minLength=1)]
 Truth = Annotated[bool, BeforeValidator(truth), _schema("`true` or `false`", type="boolean")]
 Count = Annotated[

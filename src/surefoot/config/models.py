@@ -36,6 +36,7 @@ from surefoot.config.fields import (
     SecretReference,
     Section,
     StepName,
+    StorePlace,
     Text,
     TimeOfDay,
     TimeZone,
@@ -506,7 +507,7 @@ class Config(Section):
         default={},
         description="The agents that may run its deployments; order is preference. Left out: `deploy` runs its own.",
     )
-    store: Text | None = Field(
+    store: StorePlace | None = Field(
         default=None,
         description="Where deployments are recorded: `postgresql://…`, or the path of an SQLite file. "
         "Default: `.surefoot/surefoot.db` beside this file.",

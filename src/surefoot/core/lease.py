@@ -23,6 +23,8 @@ import msgspec
 HOLD = 0.8
 #: Renewals in a ttl: three may fail before the holder has to give up.
 RENEWALS = 5
+#: Seconds between an agent's signs of life, at most.
+REPORT_EVERY = 1.0
 #: A shorter ttl is lost to an ordinary pause of a busy machine.
 MIN_TTL = 1.0
 
@@ -39,8 +41,15 @@ class LeaseTiming:
 
     @property
     def renew_every(self) -> float:
-        """How often a holder renews and every agent reports that it lives."""
+        """How often a holder renews."""
         return self.ttl / RENEWALS
+
+    @property
+    def report_every(self) -> float:
+        """How often every agent says that it lives. However long the ttl, who reads must tell within seconds who does
+        not.
+        """
+        return min(self.renew_every, REPORT_EVERY)
 
     def deadline(self, sent: float) -> float:
         """Return when a holder must have stopped, on its own clock, if it sent its last good renewal at `sent`."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from surefoot.checks.programs import asked_program
 from surefoot.config.discovery import find_config, store_place
-from surefoot.core.errors import SurefootError
+from surefoot.core.errors import ConfigError, SurefootError
 from surefoot.doctor.facts import AgentProcess, Unit
 
 #: systemd units of agents, and of the CI's own runners.
@@ -123,7 +123,10 @@ def option(words: Sequence[str], name: str) -> str | None:
 
 def place_of(store: str, cwd: Path) -> str:
     """Return a store's URL or path such that equal places are equal, wherever they are looked at from."""
-    place = store_place(store, cwd)
+    try:
+        place = store_place(store, cwd)
+    except ConfigError:  # somebody else's mistake, who has been told of it
+        return store
     return place if "://" in place else str(Path(place).resolve())
 
 
