@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -206,3 +207,26 @@ def test_nor_does_it_take_a_file_of_the_project_for_a_module(project: Project) -
     (project.folder / "surefoot.py").write_text("raise SystemExit(9)")
     assert project.run("deploy", "prod", "1.0", "--detach").returncode == Exit.DONE
     eventually(lambda: project.status_of("prod-1") == "succeeded")
+
+
+WARNING = "warning: the agent in the background, which is to do what is left, ends with this "
+
+
+def test_who_leaves_something_to_a_process_that_will_be_ended_is_told(project: Project) -> None:
+    as_service = ["sh", "-c", 'SYSTEMD_EXEC_PID=$$ exec "$@"', "sh", sys.executable, "-m", "surefoot"]
+    options = {"cwd": project.folder, "env": project.env, "capture_output": True, "text": True, "timeout": DEADLINE}
+    done = subprocess.run([*as_service, "deploy", "prod", "1.0", "--detach"], check=True, **options)  # type: ignore[call-overload]
+    assert f"{WARNING}unit of systemd" in done.stderr
+    eventually(lambda: project.status_of("prod-1") == "succeeded")
+    assert "warning" not in project.run("deploy", "prod", "2.0", "--detach").stderr
+    eventually(lambda: project.status_of("prod-2") == "succeeded")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make a namespace of processes")
+def test_what_a_container_took_with_it_is_done_by_the_next_command(project: Project) -> None:
+    container = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-m", "surefoot"]
+    options = {"cwd": project.folder, "env": project.env, "capture_output": True, "text": True, "timeout": DEADLINE}
+    done = subprocess.run([*container, "deploy", "prod", "1.0", "--detach"], check=True, **options)  # type: ignore[call-overload]
+    assert f"{WARNING}container" in done.stderr
+    assert project.run("deploy", "prod", "2.0").returncode == Exit.DONE
+    assert project.status_of("prod-1") == "succeeded"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from surefoot.cli.text import clean
-from surefoot.cli.who import background_agent_name, is_own_agent_of_the_past, own_agent_name
+from surefoot.cli.who import background_agent_name, ends_with, is_own_agent_of_the_past, own_agent_name
 from surefoot.core.errors import StoreError, SurefootError
 from surefoot.core.lease import AgentStatus, Role
 from surefoot.core.notes import Level, Log, Note
@@ -238,7 +238,7 @@ def start_in_background(app: App) -> subprocess.Popen[bytes] | None:
     try:
         app.state_folder.mkdir(parents=True, exist_ok=True)
         with _log_of_background(app.state_folder) as log:
-            return subprocess.Popen(
+            agent = subprocess.Popen(
                 call,
                 env=env,
                 stdin=subprocess.DEVNULL,
@@ -252,6 +252,12 @@ def start_in_background(app: App) -> subprocess.Popen[bytes] | None:
             " ".join(call[3:]),
         )
         return None
+    if whole := ends_with():
+        app.console.warn(
+            f"the agent in the background, which is to do what is left, ends with this {whole}",
+            "follow the deployment to its end, or name agents in the config that run elsewhere",
+        )
+    return agent
 
 
 def _log_of_background(folder: Path) -> IO[bytes]:

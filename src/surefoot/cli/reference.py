@@ -39,7 +39,8 @@ While `deploy` or `rollback` follows, SIGINT, SIGTERM and SIGHUP ask for a cance
 once; the program then follows the deployment to its safe end. With `--on-interrupt detach` they end the following
 alone, with exit code 8: the deployment goes on. Where the config names no agents, an agent in the background takes
 it over then, as it does with `--detach` and whenever else the following breaks off; it stands by while a cancel is
-followed, in case the program is killed. What it says is in `.surefoot/background.log`.
+followed, in case the program is killed. What it says is in `.surefoot/background.log`. It ends with the container, or
+the unit of systemd, whose one command this was; then the next command has another one go on.
 
 A store that goes away while a deployment is followed is waited for: where the config names no agents, as long as the
 program's own agent works; else for a minute, after which the following ends with exit code 9 while the deployment goes

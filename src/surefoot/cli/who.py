@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who asks, and what an agent of this process is called."""
+"""Who asks, what an agent of this process is called, and what ends it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import os
 import re
 import secrets
 import socket
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 #: What the name of an agent in the background ends with.
 BACKGROUND = "-background"
+#: What a container's first process mostly is, and no machine's: with it, all others end.
+FIRSTS = frozenset({"sh", "bash", "dash", "ash", "busybox", "tini", "dumb-init", "docker-init", "catatonit"})
 #: Seconds.
 DAY = 24 * 3600.0
 
@@ -63,3 +66,14 @@ def is_own_agent_of_the_past(name: str, silent: float) -> bool:
 
 def _host() -> str:
     return re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname()) or "localhost"
+
+
+def ends_with() -> str | None:
+    """Return what ends with this command, and so does every process that it leaves; None where that can't be told."""
+    mine = os.getpid()
+    if os.environ.get("SYSTEMD_EXEC_PID") == str(mine):
+        return "unit of systemd"
+    with suppress(OSError):
+        if mine == 1 or (os.getppid() == 1 and Path("/proc/1/comm").read_text().strip() in FIRSTS):
+            return "container"
+    return None
