@@ -524,3 +524,16 @@ def test_one_ansible_reads_inventories_for_all_who_ask_the_first_on_the_path_els
     assert ask() == ["ansible-inventory", "ansible-inventory", "ansible-playbook"]
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     assert ask() == []
+
+
+def test_ctrl_c_while_the_program_is_still_read_is_no_traceback() -> None:
+    early = (
+        "import runpy, sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'click': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "runpy.run_module('surefoot', run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", early], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (130, b"")

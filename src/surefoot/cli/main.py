@@ -123,7 +123,3 @@ def main() -> NoReturn:
     put_in_order()
     cli.main()
     raise AssertionError("main exits")
-
-
-if __name__ == "__main__":
-    main()
