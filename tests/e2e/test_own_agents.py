@@ -230,3 +230,7 @@ def test_what_a_container_took_with_it_is_done_by_the_next_command(project: Proj
     assert f"{WARNING}container" in done.stderr
     assert project.run("deploy", "prod", "2.0").returncode == Exit.DONE
     assert project.status_of("prod-1") == "succeeded"
+
+
+def test_nobody_is_told_to_start_an_agent_where_deploy_runs_its_own(project: Project) -> None:
+    assert project.run("agents").stdout == "No agent is at work. The config names none: deploy runs its own.\n"

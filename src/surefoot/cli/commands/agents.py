@@ -48,8 +48,11 @@ def agents(ctx: click.Context) -> None:
                     ]
                 }
             )
+        elif not rows and not app.has_agents:
+            app.console.print("No agent is at work. The config names none: deploy runs its own.")
         elif not rows:
-            app.console.print("No agent has ever reported. Start one: surefoot agent run NAME")
+            name = next(iter(app.agent_names), "NAME")
+            app.console.print(f"No agent has ever reported. Start one: surefoot agent run {name}")
         else:
             now = store.now()
             app.console.table(
