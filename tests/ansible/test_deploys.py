@@ -80,8 +80,8 @@ class Shop:
         self.inventory = self.folder / "hosts.ini"
         self.reach(hosts, key)
         self.sockets = Path(tempfile.mkdtemp(prefix="sf-"))
-        self._env = {k: v for k, v in os.environ.items() if not k.startswith((*HIDDEN, "GITHUB_"))}
-        self._env |= {"HOME": str(root), "TMPDIR": str(self.sockets)}
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith((*HIDDEN, "GITHUB_"))}
+        self.env |= {"HOME": str(root), "TMPDIR": str(self.sockets)}
 
     def reach(self, hosts: list[SshHost], key: Path, user: str = "root") -> None:
         self.inventory.write_text(inventory(hosts, key, self.known_hosts, user))
@@ -101,7 +101,7 @@ class Shop:
 
     def start(self, *args: str, first: str = "") -> subprocess.Popen[str]:
         pipe = subprocess.PIPE
-        return Surefoot(args, first=first, cwd=self.folder, env=self._env, stdout=pipe, stderr=pipe, text=True)
+        return Surefoot(args, first=first, cwd=self.folder, env=self.env, stdout=pipe, stderr=pipe, text=True)
 
     def show(self, deployment: str) -> Any:
         return json.loads(self.run("show", deployment, "--output", "json").stdout)
@@ -424,3 +424,53 @@ def test_what_lies_beside_the_playbook_says_how_hosts_are_reached_from_the_first
     done = shop.run("deploy", "prod", "1.0")
     assert done.returncode == 0, done.stderr
     assert all(host.disk(shop.state_file).exists() for host in hosts)
+
+
+SECRET = "hunter2-in-a-template"
+
+
+def has_begun(mark: Path) -> None:
+    until = time.monotonic() + 60
+    while not mark.exists():
+        assert time.monotonic() < until, "the task does not begin"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("end", ["cancelled", "killed"])
+def test_what_ansible_put_down_for_a_task_that_was_ended_does_not_stay_behind(
+    shop: Shop, hosts: list[SshHost], tmp_path: Path, end: str
+) -> None:
+    at = Path(shop.state_file).stem
+    shop.env["TOKEN"] = SECRET
+    shop.configure("environments:", "secrets: [TOKEN]\nenvironments:")
+    (shop.folder / "activate.yml").write_text(f"""\
+- hosts: all
+  gather_facts: false
+  tasks:
+    - copy:
+        dest: /root/config-{at}
+        content: "{{{{ lookup('env', 'TOKEN') }}}}"
+        validate: sh -c 'touch /root/begun-{at}; sleep 60' %s
+      when: surefoot_direction == 'forward'
+""")
+    places = [tmp_path, *(host.disk("/root") for host in hosts)]
+    with shop.start("deploy", "prod", "1.0") as deploy:
+        try:
+            has_begun(hosts[0].disk(f"/root/begun-{at}"))
+            assert any(holding(place, SECRET) for place in places), "this test would find nothing"
+            if end == "cancelled":
+                assert shop.run("cancel", "prod-1").returncode == 0
+            else:
+                deploy.kill()
+            deploy.communicate(timeout=120)
+        finally:
+            deploy.kill()
+    shop.run("cancel", "prod-1")
+    shop.run("events", "prod-1", "--follow")  # to its end, by an agent in the background if need be
+    assert shop.show("prod-1")["status"] == "cancelled"
+    assert [path for place in places for path in holding(place, SECRET)] == []
+
+
+def holding(folder: Path, text: str) -> list[Path]:
+    """Return the files below a folder that hold a text."""
+    return [path for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]

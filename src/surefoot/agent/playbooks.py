@@ -70,12 +70,27 @@ async def run_ansible(
         with world.beginning(job):
             # Sockets' paths are short: no folder of ours would do.
             control = Path(kept.enter_context(tempfile.TemporaryDirectory(prefix="sf-", ignore_cleanup_errors=True)))
+            # Ansible's own are of what it sends: templates, vaults that it has opened.
+            temporary = kept.enter_context(
+                tempfile.TemporaryDirectory(prefix="ansible-", dir=folder.parent, ignore_cleanup_errors=True)
+            )
             hosts = _hosts_named(control, job, raises=raises) if fence is not None else None
             told, tell = os.pipe()
         kept.callback(os.close, tell)
         kept.callback(_Lines(told, line).close)
         run = AnsibleRun(
-            folder, plan.inventory, fence, control, playbook, variables, on_hosts, raises, only, hosts, beside
+            folder,
+            plan.inventory,
+            fence,
+            control,
+            playbook,
+            variables,
+            on_hosts,
+            raises,
+            only,
+            hosts,
+            beside,
+            temporary,
         )
         ran = await world.process(
             job,
@@ -84,7 +99,7 @@ async def run_ansible(
             output=_AfterPrelude(output) if playbook else output,
             timeout=limit,
             pass_fds=(tell,),
-            tidy=(str(control),),
+            tidy=(str(control), temporary),
         )
     return progress, ran
 

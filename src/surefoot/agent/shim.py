@@ -359,13 +359,16 @@ class Switch:
 
 
 def remove_folder(path: str) -> None:
-    """Remove a folder of sockets and small files, as far as it can be."""
+    """Remove a folder of sockets and temporary files, as far as it can be."""
     try:
-        names = os.listdir(path)
+        entries = list(os.scandir(path))
     except OSError:
         return
-    for name in names:
-        attempt(os.unlink, f"{path}/{name}")
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            remove_folder(entry.path)
+        else:
+            attempt(os.unlink, entry.path)
     attempt(os.rmdir, path)
 
 

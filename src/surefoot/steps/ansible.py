@@ -80,6 +80,7 @@ class AnsibleRun:
     limit: str = ""  #: one host, if not all
     hosts: Path | None = None  #: which hosts the inventory has to name, see `name_hosts`; if None, any
     beside: str | None = None  #: whose neighbours (group_vars, plugins) count for our own play; None: the playbook's
+    temporary: str = ""  #: where Ansible puts its temporary files on this machine, if the user does not say
 
     def argv(self) -> tuple[str, ...]:
         """Return the command line. Raises FileNotFoundError if there is no ansible-playbook."""
@@ -119,7 +120,8 @@ class AnsibleRun:
             env["SUREFOOT_HOSTS"] = str(self.hosts)
         if beside := self.beside or self.playbook:
             env["SUREFOOT_BESIDE"] = str((self.folder / beside).parent)
-        for default in DEFAULTS:
+        temporary = _Default(self.temporary, ("ANSIBLE_LOCAL_TEMP",), (("defaults", "local_tmp"),))
+        for default in (*DEFAULTS, *([temporary] if self.temporary else [])):
             if not any(name in environ for name in default.variables) and not any(map(config.has, default.keys)):
                 env[default.variables[0]] = default.value
         return env

@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 # The fence on a host, in POSIX sh; needs flock (util-linux) and the usual awk, grep, sed, tr. Run as
-#     sh -c 'eval "$(printf %b "$1")"' surefoot-fence THIS FOLDER NAME TOKEN ID TELL COMMAND
-# THIS and COMMAND are written so that no login shell, be it fish or csh, takes them apart: see steps/fence.py.
+#     sh -c 'eval "$(printf %b "$1")"' surefoot-fence THIS FOLDER NAME TOKEN ID TELL COMMAND [MAKES]
+# THIS, COMMAND and MAKES are written so that no login shell, be it fish or csh, takes them apart: see steps/fence.py.
 #
 # Runs COMMAND if TOKEN is the one that this host is fenced to. A smaller one is refused (97). A greater one first raises the fence: smaller
 # ones are refused from then on, what they still run is ended, and only then is the greater one let in. TELL is what the one that is let in wants
-# to hear, on stderr: that it is (`held`), that the fence was `raised` only by this command, or nothing ("").
+# to hear, on stderr: that it is (`held`), that the fence was `raised` only by this command, or nothing (""). MAKES is a temporary folder of Ansible's
+# that COMMAND makes, in words for a shell.
 #
 # FOLDER is where all fences are kept ("" for the default), NAME tells this one from others. In it: `token`, the token that may run; `raising`, one that
 # is being let in; `lock`, held shared by each command that runs, by the guard's shell alone, so that a daemon that a task starts does not keep it;
 # `holders/ID.PID`, who that shell is, from before it asks for the lock until its command has ended. Where Ansible connects once more for the same
-# command (`ssh_connection.retries`), two of one ID run.
+# command (`ssh_connection.retries`), two of one ID run. `temporary` lists what MAKES came to, since the fence rose.
 folder=$2 name=$3 token=$4 id=$5 tell=$6
-command=$(printf %b "$7")
+command=$(printf %b "$7") makes=${8-}
 if [ -z "$folder" ]; then
   folder=/var/lib/surefoot/fence
   # Where a fence is it stays, whatever may be written since: elsewhere nothing is known of whom it refuses.
@@ -121,6 +122,13 @@ raise() {
   for h in "$d"/holders/*; do
     { read -r ht rest < "$h"; } 2>/dev/null && [ "$ht" -lt "$token" ] && rm -f "$h"
   done
+  # What was ended has not tidied up: there may be secrets in its templates.
+  if [ -e "$d/temporary" ]; then
+    while read -r t; do
+      case $t in */ansible-tmp-*) $shell -c 'rm -rf "$1"' rm "$t" 8>&- < /dev/null ;; esac
+    done < "$d/temporary"
+    rm -f "$d/temporary"
+  fi
   rm -f "$d/raising"
   exec 8>&-
 }
@@ -141,6 +149,10 @@ while :; do
   [ "$token" != "$is" ] || break
   exec 9>&-
 done
+if [ -n "$makes" ]; then
+  writable "$d/temporary"
+  { eval "echo $(printf %b "$makes")" >> "$d/temporary"; } 2>/dev/null || unwritable
+fi
 tell held
 SUREFOOT_FENCE="$name:$token:$id" /bin/sh -c "$command" 9>&-
 code=$?

@@ -48,6 +48,8 @@ UNSHARED = ("-o", "ControlMaster=no", "-o", "ControlPath=none")
 HELD_BY_ANSIBLE = ("password", "private_key", "pkcs11_provider")
 #: Where Ansible puts what it is about to run: made by a command, run by a command, both behind the fence.
 TEMPORARY = "/ansible-tmp-"
+#: How it makes them, with what a shell has to make of their names.
+MAKES = re.compile(r"mkdir \W{1,2} echo (.*?/ansible-tmp-[\w.-]+)")
 #: Objects after which Ansible's main process looks for garbage. Python's default has it look through all modules and
 #: the whole inventory again and again.
 GARBAGE = (100_000, 50, 50)
@@ -110,8 +112,9 @@ class Settings:
 
     def guard(self, command: str, mark: str) -> str:
         """Return `command` behind the fence; our own play hears that it is let in, the user's if nobody was before."""
-        tell = "held" if self.own else "raised"
-        words = (self.script, self.folder, self.name, self.token, mark, tell, command.translate(ODD))
+        tell, makes = "held" if self.own else "raised", MAKES.search(command)
+        words = [self.script, self.folder, self.name, self.token, mark, tell, command.translate(ODD)]
+        words += [makes[1].translate(ODD)] if makes else []
         return SH + " ".join(map(quote, words))
 
 
