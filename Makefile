@@ -98,7 +98,7 @@ mutants: venv ## Put protocol bugs into the simulation, one by one: each must be
 	@$(BIN)/python -m tests.simulation.mutants $(ARGS)
 
 .PHONY: crash-points
-crash-points: venv ## Kill the real agent at every point of a deployment, on both databases; about an hour
+crash-points: venv ## Kill the real agent at every point of a deployment, on both databases; some twenty minutes
 	@$(BIN)/python -m tests.crash.points $(ARGS)
 
 .PHONY: check-kinds
