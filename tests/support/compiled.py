@@ -22,12 +22,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
+from ansible import release
 
 from surefoot.drills.lab import host
 
 #: Names the folder to all processes of the tests.
 VARIABLE = "TESTS_COMPILED"
 PARTS = ("module_utils", "modules", "_internal")
+#: The Ansible that looks for imports as we do; another one does it itself.
+LOOKS_AS_WE_DO = release.__version__.startswith("2.19.")
 #: Files that each command reads, and the loader that it does so with.
 READ = (("config/base.yml", "CSafeLoader"), ("config/ansible_builtin_runtime.yml", "CBaseLoader"))
 #: For each Python. That of a host knows no Ansible but what is in the zip. Garbage is not looked for while Ansible or a
@@ -100,7 +103,8 @@ def make() -> None:
         source = path.read_bytes()
         tree = ast.parse(source)
         keep("code", source, compile(tree, f"ansible/{path.relative_to(ansible)}", "exec", dont_inherit=True))
-        keep("imports", source, imports(tree))
+        if LOOKS_AS_WE_DO:
+            keep("imports", source, imports(tree))
     for name, loader in READ:
         source = (ansible / name).read_bytes()
         keep(loader, source, yaml.load(source, Loader=getattr(yaml, loader)))
