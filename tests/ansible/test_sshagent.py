@@ -49,7 +49,7 @@ def shop(tmp_path: Path, hosts: list[SshHost], key: Path) -> Iterator[Shop]:
     text = one.inventory.read_text().replace(f"ansible_ssh_private_key_file={key}\n", "")
     one.inventory.write_text(text.replace(" ansible_user=root", "").replace(" -o IdentitiesOnly=yes", ""))
     (one.folder / "activate.yml").write_text(PLAYBOOK)
-    one._env |= {"DEPLOY_KEY": key.read_text(), "DEPLOY_USER": PLAIN_USER}
+    one.env |= {"DEPLOY_KEY": key.read_text(), "DEPLOY_USER": PLAIN_USER}
     configure(one, "true")
     yield one
 
@@ -118,14 +118,14 @@ def test_a_folder_that_nobody_could_remove_is_removed_by_the_next_agent(shop: Sh
     ],
 )
 def test_what_is_no_key_is_told_before_anything_is_touched(shop: Shop, key_text: str, message: str) -> None:
-    shop._env["DEPLOY_KEY"] = key_text
+    shop.env["DEPLOY_KEY"] = key_text
     done = shop.run("deploy", "prod", "1.0")
     assert done.returncode == 3
     assert "error[SF-SECRET-INVALID]" in done.stderr and message in done.stderr
 
 
 def test_a_user_that_is_not_set_is_told(shop: Shop) -> None:
-    del shop._env["DEPLOY_USER"]
+    del shop.env["DEPLOY_USER"]
     done = shop.run("deploy", "prod", "1.0")
     assert done.returncode == 3
     assert "DEPLOY_USER not set in the environment of agent" in done.stderr

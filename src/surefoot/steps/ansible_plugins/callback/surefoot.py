@@ -445,7 +445,8 @@ def _message(data) -> str:
     """Return what a failed task has to say: of a loop, what the first failed item has."""
     items = data.get("results")
     for item in items if isinstance(items, list) else ():
-        if isinstance(item, dict) and (item.get("failed") or item.get("unreachable")):
+        # Since ansible-core 2.20 or so, the item itself only has what went wrong.
+        if isinstance(item, dict) and (item.get("failed") or item.get("unreachable") or "exception" in item):
             return "" if item.get("_ansible_no_log") or "censored" in item else _message(item)
     message, stderr = str(data.get("msg") or ""), str(data.get("module_stderr") or data.get("stderr") or "")
     return "; ".join(part for part in (message, stderr) if part)
