@@ -20,7 +20,7 @@ from surefoot.cli.app import SILENT
 from surefoot.config.models import MAX_TTL
 from surefoot.core import events as ev
 from surefoot.core.decide import RunStep
-from surefoot.core.errors import Code, Failure, StoreError
+from surefoot.core.errors import Code, Failure, NewerStoreError, StoreError
 from surefoot.core.gates import Approvals, Gates
 from surefoot.core.lease import LeaseTiming, Role
 from surefoot.core.plan import Command, Plan, Retry, Step
@@ -302,3 +302,52 @@ async def test_an_agent_says_that_it_lives_every_second_or_so_however_long_its_t
     async with working(store, Performer(lambda _: REFUSAL), ttl=MAX_TTL):
         await until(often_enough)
     assert SILENT_INTERVALS * LeaseTiming(MAX_TTL).report_every <= SILENT, "people are told that it is offline"
+
+
+class Upgraded(MemoryStore):
+    """A store that a newer program upgrades, and may write into what this one does not know."""
+
+    newer = unreadable = False
+
+    def work(self) -> Any:
+        if self.newer:
+            raise NewerStoreError("the store has a newer schema")
+        return super().work()
+
+    def journal(self, deployment: str, after: int = 0, limit: int | None = None) -> list[ev.Entry]:
+        if self.unreadable:
+            raise NewerStoreError("the store holds what this program does not know")
+        return super().journal(deployment, after, limit)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_an_agent_that_is_older_than_the_store_ends_what_it_has_begun_and_then_itself(begun: bool) -> None:
+    store, held = Upgraded(), Held()
+    deployment = j.submit(store) if begun else ""
+    async with working(store, held, look_every=0.01) as task:
+        await until(lambda: bool(store.agents(WITHIN)))
+        if begun:
+            await until(lambda: store.summary(deployment).status is Status.RUNNING)
+        store.newer = True
+        if begun:
+            later = j.submit(store, "2.0")
+            held.go.set()
+        with pytest.raises(NewerStoreError):
+            await asyncio.wait_for(task, WITHIN)
+    if begun:
+        assert [store.summary(one).status for one in (deployment, later)] == [Status.SUCCEEDED, Status.QUEUED]
+    assert [row.reason for row in store.agents(WITHIN)] == ["stopped"]
+
+
+async def test_an_agent_that_can_not_read_what_it_works_on_leaves_it_to_those_that_can() -> None:
+    store, held = Upgraded(), Held()
+    deployment = j.submit(store)
+    async with working(store, held, ttl=1.0, look_every=0.01) as task:
+        await until(lambda: [ev.type_of(entry.event) for entry in store.journal(deployment)][-1:] == ["step_started"])
+        store.unreadable = True
+        with pytest.raises(NewerStoreError):  # at once: it holds the lease for as long as it lives
+            await asyncio.wait_for(task, WITHIN)
+    store.unreadable = False
+    async with working(store, Stepping(), name="y", ttl=1.0, look_every=0.01):
+        await until(lambda: store.summary(deployment).status.terminal)
+    assert store.summary(deployment).status is Status.SUCCEEDED

@@ -19,7 +19,7 @@ if str(ROOT) not in sys.path:
 
 from surefoot.api import follow, requests  # noqa: E402
 from surefoot.core import events as ev  # noqa: E402
-from surefoot.core.errors import Code, ConflictError, NotAllowedError, NotFoundError, StoreError  # noqa: E402
+from surefoot.core.errors import Code, ConflictError, NewerStoreError, NotAllowedError, NotFoundError, StoreError  # noqa: E402
 from surefoot.core.plan import Direction  # noqa: E402
 from surefoot.core.status import Status  # noqa: E402
 from surefoot.store.memory import MemoryStore  # noqa: E402
@@ -251,3 +251,10 @@ def test_a_store_that_stays_away_ends_the_following(store: MemoryStore, monkeypa
     with pytest.raises(StoreError):
         list(follow.Follower(flaky, deployment).news())  # type: ignore[arg-type]
     assert time.monotonic() - began < 10
+
+
+def test_a_journal_that_a_newer_program_writes_into_is_followed_no_further(store: MemoryStore) -> None:
+    deployment = j.submit(store)
+    flaky = Flaky(store, "journal", 1, NewerStoreError("what this program does not know"), after=False)
+    with pytest.raises(NewerStoreError):
+        list(follow.Follower(flaky, deployment).news())  # type: ignore[arg-type]

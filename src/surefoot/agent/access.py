@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, Protocol, TypeVar
 
-from surefoot.core.errors import Code, StoreError
+from surefoot.core.errors import Code, NewerStoreError, StoreError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,11 +38,15 @@ class StoreAccess(Protocol):
 async def answered(
     access: StoreAccess, may: Callable[[], object], call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
 ) -> T:
-    """Call the store until it answers. `may` is asked before each try, and raises once that is of no use."""
+    """Call the store until it answers, or turns out to be too new. `may` is asked before each try, and raises once that
+    is of no use.
+    """
     while True:
         may()
         try:
             return await access(call, *args, **kwargs)
+        except NewerStoreError:
+            raise
         except StoreError:
             await asyncio.sleep(AGAIN)
 

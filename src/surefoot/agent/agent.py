@@ -28,6 +28,7 @@ from surefoot.core.errors import (
     ConflictError,
     Failure,
     LeaseLostError,
+    NewerStoreError,
     NotAllowedError,
     NotFoundError,
     StoreError,
@@ -121,7 +122,7 @@ class Agent:
 
     async def run(self) -> None:
         """Run until `stop` is set (or `once`, `until` are fulfilled). NotAllowedError if the name is taken by a
-        live process.
+        live process, NewerStoreError once a newer program has upgraded the store and what was begun before has ended.
         """
         await self._enter()
         helpers = [
@@ -247,6 +248,8 @@ class Agent:
                 if await self._ends():
                     return  # what comes after is left to those who stay
                 holding, deployment = await self._find_work()
+            except NewerStoreError:
+                raise  # not for this program any more: those that were upgraded do what is left
             except StoreError as error:
                 self._outage.failed(error.message)
                 await self._stopped_within(self.settings.look_every)
@@ -427,6 +430,8 @@ class Agent:
         except LeaseLostError as error:
             self.left = None  # to whoever took it
             self._say(error.message, "lease_lost", Level.WARNING)
+        except NewerStoreError:
+            raise  # with this process goes its presence, and an agent that knows more takes over
         except Exception as error:
             # As if this process had died: the lease runs out and the deployment is taken over, here or elsewhere, until
             # the limit of takeovers has it put back.

@@ -21,7 +21,7 @@ from surefoot.agent.performer import Job, Performer
 from surefoot.core import decide as do
 from surefoot.core import events as ev
 from surefoot.core.deployment import Deployment, fold
-from surefoot.core.errors import Code, ConflictError, Failure, LeaseLostError, StoreError
+from surefoot.core.errors import Code, ConflictError, Failure, LeaseLostError, NewerStoreError, StoreError
 from surefoot.store.protocol import Append, Store
 
 E = TypeVar("E", bound=ev.Event)
@@ -223,6 +223,8 @@ class Worker:
         """Read what is new if the store answers."""
         try:
             self._absorb(await self._access(self._store.journal, self._id, self.state.seq))
+        except NewerStoreError:
+            raise
         except StoreError as error:
             self._note(f"store: {error.message}")
 

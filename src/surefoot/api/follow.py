@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from surefoot.core.deployment import Deployment, evolve, fold
-from surefoot.core.errors import StoreError
+from surefoot.core.errors import NewerStoreError, StoreError
 from surefoot.core.events import Entry
 from surefoot.store.protocol import LogLine, Store
 
@@ -79,6 +79,8 @@ class Follower:
             try:
                 mark = self._store.mark()
                 update = self._look()
+            except NewerStoreError:
+                raise
             except StoreError as error:
                 if self._away_since is None:
                     self._away_since = time.monotonic()

@@ -233,9 +233,9 @@ ADVICE: dict[Code, Advice] = {
         "store-down",
     ),
     Code.STORE_NEWER: Advice(
-        "The store was upgraded by a newer version of the program than this one.",
+        "A newer version of the program has upgraded the store, or written what this one does not know.",
         ("one agent or workstation was not upgraded",),
-        ("upgrade this one: `pip install --upgrade surefoot`",),
+        ("upgrade this one: `pip install --upgrade surefoot` (an agent: stop it first)",),
         "store-down",
     ),
     Code.STORE_CORRUPT: Advice(

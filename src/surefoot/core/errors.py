@@ -184,6 +184,12 @@ class StoreError(SurefootError):
     default_code = Code.STORE_UNREACHABLE
 
 
+class NewerStoreError(StoreError):
+    """A newer program has upgraded the store, or written what this one does not know. Trying again is of no use."""
+
+    default_code = Code.STORE_NEWER
+
+
 class LeaseLostError(SurefootError):
     """The store no longer grants this token: whoever holds it must stop touching anything."""
 

@@ -17,9 +17,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from surefoot.core.errors import Code, StoreError
+from surefoot.core.errors import NewerStoreError
 
 SCHEMA = Path(__file__).parent / "sql" / "schema"
+#: What helps a program that is older than the store.
+UPGRADE = "upgrade surefoot on this machine: pip install --upgrade surefoot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +61,9 @@ def _statements(path: Path) -> Iterator[str]:
 def check_version(found: int, where: str) -> None:
     """Refuse a schema that a newer program has made."""
     if found > newest():
-        raise StoreError(
+        raise NewerStoreError(
             f"the store at {where} has schema {found}; this program knows schemas up to {newest()}",
-            code=Code.STORE_NEWER,
-            hint="upgrade surefoot on this machine: pip install --upgrade surefoot",
+            hint=UPGRADE,
         )
 
 

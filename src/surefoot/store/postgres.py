@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ from surefoot.store.sqlstore import CommitUnknownError, Presence, SqlStore, load
 PRESENCE_SPACE = 0x53467072
 #: Key of the lock that starters migrate under ("SFmigrat").
 MIGRATION_LOCK = 0x53466D6967726174
+#: How long an upgrade waits for a table that somebody reads (a backup, say): whoever comes after it waits behind it, so
+#: that is shorter than any renewal's patience, and done again for so many seconds, this far apart.
+UPGRADE_LOCK_TIMEOUT, UPGRADE_PATIENCE, UPGRADE_AGAIN = "500ms", 30.0, 1.0
 #: A presence must fall with its process and with nothing else: were a cut line taken for a death, another agent could
 #: begin before the lease of the one that is cut off has run out there. Cut lines are the lease's matter. The line is
 #: asked often all the same: a machine that has lost its power and has it again answers that it knows no such session,
@@ -154,16 +158,39 @@ class PostgresStore(SqlStore):
                         code=Code.STORE_READ_ONLY,
                         hint="run any command of this version that may write, such as: surefoot agents",
                     )
+                found = self._upgrade(conn)
+            migrations.check_version(found, self._where)
+
+    def _upgrade(self, conn: Session) -> int:
+        """Bring the schema up to date, in line with others that do; return what it was when it was our turn."""
+        deadline = time.monotonic() + UPGRADE_PATIENCE
+        while True:
+            found = 0
+            try:
                 with conn.patient(), _transaction(conn):
                     conn.execute(
                         "SELECT set_config('lock_timeout', '0', true), set_config('statement_timeout', '0', true)"
                     )
                     conn.execute("SELECT pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
+                    conn.execute("SELECT set_config('lock_timeout', %s, true)", [UPGRADE_LOCK_TIMEOUT])
                     found = _version(conn)
                     if found == 0 and not _has_schema(conn):
                         conn.execute(f"CREATE SCHEMA {SCHEMA}")
                     migrations.migrate(conn.execute, found, "postgres")
-            migrations.check_version(found, self._where)
+            except errors.LockNotAvailable:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(UPGRADE_AGAIN)
+            except errors.InsufficientPrivilege as error:
+                if not found:
+                    raise
+                raise StoreError(
+                    f"the store at {self._where} has schema {found}, which has to be upgraded first: {error}",
+                    code=Code.STORE_AUTH,
+                    hint=f"run any command (surefoot agents) as the user who owns the tables of schema {SCHEMA}",
+                ) from error
+            else:
+                return found
 
     @contextmanager
     def _reading(self) -> Iterator[Session]:

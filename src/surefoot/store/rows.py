@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -13,11 +13,14 @@ from surefoot.core import events as ev
 from surefoot.core.deployment import Deployment, Summary, summarise
 from surefoot.core.environment import EnvironmentEntry, Freeze
 from surefoot.core.environment import decode as decode_deed
+from surefoot.core.errors import NewerStoreError
 from surefoot.core.lease import AgentStatus, Role
 from surefoot.core.status import Status
+from surefoot.store.migrations import UPGRADE
 from surefoot.store.protocol import AgentReport, AgentRow, EnvironmentRow, Grant, Journal, LeaseRow, LogLine
 from surefoot.store.rules import clean
 
+T = TypeVar("T")
 Row = Sequence[Any]
 
 _summary = msgspec.json.Decoder(Summary)
@@ -42,17 +45,25 @@ class Locked(NamedTuple):
     @property
     def freeze(self) -> Freeze | None:
         """Return the last freeze, be it over or not."""
-        return None if self.frozen is None else _freeze.decode(self.frozen)
+        return None if self.frozen is None else _known(_freeze.decode, self.frozen)
 
     def grant(self, environment: str) -> Grant | None:
         """Return the lease, if anyone holds it."""
         return None if self.holder is None else Grant(environment, self.holder, self.token)
 
 
+def _known(decode: Callable[[str], T], data: str) -> T:
+    """Decode what some program has written; what this one does not know, a newer one has."""
+    try:
+        return decode(data)
+    except msgspec.ValidationError as error:
+        raise NewerStoreError(f"the store holds what this program does not know: {error}", hint=UPGRADE) from error
+
+
 def entry(row: Row) -> ev.Entry:
     """Return a journal's entry."""
     seq, at, data, agent, token = row
-    return ev.Entry(seq=seq, at=at, event=ev.decode(data), agent=agent, token=token)
+    return ev.Entry(seq=seq, at=at, event=_known(ev.decode, data), agent=agent, token=token)
 
 
 def journals(rows: Iterable[Row]) -> list[Journal]:
@@ -65,7 +76,7 @@ def journals(rows: Iterable[Row]) -> list[Journal]:
 
 def summary(data: str) -> Summary:
     """Return a summary from its JSON."""
-    return _summary.decode(data)
+    return _known(_summary.decode, data)
 
 
 def state_columns(state: Deployment) -> dict[str, Any]:
@@ -117,7 +128,7 @@ def _environment(name: str, rows: list[Row]) -> EnvironmentRow:
         running=running[0] if running else None,
         queue=queue,
         lease=lease_row(name, holder, token, renewals, ttl, age),
-        freeze=None if freeze is None else _freeze.decode(freeze),
+        freeze=None if freeze is None else _known(_freeze.decode, freeze),
     )
 
 
@@ -134,7 +145,7 @@ def freeze_columns(freeze: Freeze | None) -> dict[str, Any]:
 def environment_entry(row: Row) -> EnvironmentEntry:
     """Return an entry of an environment's own journal."""
     seq, at, data = row
-    return EnvironmentEntry(seq=seq, at=at, event=decode_deed(data))
+    return EnvironmentEntry(seq=seq, at=at, event=_known(decode_deed, data))
 
 
 def lease_row(  # noqa: PLR0917 - the columns of a row

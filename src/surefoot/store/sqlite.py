@@ -63,7 +63,7 @@ class SqliteStore(SqlStore):
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         """Open the file, made or migrated if need be."""
         super().__init__(load_queries("sqlite3", "only_sqlite"))
-        self._path = path
+        self._path, self._where = path, str(path)
         self._read_only = read_only
         self._presence = FlockPresence(path.with_name(path.name + ".presence"))
         self._pool: Pool[sqlite3.Connection] = Pool(self._connect, broken=lambda _: False)
@@ -106,7 +106,7 @@ class SqliteStore(SqlStore):
                     conn.execute(f"PRAGMA busy_timeout={round(1000 * BUSY_SECONDS)}")
             elif found < migrations.newest():
                 raise self._error(Code.STORE_READ_ONLY, f"schema {found} has to be upgraded first")
-            migrations.check_version(found, str(self._path))
+            migrations.check_version(found, self._where)
 
     def _use_wal(self, conn: sqlite3.Connection) -> None:
         """Switch to WAL; many starters at once refuse each other at once, whatever the busy timeout says."""

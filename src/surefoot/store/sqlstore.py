@@ -31,7 +31,7 @@ from surefoot.core.environment import Deed, EnvironmentEntry, encode, freeze_aft
 from surefoot.core.errors import Code, ConflictError, NotFoundError, StoreError
 from surefoot.core.events import Entry
 from surefoot.core.status import Status
-from surefoot.store import rows, rules
+from surefoot.store import migrations, rows, rules
 from surefoot.store.protocol import (
     AgentReport,
     AgentRow,
@@ -86,6 +86,8 @@ class SqlStore(ABC):
     driver_error: type[Exception]
     #: What it raises when a unique index refuses a row.
     duplicate_error: type[Exception]
+    #: What the store is called in messages.
+    _where: str
 
     def __init__(self, queries: Any) -> None:
         """Take the named queries."""
@@ -160,6 +162,12 @@ class SqlStore(ABC):
         except self.driver_error as error:
             raise self._explain(error) from error
 
+    def _check_schema(self, conn: Any) -> None:
+        """Refuse to begin anything once a newer program has upgraded the store under this one. What was begun before
+        goes on: it ends no sooner on an agent that has to wait for its own upgrade.
+        """
+        migrations.check_version(int(self._q.schema(conn)), self._where)
+
     # -- deployments -------------------------------------------------------------------------------------------
 
     def submit(self, submission: Submission) -> tuple[str, bool]:
@@ -173,6 +181,7 @@ class SqlStore(ABC):
             if locked is None:
                 self._q.add_environment(conn, name=environment)
                 locked = self._q.lock_environment(conn, name=environment)
+            self._check_schema(conn)
             row = rows.Locked(*locked)
             known = self._q.find_submission(conn, environment=environment, submission=name)
             if known is not None:
@@ -329,6 +338,7 @@ class SqlStore(ABC):
         def work(conn: Any) -> EnvironmentEntry:
             self._q.add_environment(conn, name=environment)
             row = rows.Locked(*self._q.lock_environment(conn, name=environment))
+            self._check_schema(conn)
             made = list(self._q.find_deed(conn, environment=environment, event_id=event_id))
             if made:
                 return rows.environment_entry(made[0])
@@ -356,7 +366,12 @@ class SqlStore(ABC):
 
     def work(self) -> list[Work]:
         """Return the environments that want an agent; see the protocol."""
-        found = self._read(lambda conn: list(self._q.work(conn)))
+
+        def look(conn: Any) -> list[Any]:
+            self._check_schema(conn)
+            return list(self._q.work(conn))
+
+        found = self._read(look)
         presences = self._presences() if any(row[2] is not None for row in found) else {}
         return [
             Work(
@@ -384,6 +399,7 @@ class SqlStore(ABC):
             locked = self._q.lock_environment(conn, name=seen.environment)
             if locked is None:
                 return None
+            self._check_schema(conn)
             row = rows.Locked(*locked)
             if row.grant(seen.environment) == grant:
                 # Our own claim, whose reply was lost; or another claim of ours, which this one must not repeat.

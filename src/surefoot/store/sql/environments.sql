@@ -9,6 +9,10 @@ SELECT surefoot_now();
 -- The store's own name.
 SELECT store FROM schema_version;
 
+-- name: schema()$
+-- Which schema a program has brought the store to.
+SELECT version FROM schema_version;
+
 -- name: add_environment(name)!
 -- An environment's row, unless it is there.
 INSERT INTO environments (name) VALUES (:name) ON CONFLICT (name) DO NOTHING;
