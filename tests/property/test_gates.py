@@ -201,6 +201,13 @@ def test_nothing_that_has_begun_meets_a_gate() -> None:
 
 # -- windows ---------------------------------------------------------------------------------------------------------
 
+#: Around the moments at which clocks in New York, Zurich and on Lord Howe are set forward.
+clocks_set = st.builds(
+    float.__add__,
+    st.sampled_from([1_772_953_200.0, 1_774_746_000.0, 1_791_041_400.0]),
+    st.integers(-240, 240).map(lambda minute: minute * 60.0),
+)
+
 
 @given(st.lists(any_window, min_size=1, max_size=3), times)
 @settings(deadline=None)
@@ -211,7 +218,7 @@ def test_a_closed_window_opens_within_fifteen_days_and_is_open_then(some: list[W
     assert windows.is_open(some, now) or not windows.is_open(some, (now + opens) / 2)
 
 
-@given(any_window, times)
+@given(any_window, times | clocks_set)
 @settings(deadline=None)
 def test_a_window_is_open_when_the_clocks_of_its_zone_say_so(window: Window, now: float) -> None:
     there = datetime.fromtimestamp(now, ZoneInfo(window.time_zone))
@@ -221,8 +228,9 @@ def test_a_window_is_open_when_the_clocks_of_its_zone_say_so(window: Window, now
         expected = today and window.start <= minute < window.end
     else:
         expected = (today and minute >= window.start) or (yesterday and minute < window.end)
-    clocks_are_set = {datetime.fromtimestamp(now + h * 3600, ZoneInfo(window.time_zone)).utcoffset() for h in (-26, 26)}
-    if len(clocks_are_set) == 1:
+    before, after = (datetime.fromtimestamp(now + h * 3600, there.tzinfo).utcoffset() for h in (-26, 26))
+    assert before is not None and after is not None
+    if before <= after:  # set back, they show it twice: it opens the first time
         assert windows.is_open([window], now) == expected
 
 
@@ -232,6 +240,23 @@ def test_a_weekly_window_that_clocks_skip_opens_a_week_later() -> None:
     opens = datetime(2026, 4, 5, 2, 30, tzinfo=ZoneInfo("Europe/Zurich")).timestamp()
     assert windows.next_opening([skipped], monday) == opens
     assert not windows.is_open([skipped], datetime(2026, 3, 29, 3, tzinfo=ZoneInfo("Europe/Zurich")).timestamp())
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "opens", "closes"),
+    [("01:00", "02:30", "01:00", "03:00"), ("02:30", "04:00", "03:00", "04:00"), ("23:00", "02:30", "23:00", "03:00")],
+)
+def test_a_time_that_clocks_skip_is_the_moment_in_which_they_do(start: str, end: str, opens: str, closes: str) -> None:
+    def minutes(text: str) -> int:
+        return int(text[:2]) * 60 + int(text[3:])
+
+    def at(text: str) -> float:
+        day = 28 if text == "23:00" else 29
+        return datetime(2026, 3, day, *divmod(minutes(text), 60), tzinfo=ZoneInfo("Europe/Zurich")).timestamp()
+
+    window = [Window(start=minutes(start), end=minutes(end), time_zone="Europe/Zurich")]
+    assert windows.next_opening(window, at(opens) - 600) == at(opens)
+    assert windows.is_open(window, at(closes) - 1) and not windows.is_open(window, at(closes))
 
 
 def test_windows_without_any_are_always_open() -> None:

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,42 @@ def test_times_are_read_as_people_write_them() -> None:
         at = TIME.convert(text, None, None).after(now)
         assert now < at <= now + 25 * 3600
         assert time.strftime("%H:%M", time.localtime(at)) == text
+
+
+def test_a_time_of_day_is_the_next_one_also_where_clocks_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        for now, text, wanted in (
+            ("2026-10-25T02:10+02:00", "02:20", "2026-10-25T02:20+02:00"),
+            ("2026-10-25T02:30+02:00", "02:20", "2026-10-25T02:20+01:00"),
+            ("2026-10-25T02:10+01:00", "02:20", "2026-10-25T02:20+01:00"),
+            ("2026-10-25T02:30+01:00", "02:20", "2026-10-26T02:20+01:00"),
+            ("2026-03-29T01:50+01:00", "02:20", "2026-03-29T03:20+02:00"),
+            ("2026-03-29T03:30+02:00", "02:20", "2026-03-30T02:20+02:00"),
+        ):
+            at = TIME.convert(text, None, None).after(datetime.fromisoformat(now).timestamp())
+            assert at == datetime.fromisoformat(wanted).timestamp(), now
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_times_in_small_letters_are_read_and_those_that_no_calendar_has_are_refused(project: Path) -> None:
+    assert TIME.convert("2026-01-31t22:00:00z", None, None).after(0.0) == 1_769_896_800.0
+    wrong = call("freeze", "prod", "--reason", "x", "--until", "9999-12-31T23:59:59-05:00")
+    assert wrong.exit_code == 2 and "is no time" in wrong.stderr
+
+
+def test_it_is_told_that_it_is_too_late_for_approvals_while_no_agent_has_noticed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staged("1.0")
+    assert call("deploy", "prod", "1.0", "--detach").exit_code == 0
+    real = time.time
+    monkeypatch.setattr("surefoot.store.sqlite.time.time", lambda: real() + 3700)
+    said = "2 approvals from sre needed; too late for that since 20"
+    assert said in call("show", "prod-1").stdout and said in call("status", "prod").stdout
 
 
 def test_a_deployment_that_was_not_approved_in_time_has_failed_when_somebody_comes_too_late(

@@ -252,6 +252,13 @@ def test_approval_that_somebody_waits_for() -> None:
     assert where(known) == ["prod-1 waits (approval): it waits for 1 approval"]
 
 
+def test_approval_that_did_not_come_in_time_and_no_agent_has_noticed() -> None:
+    waits = (Wait(Gate.APPROVAL, "it waits for 1 approval", NOW - 1),)
+    asked = deployment(ev.Waiting(waits), gates=Gates(approvals=Approvals(1, {"sre": ("grace",)})))
+    found = only(diagnose(facts(environments=(prod(queued=(asked,)),), focus=asked)))
+    assert (found.rule, found.fix) == ("approval-expired", "surefoot cancel prod-1")
+
+
 def test_freeze_that_was_forgotten() -> None:
     frozen = Freeze("grace", "the sale", NOW - 3 * 86400)
     found = only(diagnose(facts(environments=(prod(EnvironmentRow("prod", freeze=frozen)),))))

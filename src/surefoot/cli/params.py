@@ -88,19 +88,21 @@ def _time_of_day(text: str) -> When | None:
         return None
 
     def after(now: float) -> float:
-        here = datetime.fromtimestamp(now).astimezone().replace(tzinfo=None)
-        there = datetime.combine(here.date(), wanted)
-        return (there if there > here else there + timedelta(days=1)).timestamp()
+        today = datetime.combine(datetime.fromtimestamp(now).date(), wanted)
+        days = [today, today + timedelta(days=1)]
+        # Where clocks are set back they show a time twice; one that they skip is the one after it.
+        shown = (max(day.timestamp(), day.replace(fold=fold).timestamp()) for day in days for fold in (0, 1))
+        return min(at for at in shown if at > now)
 
     return When(after)
 
 
 def _date(text: str) -> When | None:
     """Return a date with its time; local if no zone is given."""
-    from datetime import datetime
+    from datetime import UTC, datetime
 
     try:
-        at = datetime.fromisoformat(text).timestamp()
+        at = datetime.fromisoformat(text.upper()).astimezone(UTC).timestamp()
     except (ValueError, OverflowError, OSError):
         return None
     return When(lambda _: at)

@@ -59,7 +59,9 @@ def closed(s: Deployment, freeze: Freeze | None, now: float) -> tuple[Wait, ...]
             when = "; ".join(map(windows.told, s.plan.gates.windows))
             waits.append(Wait(Gate.WINDOW, f"deployments of {s.environment} start {when} only", opens))
     if (gate := s.approvals_gate) is not None and s.approvals_missing:
-        waits.append(Wait(Gate.APPROVAL, _approvals(s), s.requested_at + gate.expires))
+        ends = s.requested_at + gate.expires
+        late = f"; too late for that since {clock(ends)}, which no agent has noticed yet" if now >= ends else ""
+        waits.append(Wait(Gate.APPROVAL, _approvals(s) + late, ends))
     return tuple(waits)
 
 

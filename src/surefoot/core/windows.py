@@ -43,10 +43,16 @@ def _times(windows: Sequence[Window], now: float) -> Iterator[tuple[float, float
 
 
 def _at(day: date, minute: int, zone: ZoneInfo) -> float:
-    """Return when the clocks of a zone show that minute of a day (or of the one after)."""
+    """Return when the clocks of a zone first show that minute of a day (or of the one after), or have skipped it."""
     days, rest = divmod(minute, MINUTES_OF_A_DAY)
     there = day + timedelta(days=days)
-    return datetime(there.year, there.month, there.day, rest // 60, rest % 60, tzinfo=zone).timestamp()
+    shown = datetime(there.year, there.month, there.day, rest // 60, rest % 60, tzinfo=zone)
+    before, at = shown.replace(fold=1).timestamp(), shown.timestamp()
+    while before < at - 1:  # skipped: clocks are set somewhere in between
+        middle = (before + at) // 2
+        unset = datetime.fromtimestamp(middle, zone).utcoffset() == shown.utcoffset()
+        before, at = (middle, at) if unset else (before, middle)
+    return at
 
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")

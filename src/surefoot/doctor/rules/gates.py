@@ -27,6 +27,18 @@ def approval(facts: Facts) -> Iterator[Finding]:
                 continue
             groups = ", ".join(gate.groups) or "anyone"
             until = next((wait.until for wait in deployment.waits if wait.gate is Gate.APPROVAL), None)
+            if until is not None and until <= facts.now:
+                yield Finding(
+                    "approval-expired",
+                    Severity.NOTE,
+                    Depth.GATES,
+                    f"{deployment.id} was not approved in time, and waits for any agent to end it",
+                    (f"asked for by {deployment.requested_by}", f"until {rfc3339(until)}"),
+                    f"surefoot cancel {deployment.id}",
+                    environment=environment.row.name,
+                    runbook="queue-growing",
+                )
+                continue
             yield Finding(
                 "approval-waits",
                 Severity.NOTE,
