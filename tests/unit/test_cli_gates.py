@@ -255,6 +255,14 @@ def test_a_scheduled_deployment_waits_for_its_time(project: Path) -> None:
     assert wrong.exit_code == 2 and "is no time" in wrong.stderr
 
 
+def test_a_time_that_is_over_is_a_slip_of_the_pen_unless_a_key_says_that_it_is_asked_again(project: Path) -> None:
+    late = ("deploy", "staging", "1.0", "--detach", "--at", "2026-01-31T22:00Z")
+    refused = call(*late)
+    assert refused.exit_code == 2 and "--at is in the past" in refused.stderr
+    assert document("status", "staging")["environments"][0]["queue"] == []
+    assert document(*late, "--key", "build-1")["id"] == document(*late, "--key", "build-1")["id"] == "staging-1"
+
+
 def test_times_are_read_as_people_write_them() -> None:
     now = 1_770_000_000.0
     assert TIME.convert("90m", None, None).after(now) == now + 5400

@@ -68,7 +68,10 @@ def _wishes(store: Store, submission: Submission, when_open: bool, at: When | No
         raise UsageError(
             "--override-freeze needs a reason, which the journal keeps", hint='add --reason "what can\'t wait"'
         )
-    not_before = None if at is None else at.after(store.now())
+    now = store.now()
+    not_before = None if at is None else at.after(now)
+    if not_before is not None and not_before < now and submission.key is None:  # under a key it may be accepted already
+        raise UsageError("--at is in the past", hint="leave it out to start now, or write a time to come")
     return replace(submission, when_open=when_open, not_before=not_before, override=override)
 
 
