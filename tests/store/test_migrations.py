@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -147,16 +149,21 @@ def test_once_a_newer_program_has_upgraded_the_store_an_older_one_ends_what_it_h
         assert refused.value.exit_code is Exit.STORE
 
 
-def test_what_a_newer_program_has_written_is_told_as_such(tmp_path: Path) -> None:
+def test_what_a_newer_program_has_written_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = str(tmp_path / "s.db")
+    noise: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", noise.append)
     with closing(open_store(url)) as store:
         deployment = j.submit(store, "1.0")
         with closing(sqlite3.connect(url)) as conn, conn:
             conn.execute("UPDATE events SET type = 'rehearsed', data = json_set(data, '$.type', 'rehearsed')")
             conn.execute("UPDATE deployments SET summary = json_set(summary, '$.status', 'rehearsing')")
-        for read in (partial(store.journal, deployment), partial(store.summary, deployment)):
-            with pytest.raises(NewerStoreError, match=r"what this program does not know: .*'rehears"):
+        for read in (partial(store.summary, deployment), partial(store.journal, deployment)):
+            with pytest.raises(NewerStoreError, match=r"what this program does not know: .*'rehears") as told:
                 read()
+    del told, read
+    gc.collect()
+    assert not noise
 
 
 def test_an_upgrade_that_is_cut_off_has_changed_nothing(

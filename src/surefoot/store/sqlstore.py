@@ -218,7 +218,7 @@ class SqlStore(ABC):
             raise _unknown(deployment)
         where, seq, had, status, repeated = found
         if repeated:
-            made = self._q.find_append(conn, deployment=deployment, event_id=append.event_id)
+            made = list(self._q.find_append(conn, deployment=deployment, event_id=append.event_id))
             return tuple(rows.entry(row) for row in made)
         lease = rows.Locked(*locked)
         rules.check_append(append, rules.Head(where, seq, had, Status(status)), lease.grant(environment))
@@ -259,15 +259,13 @@ class SqlStore(ABC):
         """Return the journal's entries; see the protocol."""
         up_to = NO_LIMIT if limit is None else after + limit
 
-        def work(conn: Any) -> list[Entry]:
-            entries = [
-                rows.entry(row) for row in self._q.journal(conn, deployment=deployment, after=after, up_to=up_to)
-            ]
-            if not entries and self._q.summary(conn, deployment=deployment) is None:
+        def work(conn: Any) -> list[Any]:
+            found = list(self._q.journal(conn, deployment=deployment, after=after, up_to=up_to))
+            if not found and self._q.summary(conn, deployment=deployment) is None:
                 raise _unknown(deployment)
-            return entries
+            return found
 
-        return self._read(work)
+        return [rows.entry(row) for row in self._read(work)]
 
     def journals(self, environment: str, after: int, limit: int) -> list[Journal]:
         """Return whole journals; see the protocol."""
