@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the fixtures of the upgrade test: a small store of this program's schema, as SQL, for both databases.
+"""Writes the fixtures of the upgrade test: a small store of this program's schema, as SQL, for both databases, and
+what a program of this schema can read.
 
 Run it once for each new schema, before its release, from the repository's root: `python -m tests.store.dump_schema`.
 Fixtures of released schemas are never written again.
@@ -7,6 +8,7 @@ Fixtures of released schemas are never written again.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sqlite3
@@ -15,9 +17,12 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 from msgspec import structs
 
 from surefoot.core import events as ev
+from surefoot.core.deployment import Summary
+from surefoot.core.environment import Deed
 from surefoot.core.lease import Role
 from surefoot.core.plan import Direction
 from surefoot.core.status import Status
@@ -47,10 +52,18 @@ def fill(store: Store) -> None:
     store.put_bundle("d1", [b"a bundle \x00\xff"])
 
 
+def forms() -> str:
+    """Return what a program of this schema can read: each event, and each part of one, with its fields or values."""
+    _, parts = msgspec.json.schema_components([ev.Event, Deed, Summary])
+    known = {name: sorted(map(str, part.get("properties") or part.get("enum") or ())) for name, part in parts.items()}
+    return "{\n" + ",\n".join(f"{json.dumps(name)}: {json.dumps(known[name])}" for name in sorted(known)) + "\n}\n"
+
+
 def main() -> None:
-    """Write both fixtures of the newest schema."""
+    """Write the fixtures of the newest schema."""
     name = f"{migrations.newest():04d}"
     FIXTURES.mkdir(exist_ok=True)
+    (FIXTURES / f"{name}.forms.json").write_text(forms())
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(f"{folder}/s.db")
         fill(store)
