@@ -7,11 +7,13 @@ import errno
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from surefoot.cli.main import cli
 from surefoot.cli.own_agent import ensure_agent, leave_nothing, start_in_background
 from surefoot.cli.resolving import see_resolved
 from surefoot.cli.settings import Settings
-from surefoot.core.errors import Code, Exit, StoreError, WaitTimeoutError
+from surefoot.core.errors import Code, Exit, NewerStoreError, StoreError, WaitTimeoutError
 from surefoot.core.status import Status
 from surefoot.store import open_store
 from surefoot.store.sqlite import SqliteStore
@@ -116,6 +118,18 @@ def test_a_store_that_stays_away_when_the_own_agent_has_done_its_work_is_waited_
     with pytest.raises(StoreError):
         here.follow(deployment, Away(here.store))
     assert here.status() is Status.SUCCEEDED
+
+
+def test_nobody_is_said_to_go_on_where_this_program_is_too_old_for_the_store(
+    here: Here, backgrounds: list[App]
+) -> None:
+    deployment = here.accepted()
+    with closing(sqlite3.connect(here.app.store_url, isolation_level=None)) as conn:
+        conn.execute("UPDATE schema_version SET version = version + 1")
+        with pytest.raises(NewerStoreError):
+            here.follow(deployment)
+        assert (here.status(), backgrounds) == (Status.QUEUED, [])
+        conn.execute("UPDATE schema_version SET version = version - 1")
 
 
 def test_an_own_agent_waits_for_a_store_that_is_away_when_it_starts(

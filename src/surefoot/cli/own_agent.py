@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING
 
 from surefoot.cli.text import clean
 from surefoot.cli.who import background_agent_name, ends_with, is_own_agent_of_the_past, own_agent_name
-from surefoot.core.errors import StoreError, SurefootError
+from surefoot.core.errors import NewerStoreError, StoreError, SurefootError
 from surefoot.core.lease import AgentStatus, Role
 from surefoot.core.notes import Level, Log, Note
 from surefoot.store.protocol import elsewhere
@@ -141,6 +141,8 @@ def agent_for(app: App, deployment: str) -> Iterator[OwnAgent | None]:
     try:
         agent.start()
         yield agent
+    except NewerStoreError:
+        raise  # nor could one in the background: it is for an upgraded program's
     except BaseException:
         # Before ours has handed over, so that nothing can come between; it waits for that.
         if start_in_background(app):
