@@ -1106,6 +1106,14 @@ BAD: dict[str, tuple[str, Code, int | None, str, str, str]] = {
         "Europe/Zurich",
         "",
     ),
+    "a time zone that machines have each for themselves": (
+        environment(STEP + "windows: [{time_zone: localtime}]"),
+        Code.CONFIG_VALUE,
+        5,
+        "environments.e.windows[0].time_zone",
+        "another time zone on each machine",
+        "",
+    ),
     "nothing to bake": (environment(STEP + "bake: 10m"), Code.CONFIG_VALUE, 5, "environments.e.bake", "no health", ""),
     "two ways back": (
         environment("steps: [{name: s, run: x, undo: {run: y}}]\nrollback: {run: z}"),

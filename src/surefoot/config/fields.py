@@ -285,6 +285,8 @@ def _time_zone(value: Any) -> str:
     from zoneinfo import ZoneInfo, available_timezones
 
     name = text_only(value)
+    if name in {"localtime", "posixrules"}:  # files of a machine, beside those of the zones
+        raise refuse(f"{name} is another time zone on each machine", hint="as in Europe/Zurich, or UTC")
     try:
         ZoneInfo(name)
     except (ValueError, OSError, KeyError) as error:
