@@ -429,6 +429,20 @@ def test_a_bake_lasts_longer_by_the_time_for_which_nobody_has_watched(
     assert do.decide(state, state.elapsed) == do.Bake(8.0 + 600.0 - 50.0 + longer)
 
 
+@pytest.mark.parametrize("let_go", [None, ev.HandedOver("stop")])
+def test_a_clock_that_is_set_forward_ends_no_bake(let_go: ev.Event | None) -> None:
+    plan = Plan(project="p", environment="e", steps=(Step("a", Command("true")),), bake=600.0)
+    done = (ev.StepStarted("a", Direction.FORWARD, 1), ev.StepSucceeded("a", Direction.FORWARD, 1))
+    state = after(plan, *done, ev.BakeStarted(600.0))
+    day = 24 * 3600.0
+    if let_go is not None:
+        state = evolve(state, ev.Entry(state.seq + 1, day, let_go, "x", 1))
+    state = evolve(
+        state, ev.Entry(state.seq + 1, day + 5.0, ev.LeaseGranted("y", 2, taken_from="x", waited_seconds=5.0))
+    )
+    assert do.decide(state, state.elapsed) == do.Bake(600.0)
+
+
 def test_what_has_begun_waits_for_nothing() -> None:
     plan = Plan(project="p", environment="e", steps=(Step("a", Command("true")),))
     state = accept(ev.Entry(1, 0.0, ev.Accepted("e-1", "e", 1, "2", plan)))

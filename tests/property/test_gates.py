@@ -131,6 +131,16 @@ def test_so_many_different_people_must_agree_and_never_who_asked(who: list[str],
     assert (state.status is Status.QUEUED) == (len(names) >= required)
 
 
+def test_what_waits_for_approvals_says_from_when_on_it_is_too_late() -> None:
+    state = deployment(Gates(approvals=Approvals(groups={"sre": None}, expires=60.0)))
+    for now in (START + 59.9, START + 60.0):
+        (wait,) = opening.closed(state, None, now)
+        assert (wait.until, "too late for that since" in wait.message) == (
+            START + 60.0,
+            bool(opening.too_late(state, now)),
+        )
+
+
 @pytest.mark.parametrize("other", ["Eve", "eve ", " eve@laptop", "ev\u200be", "\uff45ve", "eve\u00ad@x", "eve\t"])
 def test_a_name_that_looks_like_the_requesters_is_the_requesters(other: str) -> None:
     gate = Gates(approvals=Approvals(groups={"anyone": None}))

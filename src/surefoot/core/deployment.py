@@ -356,7 +356,9 @@ def _granted(s: Deployment, e: ev.LeaseGranted, at: float) -> Deployment:
     assert not s.approvals_missing or s.begun, f"{s.id}: begun without approval"
     first = s.grants == 0
     if s.bake_until is not None and not s.baked:
-        s = replace(s, bake_until=s.bake_until + _unwatched(s, e))
+        until = s.bake_until + _unwatched(s, e)
+        # Whoever watches to the end says so: where it seems to be over, the clock was set forward meanwhile.
+        s = replace(s, bake_until=until if until > s.elapsed else s.elapsed + s.plan.bake)
     return replace(
         _interrupt(s, at),
         status=Status.RUNNING if s.status in (Status.QUEUED, Status.WAITING) else s.status,
