@@ -22,8 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
-from ansible import release
 
+from ansible import release
 from surefoot.drills.lab import host
 
 #: Names the folder to all processes of the tests.
