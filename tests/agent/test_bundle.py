@@ -28,6 +28,7 @@ import pytest
 from surefoot.agent import bundle
 from surefoot.agent.bundle import commit_of, pack, unpack
 from surefoot.core.errors import Code, Exit, SurefootError
+from surefoot.store import open_store
 
 ODD_NAMES = [
     b"two\nlines",
@@ -221,6 +222,22 @@ def test_our_own_folder_is_left_out_though_somebody_tracked_it(tree: Path, tmp_p
     write(tree / ".surefoot/surefoot.db")
     git(tree, "add", "--all", "--force")
     assert names(unpacked(pack(tree), tmp_path)) == {"surefoot.yml", "scripts/run.sh"}
+
+
+def test_a_store_that_lies_in_the_project_is_left_out(folder: Path, tmp_path: Path) -> None:
+    write(folder / "state/store.db.backup")
+    place = str(folder / "state/store.db")
+    store = open_store(place)
+    try:
+        store.enter("agent", "now")
+        assert (folder / "state/store.db-wal").exists() and any((folder / "state/store.db.presence").iterdir())
+        (tmp_path / "way").symlink_to(folder)
+        through_a_link = str(tmp_path / "way/state/store.db")
+        packed = pack(folder, store=place)
+        assert names(unpacked(packed, tmp_path)) == {"surefoot.yml", "scripts/run.sh", "state/store.db.backup"}
+        assert pack(folder, store=through_a_link).digest == packed.digest
+    finally:
+        store.close()
 
 
 def test_tracked_folder_that_became_a_file_is_a_deletion(tree: Path, tmp_path: Path) -> None:

@@ -4,7 +4,8 @@
 Guarantees: the same files give the same digest on every machine (it is of the archive before compression: names
 sorted, owner and time left out, the executable bit kept); what is unpacked is what was packed, whole or not at all;
 nothing is ever written outside the folder it is unpacked into. In a git work tree the tracked files are packed with
-their present content, else all but Surefoot's own folder. Neither side holds more than a few MiB in memory.
+their present content, else all but Surefoot's own folder; never the store, if it is a file in there. Neither side
+holds more than a few MiB in memory.
 
 It does not guarantee one instant: a file that is written to while it is packed is read again, and if it never rests,
 packed as it was last seen, with a warning.
@@ -42,6 +43,8 @@ READS = 3
 #: Skipped files that warnings name; the rest are counted.
 NAMED = 5
 OWN_FOLDER = b".surefoot"
+#: What there is of a store in SQLite: the file, what SQLite keeps beside it, and who is present.
+_STORE = (b"", b"-wal", b"-shm", b"-journal", b".presence")
 #: What the archive adds to a file: its header, its name if it is a long one, and what fills the last block.
 _OVERHEAD = 2048
 
@@ -71,9 +74,11 @@ class Bundle:
         self._data.close()
 
 
-def pack(folder: Path, config: Path | None = None, *, largest: int = LARGEST) -> Bundle:
-    """Pack a folder, and of untracked files the config. UsageError (SF-BUNDLE) if it can't be read or is too large."""
-    packing = _Packing(folder, largest)
+def pack(folder: Path, config: Path | None = None, *, store: str = "", largest: int = LARGEST) -> Bundle:
+    """Pack a folder, and of untracked files the config, without the `store` (a path, or a URL) that may lie in it.
+    UsageError (SF-BUNDLE) if it can't be read or is too large.
+    """
+    packing = _Packing(folder, largest, store)
     return packing.bundle(packing.choose(config))
 
 
@@ -110,9 +115,11 @@ def unpack(chunks: Iterable[bytes], into: Path, digest: str, *, largest: int = L
 class _Packing:
     """One folder on its way into a bundle."""
 
-    def __init__(self, folder: Path, largest: int) -> None:
+    def __init__(self, folder: Path, largest: int, store: str = "") -> None:
         self._folder = folder
         self._root = os.fsencode(folder)
+        place = os.path.relpath(os.path.realpath(os.fsencode(store)), os.path.realpath(self._root))
+        self._store = {place + part for part in _STORE} if store else set()
         self._largest = largest
         self._skipped: list[bytes] = []
         self._restless: list[bytes] = []
@@ -122,7 +129,7 @@ class _Packing:
         """Return the names to pack, in their order."""
         found = tracked(self._folder)
         names = iter(found) if found is not None else _all_names(self._root)
-        chosen = set(self._measured(name for name in names if name.split(b"/", 1)[0] != OWN_FOLDER))
+        chosen = set(self._measured(name for name in names if not self._is_ours(name)))
         if found == set():
             self._notes.append(
                 f"git tracks none of the files in {self._folder}: the config is all that is deployed; git add the rest"
@@ -130,6 +137,10 @@ class _Packing:
         if config is not None and Path(os.path.abspath(config)).parent == Path(os.path.abspath(self._folder)):  # noqa: PTH100
             chosen.add(os.fsencode(config.name))
         return sorted(chosen)
+
+    def _is_ours(self, name: bytes) -> bool:
+        """Whether a file is no part of the project: each bundle would hold all before it, since the store does."""
+        return name.split(b"/", 1)[0] == OWN_FOLDER or name in self._store or name.rpartition(b"/")[0] in self._store
 
     def _measured(self, names: Iterable[bytes]) -> Iterator[bytes]:
         """Pass names through; refuse as soon as they are too much, before anything was read."""

@@ -344,7 +344,7 @@ class App:
         """Return the files that a deployment runs from, as they are now."""
         from surefoot.agent.bundle import pack
 
-        return pack(self.config.folder, self.config.path)
+        return pack(self.config.folder, self.config.path, store=self.store_url)
 
     def know_environment(self, store: Store, environment: str) -> None:
         """Refuse an environment that neither the config nor the journal knows."""
