@@ -20,6 +20,7 @@ from surefoot.agent.courier import HOLD
 from tests.e2e.test_cli_deploy import CONFIG, DEADLINE, Project, eventually
 
 SECRET = "hook-path-that-nobody-may-see"
+APPROVALS = "    approvals: {from: [anyone]}\n"
 
 
 class Hook:
@@ -186,3 +187,15 @@ def test_reports_are_made_from_the_journal(project: Project, hook: Hook) -> None
     failed = project.run("report", "jira", "prod-1", "--issue", "A-1", "--post", **down)
     assert failed.returncode == 1 and "SF-DELIVERY-FAILED" in failed.stderr and "jira-token-value" not in failed.stderr
     assert project.run("report", "slo", "nowhere").returncode == 7
+
+
+@pytest.mark.parametrize("word", ["reject", "cancel"])
+def test_what_a_person_ends_where_no_agent_is_left_is_told_by_one_in_the_background(
+    project: Project, hook: Hook, word: str
+) -> None:
+    project.config.write_text(project.config.read_text().replace("failed]}", "failed, cancelled]}") + APPROVALS)
+    deploy = project.start("deploy", "prod", "1.0")
+    eventually(lambda: '"status": "waiting"' in project.run("show", "prod-1", "--output", "json").stdout)
+    deploy.kill()
+    assert project.run(word, "prod-1", "--reason", "not today").returncode == 0
+    eventually(lambda: [told["event"] for told in hook.taken] == ["failed" if word == "reject" else "cancelled"])

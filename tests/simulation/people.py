@@ -123,6 +123,7 @@ class People:
             else:
                 gates.approve(self.store, asked, by="judge")
         self.world.committed("append")
+        self.ends()
 
     async def withdraw(self, number: int, version: Version) -> None:
         """Be the one who has asked for a version, and thinks better of it."""
@@ -130,6 +131,7 @@ class People:
         if (asked := self.ids.get(number)) is not None:
             self.tell(f"a person takes {asked} back")
             self.ask(requests.cancel, asked)
+            self.ends()
 
     async def freeze(self, at: float, seconds: float) -> None:
         """Freeze production from then on, for so many seconds."""

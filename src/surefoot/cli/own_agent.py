@@ -202,17 +202,21 @@ def leave_nothing_of_others(app: App, store: Store) -> None:
             start_in_background(app)
 
 
-def left_to_nobody(store: Store, since: float = 0.0) -> bool:
-    """Say whether anything that was accepted at least `since` seconds ago is left to do, now or at a time, and no agent
-    is there for it.
+def left_to_nobody(store: Store, since: float | None = None) -> bool:
+    """Say whether anything is left to do, now or at a time, or to tell, and no agent is there for it. With `since`, of
+    what was accepted at least so many seconds ago alone, and nothing of what is to be told: whoever asks has an agent,
+    which tells that.
     """
     from surefoot.api.requests import load
     from surefoot.cli.app import SILENT
 
     work = store.work()
-    if not work and store.next_ready() is None:
+    untold = since is None and bool(store.deliveries(limit=1))
+    if not work and not untold and store.next_ready() is None:
         return False
     agents = store.agents(SILENT)
+    if untold and not any(row.status.able for row in agents):
+        return True
     due = {item.deployment for item in work}
     asked = due.union(*(row.queue for row in store.environments()))
     unserved = [deployment for deployment in asked if not _is_there(deployment, agents, work)]
@@ -220,7 +224,7 @@ def left_to_nobody(store: Store, since: float = 0.0) -> bool:
     return any(
         state.wants_agent
         and (state.id in due or not state.approvals_missing)
-        and not 0 <= now - state.requested_at < since  # the clock may have been set back
+        and not 0 <= now - state.requested_at < (since or 0.0)  # the clock may have been set back
         for state in (load(store, deployment) for deployment in unserved)
     )
 

@@ -78,6 +78,7 @@ def reject(ctx: click.Context, deployment: str, reason: str) -> None:
     """
     from surefoot.api import gates
     from surefoot.cli.app import App
+    from surefoot.cli.own_agent import leave_nothing
     from surefoot.cli.text import clean
     from surefoot.cli.who import requested_by
 
@@ -85,6 +86,7 @@ def reject(ctx: click.Context, deployment: str, reason: str) -> None:
     with app.writing(existing=True) as store:
         said = app.said_of(store, deployment, reason)
         state = gates.reject(store, deployment, by=requested_by(), reason=said)
+        leave_nothing(app, store)  # somebody is to be told
         if app.json:
             app.console.document(app.shown(store, state))
         else:
