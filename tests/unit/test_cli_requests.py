@@ -223,13 +223,50 @@ def test_following_tells_each_entry_and_line_once_to_the_end(store: MemoryStore)
     worker.start()
     follower = follow.Follower(store, deployment)
     updates = [news for news in follower.news() if isinstance(news, follow.Update)]
-    updates.append(follower.rest())
+    updates += follower.rest()
     worker.join(timeout=30)
     entries = [entry.seq for update in updates for entry in update.entries]
     lines = [line.text for update in updates for line in update.lines]
     assert entries == list(range(1, len(store.journal(deployment)) + 1))
     assert lines == [f"line {number}" for number in range(2500)]
     assert updates[-1].state.status is Status.SUCCEEDED
+
+
+def test_a_long_log_is_told_a_page_at_a_time_with_the_entries_where_they_belong(store: MemoryStore) -> None:
+    deployment = j.submit(store)
+    grant = j.claim(store, deployment)
+    for number in range(3 * follow.PAGE):
+        store.append_log(deployment, [LogLine(f"line {number}", step="only")], grant)
+    j.finish(store, deployment, grant)
+    updates = list(follow.Follower(store, deployment).rest())
+    assert [len(update.lines) for update in updates] == [follow.PAGE, follow.PAGE, follow.PAGE, 0]
+    kinds = [[ev.type_of(entry.event) for entry in update.entries] for update in updates]
+    assert kinds == [["accepted", "lease_granted"], [], [], ["finished"]]
+
+
+@pytest.mark.parametrize("page", [0, 1])
+def test_what_was_read_when_the_store_went_away_is_told_all_the_same(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    monkeypatch.setattr(follow, "LOOK_EVERY", 0.01)
+    deployment = j.submit(store)
+    grant = j.claim(store, deployment)
+    store.append_log(deployment, [LogLine(f"line {number}") for number in range(follow.PAGE + 1)], grant)
+    j.finish(store, deployment, grant)
+    read = store.log
+    calls = 0
+
+    def log(deployment: str, after: int = 0, limit: int = 1000) -> list[LogLine]:
+        nonlocal calls
+        calls += 1
+        if calls == page + 1:
+            raise AWAY
+        return read(deployment, after, limit)
+
+    monkeypatch.setattr(store, "log", log)
+    updates = [news for news in follow.Follower(store, deployment).news() if isinstance(news, follow.Update)]
+    assert [entry.seq for update in updates for entry in update.entries] == [1, 2, 3]
+    assert [line.id for update in updates for line in update.lines] == list(range(1, follow.PAGE + 2))
 
 
 def test_a_store_that_goes_away_is_waited_for_and_that_is_told_once(

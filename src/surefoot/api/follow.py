@@ -2,13 +2,14 @@
 """Following a deployment: its journal and its log, as they grow, to its end.
 
 Guarantees: no entry and no line comes twice or is left out, whatever the store does meanwhile; a store that goes away
-is waited for (and that is told, once) up to `PATIENCE` seconds, or for as long as the caller wants. It changes nothing,
-so it can be ended at any moment.
+is waited for (and that is told, once) up to `PATIENCE` seconds, or for as long as the caller wants. However long the
+log is, a page of it is in memory at a time. It changes nothing, so it can be ended at any moment.
 """
 
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -56,6 +57,10 @@ def ended(state: Deployment) -> bool:
     return state.status.terminal
 
 
+def _at(entry: Entry) -> float:
+    return entry.at
+
+
 class Follower:
     """Reads one deployment's journal and log as they grow."""
 
@@ -64,8 +69,9 @@ class Follower:
         self._store = store
         self._id = deployment
         self._log = log
-        self._told = after
+        self._after = after
         self._line = 0
+        self._untold: tuple[Entry, ...] = ()
         self._state: Deployment | None = None
         self._away_since: float | None = None
 
@@ -78,7 +84,11 @@ class Follower:
         while True:
             try:
                 mark = self._store.mark()
-                update = self._look()
+                for update in self._look():
+                    if self._away_since is not None:
+                        yield StoreBack(time.monotonic() - self._away_since)
+                        self._away_since = None
+                    yield update
             except NewerStoreError:
                 raise
             except StoreError as error:
@@ -91,16 +101,12 @@ class Follower:
                 if self._state is not None:
                     yield Update(self._state)
                 continue
-            if self._away_since is not None:
-                yield StoreBack(time.monotonic() - self._away_since)
-                self._away_since = None
-            yield update
             if until(update.state):
                 return
             self._wait(mark)
 
-    def rest(self) -> Update:
-        """Return what has come since the last news; the log's last lines come a moment after the end."""
+    def rest(self) -> Iterator[Update]:
+        """Yield what has come since the last news; the log's last lines come a moment after the end."""
         return self._look()
 
     def _wait(self, mark: int) -> None:
@@ -109,21 +115,25 @@ class Follower:
         except StoreError:
             return  # the next look says it
 
-    def _look(self) -> Update:
+    def _look(self) -> Iterator[Update]:
+        """Yield what is new, once at least: a page of the log at a time, with the entries up to its end."""
         entries = self._store.journal(self._id, after=self._state.seq if self._state else 0)
         for entry in entries:
             self._state = fold([entry]) if self._state is None else evolve(self._state, entry)
         assert self._state is not None
-        lines = tuple(self._lines()) if self._log else ()
-        new = tuple(entry for entry in entries if entry.seq > self._told)
-        return Update(self._state, new, lines)
-
-    def _lines(self) -> Iterator[LogLine]:
+        self._untold += tuple(entry for entry in entries if entry.seq > self._after)
         while True:
-            page = self._store.log(self._id, after=self._line, limit=PAGE)
-            for line in page:
-                assert line.id is not None
-                self._line = line.id
-                yield line
-            if len(page) < PAGE:
+            page = self._page() if self._log else ()
+            more = len(page) == PAGE
+            told = bisect_right(self._untold, page[-1].at or 0.0, key=_at) if more else len(self._untold)
+            new, self._untold = self._untold[:told], self._untold[told:]
+            yield Update(self._state, new, page)
+            if not more:
                 return
+
+    def _page(self) -> tuple[LogLine, ...]:
+        page = self._store.log(self._id, after=self._line, limit=PAGE)
+        if page:
+            assert page[-1].id is not None
+            self._line = page[-1].id
+        return tuple(page)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -97,6 +97,11 @@ class Console:
         """Print one line for people to stdout."""
         _result(self._styled(text, sys.stdout))
 
+    def prints(self, texts: Iterable[str]) -> None:
+        """Print lines for people to stdout, in one piece: there may be many."""
+        if lines := list(texts):
+            self.print("\n".join(lines))
+
     def table(self, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Print a table for people."""
         first, *lines = table(head, [[clean(str(cell)) for cell in row] for row in rows])
@@ -111,6 +116,11 @@ class Console:
     def line(self, value: Any) -> None:
         """Print one line of JSON Lines, at once."""
         _result(json.dumps(value, allow_nan=False))
+
+    def lines(self, values: Iterable[Any]) -> None:
+        """Print lines of JSON Lines, at once, in one piece: there may be many."""
+        if lines := [json.dumps(value, allow_nan=False) for value in values]:
+            _result("\n".join(lines))
 
     # -- progress ------------------------------------------------------------------------------------
 

@@ -153,7 +153,8 @@ def watch(
         if state is None or not until(state):
             check()
     try:
-        view.update(follower.rest())
+        for update in follower.rest():
+            view.update(update)
     except StoreError as error:
         view.say(f"{error.message}; the last lines of the log may be missing here")
     assert state is not None

@@ -39,11 +39,12 @@ def events(ctx: click.Context, deployment: str, follow: bool) -> None:
     app = App.of(ctx)
 
     def tell(update: Update) -> None:
-        for entry in update.entries:
-            if app.json:
-                app.console.line(views.event(entry))
-            else:
-                app.console.print(f"{entry.seq:>4}  {clock(entry.at)}  {clean(sentence(entry))}")
+        if app.json:
+            app.console.lines(views.event(entry) for entry in update.entries)
+        else:
+            app.console.prints(
+                f"{entry.seq:>4}  {clock(entry.at)}  {clean(sentence(entry))}" for entry in update.entries
+            )
 
     if not _environments_own(app, deployment):
         _stream(app, deployment, follow, tell, log=False)
@@ -84,24 +85,24 @@ def logs(ctx: click.Context, deployment: str, follow: bool) -> None:
     app = App.of(ctx)
 
     def tell(update: Update) -> None:
-        for line in update.lines:
-            if app.json:
-                app.console.line(
-                    {
-                        "id": line.id,
-                        "at": rfc3339(line.at),
-                        "stream": line.stream,
-                        "step": line.step,
-                        "direction": line.direction,
-                        "attempt": line.attempt,
-                        "host": None,  # a step does not tell; scripts may rely on the key
-                        "agent": line.agent,
-                        "token": line.token,
-                        "text": line.text,
-                    }
-                )
-            else:
-                app.console.print(f"{clock(line.at)}  {log_text(line)}")
+        if app.json:
+            app.console.lines(
+                {
+                    "id": line.id,
+                    "at": rfc3339(line.at),
+                    "stream": line.stream,
+                    "step": line.step,
+                    "direction": line.direction,
+                    "attempt": line.attempt,
+                    "host": None,  # a step does not tell; scripts may rely on the key
+                    "agent": line.agent,
+                    "token": line.token,
+                    "text": line.text,
+                }
+                for line in update.lines
+            )
+        else:
+            app.console.prints(f"{clock(line.at)}  {log_text(line)}" for line in update.lines)
 
     _stream(app, deployment, follow, tell, log=True)
 
@@ -113,7 +114,8 @@ def _stream(app: App, deployment: str, follow: bool, tell: Callable[[Update], No
     with app.reading() as store:
         follower = Follower(store, deployment, log=log)
         if not follow:
-            tell(follower.rest())
+            for update in follower.rest():
+                tell(update)
             return
         for news in follower.news():
             match news:
@@ -123,4 +125,5 @@ def _stream(app: App, deployment: str, follow: bool, tell: Callable[[Update], No
                     app.console.note("the store is back")
                 case _:
                     tell(news)
-        tell(follower.rest())
+        for update in follower.rest():
+            tell(update)

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import datetime
+from functools import lru_cache
 
 from surefoot.api.follow import Update
 from surefoot.cli.console import Console
@@ -19,7 +21,13 @@ BAR = "│"
 
 def clock(at: float | None) -> str:
     """Return a time of day, local to whoever reads it."""
-    return "--:--:--" if at is None else datetime.fromtimestamp(at).astimezone().strftime("%H:%M:%S")
+    return "--:--:--" if at is None else _clock(int(at), time.tzname)
+
+
+@lru_cache(maxsize=64)
+def _clock(second: int, _zone: tuple[str, str]) -> str:
+    """Return it for all the lines that a step prints in one second."""
+    return datetime.fromtimestamp(second).astimezone().strftime("%H:%M:%S")
 
 
 def in_order(update: Update) -> Iterator[Entry | LogLine]:
