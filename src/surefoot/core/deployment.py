@@ -454,13 +454,13 @@ def _ended(
 
 
 def _raised(s: Deployment, hosts: tuple[str, ...]) -> Deployment:
-    known = s.hosts if s.changed else ()
+    known = dict.fromkeys(s.hosts if s.changed else ())
     return replace(
         s,
         fenced=s.fence,
         fence_failures=0,
         loose=False,
-        hosts=(*known, *(host for host in hosts if host not in set(known))),
+        hosts=tuple(known | dict.fromkeys(hosts)),
         raised=hosts,
     )
 

@@ -72,12 +72,14 @@ def spans(store: str, entries: Sequence[ev.Entry], after: int = 0) -> list[Span]
     """
     found = sorted((s for s in _Walk(store, entries).walk() if s.seq > after), key=lambda s: (s.begun, s.ended))
     there = {span.id for span in found}
+    children: dict[int | None, list[Span]] = {}
+    for span in found:
+        children.setdefault(span.parent if span.parent in there else None, []).append(span)
 
     def below(parent: int | None) -> Iterator[Span]:
-        for span in found:
-            if (span.parent if span.parent in there else None) == parent:
-                yield span
-                yield from below(span.id)
+        for span in children.get(parent, ()):
+            yield span
+            yield from below(span.id)
 
     return list(below(None))
 
