@@ -61,6 +61,10 @@ HOSTS_SHARE = 0.7
 SILENT = 5.0
 #: Deployments of a queue that are read; more of them say no more.
 LONGEST_QUEUE = 20
+#: Environments that are looked at side by side: each starts Ansible, on a machine where agents may be at work.
+LOOKS_AT_ONCE = 4
+#: With fewer seconds left than this no look begins.
+SHORTEST_LOOK = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,6 @@ class _Read:
     agents: tuple[AgentRow, ...]
     environments: tuple[EnvironmentFacts, ...]
     focus: Deployment | None
-    bundles: Mapping[str, tuple[bytes, ...]]
 
 
 async def collect(question: Question) -> tuple[Facts, Secrets]:
@@ -109,7 +112,8 @@ async def collect(question: Question) -> tuple[Facts, Secrets]:
     )
     environments = read.environments if read is not None else _of_config(question.config)
     looking = _Looking(question, read, environ, end, unchecked)
-    looks = await asyncio.gather(*map(looking.at, environments))
+    looked = await asyncio.gather(*map(looking.at, sorted(environments, key=_at_rest)))
+    looks = {environment.row.name: environment for environment in looked}
     config = question.config
     facts = Facts(
         project=config.project if config is not None else (read.project if read is not None else ""),
@@ -125,12 +129,17 @@ async def collect(question: Question) -> tuple[Facts, Secrets]:
         disk_percent=disk[0] if disk is not None else None,
         disk_where=disk[1] if disk is not None else "",
         secrets=_secrets(question, processes or [], environ, unchecked),
-        environments=tuple(looks),
+        environments=tuple(looks[environment.row.name] for environment in environments),
         focus=read.focus if read is not None else None,
         unchecked=tuple(unchecked),
         borrowed=question.borrowed,
     )
     return facts, Secrets(environ, question.store_url)
+
+
+def _at_rest(environment: EnvironmentFacts) -> bool:
+    """Whether nothing is left to do in an environment: others are looked at first, should there be many."""
+    return environment.running is None and environment.lock is None and not environment.queued
 
 
 def _ours(processes: Sequence[AgentProcess], config: Config | None, read: _Read | None) -> list[AgentProcess]:
@@ -233,13 +242,8 @@ def _read(question: Question) -> tuple[_Read | None, float]:
             for name in names
         )
         known = [d for e in environments for d in (e.last,) if d is not None]
-        bundles = {
-            d.bundle: tuple(store.get_bundle(d.bundle))
-            for d in known
-            if d.bundle is not None and (question.config is None or d.environment not in question.config.environments)
-        }
         project = known[0].plan.project if known else ""
-        return _Read(project, store.identity(), now, tuple(store.agents(SILENT)), environments, focus, bundles), skew
+        return _Read(project, store.identity(), now, tuple(store.agents(SILENT)), environments, focus), skew
     finally:
         store.close()
 
@@ -316,6 +320,7 @@ class _Looking:
     environ: Mapping[str, str] = field(repr=False)
     end: float
     unchecked: list[Unchecked]
+    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOOKS_AT_ONCE))
 
     async def at(self, environment: EnvironmentFacts) -> EnvironmentFacts:
         """Return the environment with its hosts and checks, as far as they answer in time."""
@@ -323,8 +328,14 @@ class _Looking:
         if plan is None or (plan.inventory is None and not plan.preflight and not plan.health):
             return environment
         what = f"hosts and checks of {environment.row.name}"
-        found = await _tried(self._looked(environment, plan), what, self.unchecked)
+        found = await _tried(self._in_turn(environment, plan), what, self.unchecked)
         return found if found is not None else environment
+
+    async def _in_turn(self, environment: EnvironmentFacts, plan: Plan) -> EnvironmentFacts:
+        async with self.turns:
+            if self.end - asyncio.get_running_loop().time() < SHORTEST_LOOK:
+                raise TimeoutError
+            return await self._looked(environment, plan)
 
     async def _looked(self, environment: EnvironmentFacts, plan: Plan) -> EnvironmentFacts:
         last, row = environment.last, environment.row
@@ -403,8 +414,16 @@ async def _files(question: Question, environment: EnvironmentFacts, read: _Read 
         bundle = await asyncio.to_thread(pack, config.folder, config.path)
         return bundle.digest, bundle.chunks()
     if last is not None and last.bundle is not None and read is not None:
-        return last.bundle, read.bundles[last.bundle]
+        return last.bundle, await asyncio.to_thread(_bundle, question.store_url, last.bundle)
     raise SurefootError("the files of its deployments are not known here")
+
+
+def _bundle(url: str, digest: str) -> tuple[bytes, ...]:
+    store = open_store(url, read_only=True)
+    try:
+        return tuple(store.get_bundle(digest))
+    finally:
+        store.close()
 
 
 # -- secrets ---------------------------------------------------------------------------------------------
