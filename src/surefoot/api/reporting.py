@@ -29,12 +29,12 @@ def story_of(store: Store, deployment: str) -> Story:
 
 def newest_ended(store: Store) -> str:
     """Return the deployment that ended last, in any environment."""
-    ended = [
-        summary
-        for environment in store.environments()
-        for summary in next(pages(store, environment.name), ())
-        if summary.finished_at is not None
-    ]
+    ended: list[Summary] = []
+    for environment in store.environments():
+        for page in pages(store, environment.name):
+            ended += (found := [summary for summary in page if summary.finished_at is not None])
+            if found:  # a queue may be longer than a page
+                break
     if not ended:
         raise NotFoundError("no deployment has ended yet", code=Code.DEPLOYMENT_UNKNOWN, hint="surefoot status")
     return max(ended, key=lambda summary: summary.finished_at or 0.0).id
@@ -43,13 +43,13 @@ def newest_ended(store: Store) -> str:
 def ended_since(store: Store, environment: str, since: float) -> Iterator[Summary]:
     """Yield the deployments of an environment that ended since then, newest first.
 
-    Deployments of one environment end in about the order in which they were accepted: once a whole page is older,
-    so is the rest.
+    Deployments of one environment begin in about the order in which they were accepted: once a whole page is older, so
+    is the rest. Those that ended without having begun say nothing of that: the end of a queue may be cancelled first.
     """
     for page in pages(store, environment):
         recent = [summary for summary in page if (summary.finished_at or since) >= since]
         yield from (summary for summary in recent if summary.finished_at is not None)
-        if not recent:
+        if not recent and any(summary.started_at is not None for summary in page):
             return
 
 
