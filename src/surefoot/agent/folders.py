@@ -15,10 +15,14 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from surefoot.core.errors import Code, RefusedError
+
+#: Seconds within which whoever has made a folder for himself is known to the store.
+BEGINS_WITHIN = 60.0
 
 
 class OwnFolder:
@@ -41,6 +45,16 @@ class OwnFolder:
         """Remove it."""
         if self._taken:
             shutil.rmtree(self.path, ignore_errors=True)
+
+
+def forget(state: Path, past: Callable[[str], bool]) -> None:
+    """Remove the folders of agents of the past, that could not do so themselves; one that begins just now has a new
+    one, and may not be known yet.
+    """
+    with contextlib.suppress(OSError):
+        for folder in (state / "agents").iterdir():
+            if time.time() - folder.stat().st_mtime > BEGINS_WITHIN and past(folder.name):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.asynccontextmanager

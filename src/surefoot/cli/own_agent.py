@@ -113,12 +113,18 @@ class _Aloud(Log):
 
 
 def _forget_the_dead(app: App) -> None:
-    """Forget agents of earlier processes on this machine that were killed before they could leave."""
+    """Forget agents of earlier processes on this machine that were killed before they could leave, and remove the files
+    that each had unpacked: nobody has its name again.
+    """
+    from surefoot.agent import folders
+
     with contextlib.suppress(SurefootError), app.writing(existing=True) as store:
-        now = store.now()
-        for row in store.agents(2 * app.lease_ttl):
+        now, silent = store.now(), 2 * app.lease_ttl
+        for row in store.agents(silent):
             if row.status is AgentStatus.OFFLINE and is_own_agent_of_the_past(row.report.name, now - row.last_seen_at):
                 store.leave(row.report.name, row.report.incarnation)
+        known = {row.report.name for row in store.agents(silent)}
+        folders.forget(app.state_folder, lambda name: name not in known and is_own_agent_of_the_past(name, 0.0))
 
 
 def see_that_one_can_work(app: App) -> None:
