@@ -69,3 +69,10 @@ def test_the_files_of_killed_agents_of_this_machine_are_removed_and_no_others(tm
 
 def test_where_no_agent_ever_was_there_is_nothing_to_remove(tmp_path: Path) -> None:
     folders.forget(tmp_path, lambda _: True)
+
+
+def test_agents_of_commands_on_machines_that_are_no_more_are_forgotten_after_a_month(gone: int) -> None:
+    for name in (f"ci-job-4711-{gone}-aaaaaa", "ci-job-4711-1-aaaaaa-background"):
+        assert who.is_own_agent_of_the_past(name, who.MONTH + 1)
+        assert not who.is_own_agent_of_the_past(name, who.MONTH - 1)
+    assert not who.is_own_agent_of_the_past("runner-01", 10 * who.MONTH)

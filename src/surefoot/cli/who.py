@@ -17,6 +17,7 @@ BACKGROUND = "-background"
 FIRSTS = frozenset({"sh", "bash", "dash", "ash", "busybox", "tini", "dumb-init", "docker-init", "catatonit"})
 #: Seconds.
 DAY = 24 * 3600.0
+MONTH = 30 * DAY
 
 
 def requested_by() -> str:
@@ -57,11 +58,16 @@ _own_name = cache(_new_name)
 
 
 def is_own_agent_of_the_past(name: str, silent: float) -> bool:
-    """Whether a name is that of an agent which a process of this machine ran for itself, and the process is gone: in a
-    container another may have its number, so `silent` for a day will do.
+    """Whether a name is that of an agent which a process ran for itself that is gone: of this machine, as can be seen
+    (in a container another may have its number, so `silent` for a day will do); of any other, if it was silent for a
+    month: machines that CI jobs run on may exist for a single one.
     """
-    found = re.fullmatch(rf"{re.escape(_host())}-(\d{{1,9}})-[0-9a-f]{{6}}({BACKGROUND})?", name)
-    return found is not None and (silent > DAY or not Path(f"/proc/{found[1]}").exists())
+    found = re.fullmatch(rf"(.+)-(\d{{1,9}})-[0-9a-f]{{6}}({BACKGROUND})?", name)
+    if found is None:
+        return False
+    if found[1] != _host():
+        return silent > MONTH
+    return silent > DAY or not Path(f"/proc/{found[2]}").exists()
 
 
 def _host() -> str:
