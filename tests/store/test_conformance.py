@@ -862,6 +862,20 @@ def test_a_postponed_delivery_waits(store: Store) -> None:
     assert len(store.deliveries()) == 1
 
 
+def test_what_comes_after_a_postponed_delivery_is_due_as_soon_as_that_is_told(store: Store) -> None:
+    deployment, _ = store.submit(told_submission())
+    grant = j.claim(store, deployment)
+    end = j.finish(store, deployment, grant, Status.ROLLED_BACK).seq
+    (first,) = store.deliveries()
+    assert store.take_delivery(first, 60.0)
+    store.postpone_delivery(first, 3600.0)
+    assert store.deliveries() == []
+    assert [delivery.of for delivery in store.deliveries(within=4000.0)] == [1]
+    j.append(store, deployment, None, ev.Delivered("hook", 1, "sent"))
+    (second,) = store.deliveries()
+    assert (second.of, second.tries) == (end, 0)
+
+
 def test_a_story_is_told_in_its_order(store: Store) -> None:
     deployment, _ = store.submit(told_submission())
     grant = j.claim(store, deployment)

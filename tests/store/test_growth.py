@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from msgspec import structs
 
+from surefoot.core.targets import Moment, Webhook
 from surefoot.store import open_store
 from surefoot.store.sqlstore import SqlStore, load_queries
 from tests.store import journal as j
@@ -129,4 +132,22 @@ def test_what_is_asked_of_a_long_history_is_answered_right(url: str) -> None:
     assert [summary.number for summary in store.history("prod", limit=2)] == [3003, 3002]
     back = store.find_version("prod", "1.0")
     assert back is not None and back.number == 1
+    store.close()
+
+
+def test_what_waits_behind_a_postponed_delivery_is_not_looked_at(url: str) -> None:
+    told = Webhook("hook", "https://example.invalid", on=(Moment.ACCEPTED, Moment.STARTED, Moment.SUCCEEDED))
+    plan = structs.replace(j.PLAN, targets=(told,))
+    store = open_store(url)
+    assert isinstance(store, SqlStore)
+    for number in range(5):
+        deployment, _ = store.submit(replace(j.submission(f"{number}.0"), plan=plan))
+        j.finish(store, deployment, j.claim(store, deployment))
+    for delivery in store.deliveries():
+        assert store.take_delivery(delivery, 60.0)
+        store.postpone_delivery(delivery, 3600.0)
+    due = "SELECT COUNT(*) FROM outbox WHERE due_at <= surefoot_now()"
+    with store._reading() as conn:
+        assert conn.execute(due).fetchone()[0] == 0
+        assert conn.execute("SELECT COUNT(*) FROM outbox").fetchone()[0] == 15
     store.close()

@@ -254,6 +254,7 @@ class SqlStore(ABC):
             self._q.add_delivery(conn, deployment=deployment, of=due.of, target=due.target)
         for due in changes.settled:
             self._q.drop_delivery(conn, deployment=deployment, of=due.of, target=due.target)
+            self._q.advance_deliveries(conn, deployment=deployment, of=due.of, target=due.target)
 
     def journal(self, deployment: str, after: int = 0, limit: int | None = None) -> list[Entry]:
         """Return the journal's entries; see the protocol."""
@@ -525,16 +526,13 @@ class SqlStore(ABC):
 
     def postpone_delivery(self, delivery: Delivery, seconds: float) -> None:
         """Have one tried again later; see the protocol."""
-        self._write(
-            lambda conn: self._q.postpone_delivery(
-                conn,
-                deployment=delivery.deployment,
-                of=delivery.of,
-                target=delivery.target,
-                tries=delivery.tries + 1,
-                seconds=seconds,
-            )
-        )
+        story = {"deployment": delivery.deployment, "of": delivery.of, "target": delivery.target, "seconds": seconds}
+
+        def work(conn: Any) -> None:
+            if self._q.postpone_delivery(conn, **story, tries=delivery.tries + 1):
+                self._q.hold_deliveries(conn, **story)
+
+        self._write(work)
 
     # -- logs and bundles ------------------------------------------------------------------------------------------
 

@@ -9,6 +9,10 @@ INSERT INTO outbox (deployment, of, target, due_at) VALUES (:deployment, :of, :t
 -- It was told, or given up; primary key.
 DELETE FROM outbox WHERE deployment = :deployment AND target = :target AND of = :of;
 
+-- name: advance_deliveries(deployment, of, target)!
+-- What comes next of a story is due now; primary key.
+UPDATE outbox SET due_at = surefoot_now() WHERE deployment = :deployment AND target = :target AND of > :of;
+
 -- name: deliveries(seconds, up_to)
 -- What is due within so many seconds, of each deployment and target only the first; index outbox_due, then primary key.
 SELECT o.deployment, o.of, o.target, o.tries, o.due_at - surefoot_now()
@@ -29,3 +33,7 @@ WHERE deployment = :deployment AND target = :target AND of = :of AND tries = :tr
 -- Have it tried again later; primary key.
 UPDATE outbox SET due_at = surefoot_now() + :seconds
 WHERE deployment = :deployment AND target = :target AND of = :of AND tries = :tries;
+
+-- name: hold_deliveries(deployment, of, target, seconds)!
+-- What comes after it in its story waits as long, so that who looks for what is due need not pass over it; primary key.
+UPDATE outbox SET due_at = surefoot_now() + :seconds WHERE deployment = :deployment AND target = :target AND of > :of;
