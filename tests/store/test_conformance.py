@@ -126,6 +126,8 @@ def test_journals_are_read_on_from_a_number_and_none_is_missed_or_read_twice(sto
         assert list(one.entries) == store.journal(one.deployment)
     assert store.journals("prod", 6, 100) == [] == store.journals("nowhere", 0, 100)
     assert [one.number for one in store.journals("prod", 4, 100)] == [5, 6]
+    assert store.openings("prod", 2, 3) == [replace(one, entries=one.entries[:1]) for one in found[2:5]]
+    assert store.openings("nowhere", 0, 100) == []
 
 
 # -- append ------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 
 from surefoot.api import history, reporting, requests
 from surefoot.core.deployment import Summary
+from surefoot.core.status import Status
 from surefoot.store.memory import MemoryStore
 from tests.store import journal as j
 
@@ -56,3 +57,23 @@ def test_of_a_long_history_no_more_is_read_than_was_asked_for(
     monkeypatch.setattr(store, "history", counted)
     assert [summary.number for summary in reporting.ended_since(store, "prod", clock[0])] == [30]
     assert asked == [None, 28]
+
+
+def test_what_brought_many_deployments_is_read_a_page_at_a_time(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MemoryStore(lambda: clock[0])
+    for number in range(20):
+        j.deployed(store, f"1.{number}", status=Status.ROLLED_BACK if number == 7 else Status.SUCCEEDED)
+    whole = {name: store.journal(name) for name in (f"prod-{number}" for number in range(1, 21))}
+    monkeypatch.setattr(reporting, "PAGE", 6)
+    asked: list[str] = []
+    for name in ("journal", "openings"):
+        method = getattr(store, name)
+        monkeypatch.setattr(store, name, lambda *args, name=name, method=method: (asked.append(name), method(*args))[1])
+    found = list(reporting.with_journals(store, reporting.ended_since(store, "prod", 0.0)))
+    assert [one.summary.number for one in found] == list(range(20, 0, -1))
+    for one in found:
+        entries = whole[one.summary.id]
+        assert list(one.entries) == (entries if one.summary.number == 8 else entries[:1])
+    assert sorted(asked) == ["journal", *["openings"] * 4]

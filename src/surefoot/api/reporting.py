@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
-from surefoot.api.history import pages
-from surefoot.core import events as ev
+from surefoot.api.history import PAGE, pages
 from surefoot.core.deployment import Summary
 from surefoot.core.errors import Code, NotFoundError
 from surefoot.core.status import FAILURES
@@ -54,8 +54,13 @@ def ended_since(store: Store, environment: str, since: float) -> Iterator[Summar
 
 
 def with_journals(store: Store, summaries: Iterator[Summary]) -> Iterator[Ended]:
-    """Yield each with what of its journal the figures need: of successes the first entry, of failures all."""
-    for summary in summaries:
-        whole = summary.status in FAILURES
-        entries: list[ev.Entry] = store.journal(summary.id, limit=None if whole else 1)
-        yield Ended(summary, tuple(entries))
+    """Yield each with what of its journal the figures need: of successes the first entry, of failures all. They are one
+    environment's, newest first.
+    """
+    while page := list(islice(summaries, PAGE)):
+        before = page[-1].number - 1
+        openings = store.openings(page[0].environment, before, page[0].number - before)
+        first = {journal.number: journal.entries for journal in openings}
+        for summary in page:
+            whole = summary.status in FAILURES
+            yield Ended(summary, tuple(store.journal(summary.id)) if whole else first[summary.number])

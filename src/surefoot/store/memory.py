@@ -206,6 +206,10 @@ class MemoryStore:
             known = [self._deployments[id_] for id_ in found]
             return [Journal(one.summary.id, one.summary.number, tuple(one.journal)) for one in known]
 
+    def openings(self, environment: str, after: int, limit: int) -> list[Journal]:
+        """Return first entries; see the protocol."""
+        return [replace(one, entries=one.entries[:1]) for one in self.journals(environment, after, limit)]
+
     def summary(self, deployment: str) -> Summary:
         """Return the deployment's summary; see the protocol."""
         with self._lock:

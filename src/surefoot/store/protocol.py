@@ -217,6 +217,9 @@ class Store(Protocol):
         up to a number misses nothing by going on from it.
         """
 
+    def openings(self, environment: str, after: int, limit: int) -> list[Journal]:
+        """Return the same, but of each journal the first entry alone."""
+
     def summary(self, deployment: str) -> Summary:
         """Return the deployment's summary. NotFoundError if there is none."""
 

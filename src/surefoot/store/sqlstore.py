@@ -275,6 +275,13 @@ class SqlStore(ABC):
         )
         return rows.journals(found)
 
+    def openings(self, environment: str, after: int, limit: int) -> list[Journal]:
+        """Return first entries; see the protocol."""
+        found = self._read(
+            lambda conn: list(self._q.openings(conn, environment=environment, after=after, up_to=after + limit))
+        )
+        return rows.journals(found)
+
     def summary(self, deployment: str) -> Summary:
         """Return the deployment's summary; see the protocol."""
         data = self._read(lambda conn: self._q.summary(conn, deployment=rules.clean(deployment)))

@@ -50,6 +50,14 @@ JOIN events AS e ON e.deployment = d.id
 WHERE d.environment = :environment AND d.number > :after AND d.number <= :up_to
 ORDER BY d.number, e.seq;
 
+-- name: openings(environment, after, up_to)
+-- First entries of many journals; unique index (environment, number), then primary key.
+SELECT d.id, d.number, e.seq, e.at, e.data, e.agent, e.token
+FROM deployments AS d
+JOIN events AS e ON e.deployment = d.id AND e.seq = 1
+WHERE d.environment = :environment AND d.number > :after AND d.number <= :up_to
+ORDER BY d.number;
+
 -- name: summary(deployment)$
 -- One summary; primary key.
 SELECT summary FROM deployments WHERE id = :deployment;
