@@ -6,8 +6,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -16,6 +18,7 @@ from surefoot.core.errors import Code, Exit, NotAllowedError, StoreError
 from surefoot.store import listener, open_store, passwords, servers, shown
 from surefoot.store.listener import ended
 from surefoot.store.postgres import PostgresStore
+from surefoot.store.protocol import LogLine
 from surefoot.store.session import Session, parameters
 from tests.store import journal as j
 from tests.support.pooler import Pooler
@@ -307,3 +310,22 @@ def test_a_presence_is_taken_from_the_server_that_is_the_store_now(own_postgres:
         finally:
             other.close()
             mine.close()
+
+
+def test_old_output_is_deleted_as_the_manual_says_and_nothing_else(postgres: PostgresServer) -> None:
+    url = postgres.new_database()
+    store = open_store(url)
+    old, young = j.deployed(store, "1.0"), j.deployed(store, "2.0")
+    open_one = j.submit(store, "3.0")
+    for deployment in (old, young, open_one):
+        store.append_log(deployment, [LogLine("one"), LogLine("two")])
+    manual = (Path(__file__).parents[2] / "docs" / "postgresql.md").read_text()
+    (statement,) = re.findall(r"```sql\n(DELETE FROM surefoot\.logs .*?)```", manual, re.DOTALL)
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute("UPDATE surefoot.deployments SET finished_at = 1.0 WHERE id = %s", [old])
+        conn.execute(statement)
+    assert [len(store.log(deployment)) for deployment in (old, young, open_one)] == [0, 2, 2]
+    store.append_log(old, [LogLine("three")])
+    assert [(line.id, line.text) for line in store.log(old)] == [(3, "three")]
+    assert len(store.journal(old)) == 3
+    store.close()
