@@ -411,7 +411,7 @@ async def _files(question: Question, environment: EnvironmentFacts, read: _Read 
     """Return the files that a deployment would run from: the project's as they are, else the newest one's."""
     config, last = question.config, environment.last
     if config is not None and environment.row.name in config.environments:
-        bundle = await asyncio.to_thread(pack, config.folder, config.path)
+        bundle = await asyncio.to_thread(pack, config.folder, config.path, store=question.store_url)
         return bundle.digest, bundle.chunks()
     if last is not None and last.bundle is not None and read is not None:
         return last.bundle, await asyncio.to_thread(_bundle, question.store_url, last.bundle)
