@@ -114,7 +114,7 @@ class Schedule:
             for task in self.loop.tasks:
                 if not task.done():
                     task._log_destroy_pending = False  # type: ignore[attr-defined]
-                    with contextlib.suppress(RuntimeError):
+                    with contextlib.suppress(Exception):  # of what it had awaited, or a wait in its `finally`
                         task.get_coro().close()  # type: ignore[union-attr]
             self.loop.tasks.clear()
         finally:
