@@ -29,6 +29,7 @@ RARE = (
     "what was to write a version is not fenced off",
     "end without an undo is not fenced off",
     "versions are recorded in front of the fence",
+    "news of what a person ends are left to nobody",
 )
 
 

@@ -15,11 +15,12 @@ from surefoot.agent import agent as agents
 from surefoot.agent import worker
 from surefoot.agent.redact import Redactor
 from surefoot.agent.secrets import Secrets
+from surefoot.cli import own_agent
 from surefoot.core import lease
 from surefoot.core.lease import Role
 from surefoot.store import memory
 from tests.simulation import performer
-from tests.simulation.mutants.registry import mutant
+from tests.simulation.mutants.registry import mutant, mutant_where
 
 
 @mutant
@@ -125,6 +126,12 @@ def emergency_agent_waits_for_runners_that_are_gone() -> Any:
         return replace(choice, eligible=False) if emergency and len(found) > 1 else choice
 
     return patch.object(agents, "choose", choose)
+
+
+@mutant_where(lambda script: script.alone and script.told and any(version.rejected for version in script.versions))
+def news_of_what_a_person_ends_are_left_to_nobody() -> Any:
+    right = own_agent.left_to_nobody
+    return patch.object(own_agent, "left_to_nobody", lambda store, since=0.0: right(store, since))
 
 
 @mutant
