@@ -148,6 +148,21 @@ def test_a_raise_ends_what_an_older_token_runs(guard: Guard, host: SshHost) -> N
     assert not host.disk("/root/next-line").exists(), "a script whose command was ended went on with its next line"
 
 
+def test_a_raise_removes_what_ansible_had_put_down_for_an_older_token_alone(guard: Guard, host: SshHost) -> None:
+    def make(token: int, name: str) -> Path:
+        argv = guard.argv(token, f"mkdir -p /root/tmp/{name} && touch /root/tmp/{name}/.source")
+        argv[-1] = argv[-1].replace("\n", f" '~/tmp/{name}'\n")  # as Ansible writes it, for a shell
+        assert subprocess.run(argv, timeout=90).returncode == 0
+        return host.disk(f"/root/tmp/{name}/.source")
+
+    old, others, strange = make(1, "ansible-tmp-1"), host.disk("/root/tmp/ansible-tmp-others"), make(1, "else")
+    others.mkdir()
+    assert guard.run(1).returncode == 0 and old.exists()
+    new = make(2, "ansible-tmp-2")
+    assert new.exists() and others.exists() and strange.exists()
+    assert not old.parent.exists()
+
+
 def test_a_raise_ends_a_command_whose_guard_was_killed(guard: Guard, host: SshHost) -> None:
     guard.start(5, "sleep 4712 & wait")
     until(lambda: host.running("sleep 4712"), "the command runs")
