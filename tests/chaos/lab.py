@@ -237,9 +237,13 @@ class LabChaos:
     # -- the verdict -------------------------------------------------------------------------------------------------
 
     def judge(self, versions: list[str], began: float) -> None:
-        site, broken = self.site, self.tally.broken
+        site, broken, repaired = self.site, self.tally.broken, False
         try:
             site.settle()
+            while locked_by := self.environment()["locked_by"]:
+                repaired = True
+                self.resolve(locked_by)
+                site.settle()
         except DrillError as error:
             broken.append(f"promise 2: {error}")
             return
@@ -253,12 +257,14 @@ class LabChaos:
         changing = {reign.token for reign in reigns if reign.tasks}
         for deploy in self.following:
             self.judge_journal(site.ask("show", site.named(deploy)), changing, broken)
-        (row,) = (r for r in site.ask("status")["environments"] if r["name"] == site.environment)
         site.mend()
-        if row["locked_by"]:
-            self.repair(row["locked_by"], broken)
-            return
-        self.judge_hosts(row["current_version"], broken)
+        version = self.renew(broken) if repaired else self.environment()["current_version"]
+        self.judge_hosts(version, broken)
+
+    def environment(self) -> dict[str, Any]:
+        """Return what the store says of it."""
+        (row,) = (r for r in self.site.ask("status")["environments"] if r["name"] == self.site.environment)
+        return row
 
     def judge_journal(self, shown: dict[str, Any], changing: set[int], broken: list[str]) -> None:
         """Judge what a journal says. `changing` are the tokens of which hosts have seen more than a raise."""
@@ -287,18 +293,20 @@ class LabChaos:
                 return
             time.sleep(0.5)
 
-    def repair(self, locked_by: str, broken: list[str]) -> None:
-        """Do as a person would with what is stranded: say that it is seen to, and deploy what is known to be well."""
+    def resolve(self, locked_by: str) -> None:
+        """Do as a person would with what is stranded: say that it is seen to. What was queued behind it goes on."""
         self.say(f"  {locked_by} is stranded; resolved by hand")
         done = self.site.cli("resolve", locked_by, "--reason", "chaos", "--unchecked")
         if done.wait() != 0:
-            broken.append(f"{locked_by} can't be resolved: {done.said()[-300:]}")
+            raise DrillError(f"{locked_by} can't be resolved: {done.said()[-300:]}")
+
+    def renew(self, broken: list[str]) -> str:
+        """Deploy what is known to be well to what was repaired by word alone."""
         version = self.site.version()
         again = self.site.deploy(version)
         if again.wait() != 0:
-            broken.append(f"after {locked_by} was resolved {version} can't be deployed: {again.said()[-1000:]}")
-            return
-        self.judge_hosts(version, broken)
+            broken.append(f"after a repair {version} can't be deployed: {again.said()[-1000:]}")
+        return version
 
 
 def run(seed: int, rounds: int, folder: Path, say: Callable[[str], None] = print) -> Tally:
@@ -351,7 +359,10 @@ def _side_by_side(seed: int, rounds: int, jobs: int, folder: Path) -> list[Tally
                 for process in multiprocessing.active_children():
                     if process.pid is not None:
                         os.kill(process.pid, signal.SIGTERM)
-        return found.get()
+        tallies = found.get()
+        for process in multiprocessing.active_children():  # which no longer hear the SIGTERM that a pool ends with
+            process.kill()
+        return tallies
 
 
 def main() -> int:

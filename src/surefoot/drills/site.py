@@ -313,10 +313,10 @@ class Site(Operator, AbstractContextManager["Site"]):
         return version
 
     def settle(self, patience: float | None = None) -> None:
-        """Wait until nothing is deployed any more."""
+        """Wait until nothing is deployed any more; what is queued behind something stranded waits for a person."""
 
         def over() -> bool:
-            return not any(row.running or row.queue for row in self._read().environments())
+            return not any(row.running or (row.queue and not row.locked_by) for row in self._read().environments())
 
         self.until(over, "every deployment has ended", patience)
 
