@@ -35,6 +35,7 @@ SCHEDULES = 150
 TESTS = (
     "tests/property/test_decisions.py",
     "tests/property/test_gates.py",
+    "tests/property/test_lease.py",
     "tests/store/test_gates.py",
     "tests/unit/test_config_freeze.py",
     "tests/unit/test_config_loading.py",
