@@ -360,8 +360,8 @@ def _side_by_side(seed: int, rounds: int, jobs: int, folder: Path) -> list[Tally
                     if process.pid is not None:
                         os.kill(process.pid, signal.SIGTERM)
         tallies = found.get()
-        for process in multiprocessing.active_children():  # which no longer hear the SIGTERM that a pool ends with
-            process.kill()
+        pool.close()
+        pool.join()  # they no longer hear the SIGTERM that a pool ends with
         return tallies
 
 
