@@ -298,24 +298,23 @@ def test_times_in_small_letters_are_read_and_those_that_no_calendar_has_are_refu
     assert wrong.exit_code == 2 and "is no time" in wrong.stderr
 
 
-def test_it_is_told_that_it_is_too_late_for_approvals_while_no_agent_has_noticed(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def too_late(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than an hour has gone since prod-1 was asked for, and nobody has approved it."""
     staged("1.0")
     assert call("deploy", "prod", "1.0", "--detach").exit_code == 0
     real = time.time
     monkeypatch.setattr("surefoot.store.sqlite.time.time", lambda: real() + 3700)
+
+
+@pytest.mark.usefixtures("too_late")
+def test_it_is_told_that_it_is_too_late_for_approvals_while_no_agent_has_noticed() -> None:
     said = "2 approvals from sre needed; too late for that since 20"
     assert said in call("show", "prod-1").stdout and said in call("status", "prod").stdout
 
 
-def test_a_deployment_that_was_not_approved_in_time_has_failed_when_somebody_comes_too_late(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    staged("1.0")
-    assert call("deploy", "prod", "1.0", "--detach").exit_code == 0
-    real = time.time
-    monkeypatch.setattr("surefoot.store.sqlite.time.time", lambda: real() + 3700)
+@pytest.mark.usefixtures("too_late")
+def test_a_deployment_that_was_not_approved_in_time_has_failed_when_somebody_comes_too_late() -> None:
     late = call("approve", "prod-1", by="ann")
     assert late.exit_code == 7 and "came within 1 h" in late.stderr
     assert document("show", "prod-1")["reason"]["code"] == "SF-APPROVAL-EXPIRED"

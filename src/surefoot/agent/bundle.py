@@ -115,7 +115,7 @@ def unpack(chunks: Iterable[bytes], into: Path, digest: str, *, largest: int = L
 class _Packing:
     """One folder on its way into a bundle."""
 
-    def __init__(self, folder: Path, largest: int, store: str = "") -> None:
+    def __init__(self, folder: Path, largest: int, store: str) -> None:
         self._folder = folder
         self._root = os.fsencode(folder)
         place = os.path.relpath(os.path.realpath(os.fsencode(store)), os.path.realpath(self._root))

@@ -79,19 +79,9 @@ async def run_ansible(
         kept.callback(os.close, tell)
         kept.callback(_Lines(told, line).close)
         run = AnsibleRun(
-            folder,
-            plan.inventory,
-            fence,
-            control,
-            playbook,
-            variables,
-            on_hosts,
-            raises,
-            only,
-            hosts,
-            beside,
-            temporary,
-        )
+            folder, plan.inventory, fence, control, playbook, variables, on_hosts, raises,
+            limit=only, hosts=hosts, beside=beside, temporary=temporary,
+        )  # fmt: skip
         ran = await world.process(
             job,
             _argv(run),
