@@ -248,7 +248,7 @@ def test_a_weekly_window_that_clocks_skip_opens_a_week_later() -> None:
     skipped = Window(days=(6,), start=2 * 60 + 30, end=3 * 60, time_zone="Europe/Zurich")
     monday = datetime(2026, 3, 23, 12, tzinfo=ZoneInfo("Europe/Zurich")).timestamp()
     opens = datetime(2026, 4, 5, 2, 30, tzinfo=ZoneInfo("Europe/Zurich")).timestamp()
-    assert windows.next_opening([skipped], monday) == opens
+    assert windows.next_opening([skipped], monday) == windows.next_opening([skipped], monday - DAY) == opens
     assert not windows.is_open([skipped], datetime(2026, 3, 29, 3, tzinfo=ZoneInfo("Europe/Zurich")).timestamp())
 
 
@@ -269,6 +269,13 @@ def test_a_time_that_clocks_skip_is_the_moment_in_which_they_do(start: str, end:
     assert windows.is_open(window, at(closes) - 1) and not windows.is_open(window, at(closes))
 
 
+@pytest.mark.parametrize("minute", range(2 * 60, 3 * 60, 7))
+def test_that_moment_is_found_to_the_second(minute: int) -> None:
+    window = [Window(start=minute, end=4 * 60, time_zone="Europe/Zurich")]
+    set_forward = datetime(2026, 3, 29, 1, tzinfo=UTC).timestamp()
+    assert windows.next_opening(window, set_forward - 600) == set_forward
+
+
 def test_windows_without_any_are_always_open() -> None:
     assert windows.is_open((), START)
 
@@ -284,7 +291,21 @@ def test_a_window_over_midnight_belongs_to_the_day_on_which_it_opens() -> None:
     assert not windows.is_open([friday], at("2026-03-07T02:00"))
     assert windows.next_opening([friday], at("2026-03-07T02:00")) == at("2026-03-13T22:00")
     assert windows.told(friday) == "fri 22:00-02:00 Europe/Zurich"
-    assert windows.told(Window(days=(0, 1, 2, 3, 4))) == "mon-fri 00:00-24:00 UTC"
+
+
+@pytest.mark.parametrize(
+    ("days", "told"),
+    [
+        ((4,), "fri"),
+        ((4, 5), "fri,sat"),
+        ((0, 1, 2, 3, 4), "mon-fri"),
+        ((6, 5, 4), "fri-sun"),
+        ((0, 2, 4), "mon,wed,fri"),
+        (tuple(range(7)), "daily"),
+    ],
+)
+def test_a_windows_days_are_told_briefly(days: tuple[int, ...], told: str) -> None:
+    assert windows.told(Window(days=days)) == f"{told} 00:00-24:00 UTC"
 
 
 # -- promotion -------------------------------------------------------------------------------------------------------

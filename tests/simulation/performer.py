@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 #: What can't be begun on a machine whose disk is full ends with.
 FULL = Failure(Code.AGENT_FOLDER, "No space left on device")
 NOT_BEGUN = ev.NotBegun(FULL)
-
-
-async def _awaited(work: Awaitable[None]) -> None:
-    await work
 
 
 class SimPerformer:
@@ -92,7 +88,6 @@ class SimPerformer:
     async def step(self, job: Job, action: RunStep) -> ev.StepSucceeded | ev.StepFailed | ev.FenceFailed | ev.NotBegun:
         run = action.run
         key = (run.name, run.direction, action.attempt)
-        told: asyncio.Task[None] | None = None
         if self.agent in self.world.full:
             return NOT_BEGUN
         unreadable, plays = self._unreadable(job, action), isinstance(job.state.work(run), Playbook)
@@ -105,21 +100,13 @@ class SimPerformer:
             raised = await self._process(job, self._raise_all(job, hosts))
             if not isinstance(raised, ev.FenceRaised):
                 return raised
-            if unreadable:
-                pass
-            elif self.world.script.forks:  # it is written while the play has begun
-                told = asyncio.create_task(_awaited(job.fence_raised(raised)))
-            else:
+            if not unreadable:
                 await job.fence_raised(raised)
         if unreadable:
             await self.world.loop.nap(self._while())
             return ev.NotBegun(Failure(Code.STEP_FAILED, "the role 'web' was not found", step=run.name))
         output = None if self.logs is None else self._output(job, action)
-        try:
-            failure = await self._process(job, self._change(job, action, hosts, output), timeout=action.retry.timeout)
-        finally:
-            if told is not None:
-                await told
+        failure = await self._process(job, self._change(job, action, hosts, output), timeout=action.retry.timeout)
         if output is not None:
             output.close()
             if isinstance(failure, Failure):

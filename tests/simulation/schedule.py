@@ -371,7 +371,7 @@ class Schedule:
                 if group not in self.loop.dead:
                     self.store.enter(limb.name, self.agents[limb.name].incarnation)
             case Kind.HIDDEN:
-                if any(state.changed for state in host.environment.judge.states()):
+                if any(state.changed and state.hosts for state in host.environment.judge.states()):
                     await self._while(world.hidden, host.name, fault.seconds)
             case Kind.UNFIT:
                 await self._while(world.unfit, limb.name, fault.seconds)

@@ -68,29 +68,24 @@ class Hosts:
         run, retry = action.run, action.retry
         env = step_environment(job, action)
         output = self._world.output(job, action)
-        raised: list[asyncio.Task[None]] = []
         began = time.monotonic()
 
-        def begun(progress: Progress) -> None:
-            if action.raises_fence:
-                raised.append(asyncio.create_task(_awaited(job.fence_raised(ev.FenceRaised(tuple(progress.hosts))))))
+        def begun(progress: Progress) -> Awaitable[None]:
+            # Before anything is changed: whoever goes on has to know all hosts that may have been.
+            return job.fence_raised(ev.FenceRaised(tuple(progress.hosts)))
 
-        try:
-            progress, ran = await run_ansible(
-                self._world,
-                job,
-                self._fence(job),
-                env,
-                output,
-                timeout=retry.timeout,
-                raise_within=HOSTS_TIMEOUT,
-                playbook=playbook,
-                raises=action.raises_fence,
-                begun=begun,
-            )
-        finally:
-            for task in raised:
-                await task
+        progress, ran = await run_ansible(
+            self._world,
+            job,
+            self._fence(job),
+            env,
+            output,
+            timeout=retry.timeout,
+            raise_within=HOSTS_TIMEOUT,
+            playbook=playbook,
+            raises=action.raises_fence,
+            begun=begun if action.raises_fence else None,
+        )
         self._learn(job, progress)
         if ran.succeeded and (progress.hosts or not action.raises_fence):
             hosts = progress.host_runs(began)
@@ -359,10 +354,6 @@ class Hosts:
     def _fence(self, job: Job) -> Fence:
         plan = job.state.plan
         return Fence(fence_name(self._store, plan.project, plan.environment), job.fence, plan.fence_path or "")
-
-
-async def _awaited(work: Awaitable[None]) -> None:
-    await work
 
 
 def _inventory(job: Job) -> str:

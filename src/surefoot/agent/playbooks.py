@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,13 +40,14 @@ async def run_ansible(
     playbook: str | None = None,
     on_hosts: str = "true",
     raises: bool = True,
-    begun: Callable[[Progress], None] = lambda _: None,
+    begun: Callable[[Progress], Awaitable[None]] | None = None,
     only: str = "",
 ) -> tuple[Progress, Ran]:
     """Run ansible-playbook for at most `timeout` seconds; return what its callback told, and how it ended.
 
-    `begun` is called once all hosts are raised and the user's playbook begins, which must be so after `raise_within`
-    seconds. For the rest see `AnsibleRun`.
+    `begun` is called once all hosts are raised and the user's playbook is to begin, which must be so after
+    `raise_within` seconds: its first task waits until that is done, and never runs if it can't be. For the rest see
+    `AnsibleRun`.
     """
     plan = job.state.plan
     assert plan.inventory is not None
@@ -54,6 +55,7 @@ async def run_ansible(
     variables = {name.lower(): value for name, value in env.items()}
     beside = playbook or _first(plan)
     progress = Progress(plan.inventory)
+    opening: list[asyncio.Task[None]] = []
     # A host that takes commands but never ends one keeps nobody waiting for as long as a step may take.
     limit = asyncio.timeout(min(timeout, raise_within) if raises else timeout)
     end = asyncio.get_running_loop().time() + timeout
@@ -64,9 +66,10 @@ async def run_ansible(
         if progress.begun and not before:
             with contextlib.suppress(RuntimeError):  # the run has ended already
                 limit.reschedule(end)
-            begun(progress)
+            if begun is not None:
+                opening.append(asyncio.create_task(_open(gate, begun(progress))))
 
-    with contextlib.ExitStack() as kept:
+    async with contextlib.AsyncExitStack() as kept:
         with world.beginning(job):
             # Sockets' paths are short: no folder of ours would do.
             control = Path(kept.enter_context(tempfile.TemporaryDirectory(prefix="sf-", ignore_cleanup_errors=True)))
@@ -75,6 +78,9 @@ async def run_ansible(
                 tempfile.TemporaryDirectory(prefix="ansible-", dir=folder.parent, ignore_cleanup_errors=True)
             )
             hosts = _hosts_named(control, job, raises=raises) if fence is not None else None
+            wait, gate = os.pipe()
+            kept.callback(os.close, wait)
+            kept.push_async_callback(_all_done, opening, gate)
             told, tell = os.pipe()
         kept.callback(os.close, tell)
         kept.callback(_Lines(told, line).close)
@@ -85,13 +91,30 @@ async def run_ansible(
         ran = await world.process(
             job,
             _argv(run),
-            env={**env, **run.environment(world.environ, tell)},
+            env={**env, **run.environment(world.environ, tell, wait if begun is not None else None)},
             output=_AfterPrelude(output) if playbook else output,
             timeout=limit,
-            pass_fds=(tell,),
+            pass_fds=(tell, *((wait,) if begun is not None else ())),
             tidy=(str(control), temporary),
         )
     return progress, ran
+
+
+async def _open(gate: int, begun: Awaitable[None]) -> None:
+    """Once `begun` is done, let the user's playbook begin: it waits for a byte of this pipe, and ends with the pipe."""
+    try:
+        await begun
+        with contextlib.suppress(BrokenPipeError):  # it is gone
+            os.write(gate, b"1")
+    finally:
+        os.close(gate)
+
+
+async def _all_done(opening: list[asyncio.Task[None]], gate: int) -> None:
+    if not opening:
+        os.close(gate)
+    for task in opening:
+        await task
 
 
 def _hosts_named(folder: Path, job: Job, *, raises: bool) -> Path | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 
 import msgspec
 
@@ -76,11 +76,14 @@ class LeaseSeen(msgspec.Struct, frozen=True):
 
 
 class Role(StrEnum):
-    """What an agent is for."""
+    """What an agent is for; the config's agents come in this order."""
 
     PRIMARY = "primary"
     SECONDARY = "secondary"
     EMERGENCY = "emergency"  #: takes work only when no other is eligible
+
+
+_ROLES = tuple(Role)
 
 
 class AgentStatus(StrEnum):
@@ -103,18 +106,14 @@ class Candidate(msgspec.Struct, frozen=True):
     name: str
     role: Role
     status: AgentStatus
-    preference: int = 0  #: place in the config
-    running: str | None = None  #: the deployment it is busy with
-    reason: str = ""  #: why it is degraded, draining or offline
+    preference: int  #: place in the config
+    running: str | None  #: the deployment it is busy with
+    reason: str  #: why it is degraded, draining or offline
 
-
-class _Tier(IntEnum):
-    PRIMARY = 0
-    SECONDARY = 1
-    EMERGENCY = 2
-
-
-_TIERS = {Role.PRIMARY: _Tier.PRIMARY, Role.SECONDARY: _Tier.SECONDARY, Role.EMERGENCY: _Tier.EMERGENCY}
+    @property
+    def place(self) -> tuple[int, int, str]:
+        """Where the config puts it among all agents."""
+        return (_ROLES.index(self.role), self.preference, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +136,7 @@ def rank(agents: Sequence[Candidate]) -> list[Candidate]:
         key=lambda a: (
             a.role is Role.EMERGENCY,
             a.status is AgentStatus.DEGRADED,
-            _TIERS[a.role],
-            a.preference,
-            a.name,
+            a.place,
         ),
     )
 
@@ -189,12 +186,8 @@ def gives_way(me: str, agents: Sequence[Candidate]) -> str | None:
 def _reasons(mine: Candidate, agents: Sequence[Candidate]) -> list[str]:
     """Say why each agent that the config prefers was not taken."""
     reasons = [f"{mine.name} chosen: {mine.role} {mine.status}"]
-    for other in sorted(agents, key=lambda a: (_TIERS[a.role], a.preference, a.name)):
-        if other.name == mine.name or (_TIERS[other.role], other.preference) > (
-            _TIERS[mine.role],
-            mine.preference,
-        ):
-            continue
+    rest = (a for a in agents if a.name != mine.name and a.place[:2] <= mine.place[:2])
+    for other in sorted(rest, key=lambda a: a.place):
         if other.status is not AgentStatus.ONLINE:
             reasons.append(f"{other.name} {other.status}" + (f" ({other.reason})" if other.reason else ""))
         elif other.running is not None:

@@ -62,7 +62,7 @@ def moment_of(event: ev.Event, after: Deployment) -> Moment | None:
         case ev.Waiting(waits=waits):
             return Moment.WAITING if any(wait.gate is Gate.APPROVAL for wait in waits) else None
         case ev.LeaseGranted():
-            return Moment.STARTED if after.grants == 1 and not after.status.terminal else None
+            return Moment.STARTED if after.grants == 1 else None
         case ev.UndoStarted():
             return Moment.ROLLING_BACK
         case ev.Finished(status=status):

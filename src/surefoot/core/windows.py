@@ -13,9 +13,9 @@ from zoneinfo import ZoneInfo
 
 from surefoot.core.gates import MINUTES_OF_A_DAY, Window
 
-#: Days ahead within which each window opens again, whatever its days: a week, one more where clocks skip all of a
-#: window when they are set, and one more day for time zones.
-AHEAD = 15
+#: Days ahead within which each window opens again, whatever its days: a week, and one more where clocks skip all of
+#: it when they are set.
+AHEAD = 14
 
 
 def is_open(windows: Sequence[Window], now: float) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from dataclasses import replace
 from typing import Any
@@ -85,6 +86,24 @@ def host_that_could_not_be_raised_is_skipped() -> Any:
         return ev.FenceRaised(tuple(host.name for host in hosts))
 
     return patch.object(performer.SimPerformer, "_raise_all", all_is_well)
+
+
+@mutant
+def play_begins_before_the_journal_knows_its_hosts() -> Any:
+    right = performer.SimPerformer.step
+
+    async def hasty(self: Any, job: Any, action: Any) -> Any:
+        written: list[asyncio.Task[None]] = []
+
+        async def at_some_time(event: Any) -> None:
+            written.append(asyncio.create_task(job.fence_raised(event)))
+
+        outcome = await right(self, replace(job, fence_raised=at_some_time), action)
+        for task in written:
+            await task
+        return outcome
+
+    return patch.object(performer.SimPerformer, "step", hasty)
 
 
 def unfenced(kind: type) -> Any:
