@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,19 @@ class Os:
     def pipe(self):
         raise OSError(24, "Too many open files")
 playbooks.os = Os()
+"""
+
+#: What comes of a raise before it is written down.
+RAISED = """
+import asyncio, os
+from surefoot.agent.worker import Worker
+from surefoot.core.events import FenceRaised
+right = Worker._fact
+async def fact(self, event, **more):
+    if isinstance(event, FenceRaised):
+        {first}
+    await right(self, event, **more)
+Worker._fact = fact
 """
 
 
@@ -357,6 +371,35 @@ def test_an_agent_out_of_descriptors_has_touched_nothing_and_leaves_nothing_behi
     assert "could not begin" in done.stderr and "Too many open files" in done.stderr
     assert "LimitNOFILE" in done.stderr
     assert list(shop.sockets.iterdir()) == []
+
+
+def test_a_playbook_waits_until_the_journal_knows_the_hosts_that_it_is_about_to_change(
+    shop: Shop, hosts: list[SshHost]
+) -> None:
+    done = shop.run("deploy", "prod", "1.0", first=RAISED.format(first="await asyncio.sleep(3)"))
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in shop.run("events", "prod-1", "--output", "json").stdout.splitlines()]
+    known = next(datetime.fromisoformat(event["at"]) for event in events if event["type"] == "fence_raised")
+    for host in hosts:
+        assert host.disk("/root/shown").stat().st_mtime >= known.timestamp()
+
+
+def test_an_agent_that_dies_before_the_journal_knows_its_hosts_has_changed_none(
+    shop: Shop, hosts: list[SshHost]
+) -> None:
+    at = Path(shop.state_file).stem
+    (shop.folder / "activate.yml").write_text(
+        f"- hosts: all\n  gather_facts: false\n  tasks:\n    - raw: touch /root/begun-{at}\n"
+    )
+    died = shop.run("deploy", "prod", "1.0", first=RAISED.format(first="await asyncio.sleep(3); os.kill(os.getpid(), 9)"))
+    assert died.returncode == -9
+    end = time.monotonic() + 20
+    while left := [p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if str(shop.folder) in str(p.info)]:
+        assert time.monotonic() < end, left
+        time.sleep(0.1)
+    assert not any(host.disk(f"/root/begun-{at}").exists() for host in hosts)
+    assert shop.run("deploy", "prod", "2.0").returncode == 0
+    assert all(host.disk(f"/root/begun-{at}").exists() for host in hosts)
 
 
 def test_what_is_stranded_leaves_nothing_running_on_a_host(shop: Shop, host: SshHost) -> None:
