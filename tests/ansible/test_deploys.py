@@ -391,7 +391,9 @@ def test_an_agent_that_dies_before_the_journal_knows_its_hosts_has_changed_none(
     (shop.folder / "activate.yml").write_text(
         f"- hosts: all\n  gather_facts: false\n  tasks:\n    - raw: touch /root/begun-{at}\n"
     )
-    died = shop.run("deploy", "prod", "1.0", first=RAISED.format(first="await asyncio.sleep(3); os.kill(os.getpid(), 9)"))
+    died = shop.run(
+        "deploy", "prod", "1.0", first=RAISED.format(first="await asyncio.sleep(3); os.kill(os.getpid(), 9)")
+    )
     assert died.returncode == -9
     end = time.monotonic() + 20
     while left := [p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if str(shop.folder) in str(p.info)]:

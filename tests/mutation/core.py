@@ -36,9 +36,12 @@ TESTS = (
     "tests/property/test_decisions.py",
     "tests/property/test_gates.py",
     "tests/property/test_lease.py",
+    "tests/property/test_outbox.py",
     "tests/store/test_gates.py",
     "tests/unit/test_config_freeze.py",
     "tests/unit/test_config_loading.py",
+    "tests/unit/test_opening.py",
+    "tests/unit/test_plan.py",
 )
 #: Seconds of the processor after which a change has made something run in circles.
 SECONDS = 120

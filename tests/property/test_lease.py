@@ -10,7 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from surefoot.core.lease import HOLD, MIN_TTL, AgentStatus, Candidate, LeaseTiming, Role, choose, gives_way, rank
+from surefoot.core.lease import (
+    HOLD,
+    MIN_TTL,
+    AgentStatus,
+    Candidate,
+    LeaseSeen,
+    LeaseTiming,
+    Role,
+    choose,
+    gives_way,
+    rank,
+)
 
 #: How much faster or slower than true time a clock may go.
 DRIFT = 0.1
@@ -23,6 +34,7 @@ candidates = st.builds(
     status=st.sampled_from(AgentStatus),
     preference=st.integers(0, 2),
     running=st.sampled_from([None, HERE, "other-1"]),
+    reason=st.sampled_from(["", "memory 96 %"]),
 )
 some = st.lists(candidates, unique_by=lambda agent: agent.name, max_size=6)
 TIERS = list(Role)
@@ -92,8 +104,49 @@ def test_who_hands_over_has_a_reason_and_somebody_who_may_take_it(agents: list[C
         why = gives_way(me.name, agents)
         assert (why is not None) is bool(idle)
         if why is not None:
-            state = "drained" if me.status is AgentStatus.DRAINING else "degraded"
+            state = "drained" if me.status is AgentStatus.DRAINING else me.reason or "degraded"
             assert why == f"{me.name} {state}; {rank(idle)[0].name} can take it"
+
+
+@given(some)
+def test_who_is_chosen_says_why_nobody_was_whom_the_config_puts_first_or_beside_it(agents: list[Candidate]) -> None:
+    for me in agents:
+        found = choose(me.name, agents)
+        if not found.eligible:
+            continue
+        first = [
+            a
+            for a in others(agents, me)
+            if (TIERS.index(a.role), a.preference) <= (TIERS.index(me.role), me.preference)
+        ]
+        why = {
+            agent.name: f"{agent.status}" + (f" ({agent.reason})" if agent.reason else "")
+            if agent.status is not AgentStatus.ONLINE
+            else f"busy with {agent.running}"
+            if agent.running is not None
+            else "did not claim in time"
+            for agent in sorted(first, key=lambda a: (TIERS.index(a.role), a.preference, a.name))
+        }
+        assert list(found.reasons[1:]) == [f"{name} {said}" for name, said in why.items()]
+
+
+@given(some)
+def test_who_may_not_claim_says_why(agents: list[Candidate]) -> None:
+    for me in agents:
+        found = choose(me.name, agents)
+        if not me.status.able:
+            assert found.reasons == (f"{me.name} {me.status}",)
+        elif not found.eligible:
+            runners = [agent.name for agent in rank(agents) if agent.role is not Role.EMERGENCY]
+            assert found.reasons == (f"{', '.join(runners)} eligible",)
+    assert choose("unheard of", agents).reasons == ("unheard of has not reported",)
+
+
+def test_a_lease_is_expired_once_nothing_was_heard_for_its_whole_ttl() -> None:
+    seen = LeaseSeen(token=1, renewals=2, ttl=5.0, at=10.0)
+    assert not seen.expired(14.999) and seen.expired(15.0)
+    assert seen.seen(1, 2, 5.0, 12.0) is seen
+    assert seen.seen(1, 3, 5.0, 12.0).at == seen.seen(2, 2, 5.0, 12.0).at == 12.0
 
 
 @given(st.floats(MIN_TTL, 3600.0), st.floats(-DRIFT, DRIFT), st.floats(-DRIFT, DRIFT))

@@ -20,7 +20,7 @@ ONLINE, DEGRADED, DRAINING, OFFLINE = (
 
 
 def agent(name: str, status: AgentStatus, role: Role = Role.SECONDARY, running: str | None = None) -> Candidate:
-    return Candidate(name, role, status, running=running, reason="memory 96 % > 90 %" if status is DEGRADED else "")
+    return Candidate(name, role, status, 0, running, "memory 96 % > 90 %" if status is DEGRADED else "")
 
 
 def test_nobody_gives_way_to_an_emergency_agent_that_may_not_take_it() -> None:
