@@ -76,14 +76,14 @@ class LeaseSeen(msgspec.Struct, frozen=True):
 
 
 class Role(StrEnum):
-    """What an agent is for; the config's agents come in this order."""
+    """What an agent is for."""
 
     PRIMARY = "primary"
     SECONDARY = "secondary"
     EMERGENCY = "emergency"  #: takes work only when no other is eligible
 
 
-_ROLES = tuple(Role)
+_ROLES = tuple(Role)  # in the order in which they are asked
 
 
 class AgentStatus(StrEnum):
