@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from surefoot.core.errors import Code
-from tests.ansible.hosts import PLAIN_USER, SshHost, inventory
+from tests.ansible.hosts import PLAIN_USER, SshHost, inventory, until
 from tests.ansible.play import HIDDEN
 from tests.support.forked import Surefoot
 
@@ -78,6 +78,11 @@ async def fact(self, event, **more):
     await right(self, event, **more)
 Worker._fact = fact
 """
+
+
+def running(mark: str) -> list[object]:
+    """Return the commands that have a mark in their arguments or their environment."""
+    return [p.info["cmdline"] for p in psutil.process_iter(["cmdline", "environ"]) if mark in str(p.info)]
 
 
 class Shop:
@@ -395,10 +400,7 @@ def test_an_agent_that_dies_before_the_journal_knows_its_hosts_has_changed_none(
         "deploy", "prod", "1.0", first=RAISED.format(first="await asyncio.sleep(3); os.kill(os.getpid(), 9)")
     )
     assert died.returncode == -9
-    end = time.monotonic() + 20
-    while left := [p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if str(shop.folder) in str(p.info)]:
-        assert time.monotonic() < end, left
-        time.sleep(0.1)
+    until(lambda: not running(str(shop.folder)), "the end of what the agent had started")
     assert not any(host.disk(f"/root/begun-{at}").exists() for host in hosts)
     assert shop.run("deploy", "prod", "2.0").returncode == 0
     assert all(host.disk(f"/root/begun-{at}").exists() for host in hosts)
@@ -419,10 +421,7 @@ def test_what_is_stranded_leaves_nothing_running_on_a_host(shop: Shop, host: Ssh
     done = shop.run("deploy", "prod", "1.0")
     assert done.returncode == 5, done.stderr
     assert host.disk(f"/root/begun-{at}").exists()
-    end = time.monotonic() + 20
-    while left := [p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if at in str(p.info["cmdline"])]:
-        assert time.monotonic() < end, left
-        time.sleep(0.1)
+    until(lambda: not running(at), "the end of what the undo has left")
     types = [json.loads(line)["type"] for line in shop.run("events", "prod-1", "--output", "json").stdout.splitlines()]
     assert types[-3:] == ["fence_raised", "versions_surveyed", "finished"]
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -12,12 +13,13 @@ from hypothesis import strategies as st
 
 from surefoot.core import events as ev
 from surefoot.core import opening, people, windows
-from surefoot.core.deployment import Deployment, accept, evolve, fold, summarise
+from surefoot.core.deployment import Deployment, evolve, summarise
 from surefoot.core.environment import Freeze
-from surefoot.core.errors import Code, NotAllowedError, RefusedError
-from surefoot.core.gates import Approvals, Bar, Gate, Gates, PromoteFrom, Window
-from surefoot.core.plan import Command, Plan, Step
+from surefoot.core.errors import Code, NotAllowedError
+from surefoot.core.gates import Approvals, Bar, Gate, Gates, Window
 from surefoot.core.status import Status
+from tests.support import journals
+from tests.support.journals import add
 
 DAY = 86_400.0
 START = datetime(2026, 3, 2, tzinfo=UTC).timestamp()  # a Monday
@@ -48,14 +50,7 @@ any_gates = st.builds(
 )
 
 
-def deployment(gates: Gates, number: int = 1, at: float = START, **more: object) -> Deployment:
-    plan = Plan(project="p", environment="prod", steps=(Step("go", Command("true")),), gates=gates)
-    event = ev.Accepted(f"prod-{number}", "prod", number, f"{number}.0", plan, requested_by="eve", **more)  # type: ignore[arg-type]
-    return accept(ev.Entry(1, at, event))
-
-
-def add(state: Deployment, at: float, *events: ev.Event) -> Deployment:
-    return fold([ev.Entry(state.seq + place, at, event) for place, event in enumerate(events, 1)], state)
+deployment = partial(journals.deployment, at=START)
 
 
 @given(st.data(), any_gates)
@@ -306,17 +301,3 @@ def test_a_window_over_midnight_belongs_to_the_day_on_which_it_opens() -> None:
 )
 def test_a_windows_days_are_told_briefly(days: tuple[int, ...], told: str) -> None:
     assert windows.told(Window(days=days)) == f"{told} 00:00-24:00 UTC"
-
-
-# -- promotion -------------------------------------------------------------------------------------------------------
-
-
-def test_a_promotion_needs_a_success_that_is_neither_too_old_nor_too_fresh() -> None:
-    gate = PromoteFrom("stage", within=DAY, after=3600.0)
-    staged = add(deployment(Gates()), START, ev.LeaseGranted("a", 1), ev.Finished(Status.SUCCEEDED))
-    for found, now in ((None, START), (summarise(staged), START + 60), (summarise(staged), START + 2 * DAY)):
-        with pytest.raises(RefusedError) as refused:
-            opening.promotion(gate, "prod", "1.0", found, (), now=now)
-        assert refused.value.code is Code.NOT_PROMOTED and refused.value.hint
-    promoted = opening.promotion(gate, "prod", "1.0", summarise(staged), (), now=START + 7200)
-    assert (promoted.environment, promoted.deployment, promoted.finished_at) == ("stage", "prod-1", START)

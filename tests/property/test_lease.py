@@ -40,6 +40,11 @@ some = st.lists(candidates, unique_by=lambda agent: agent.name, max_size=6)
 TIERS = list(Role)
 
 
+def place(agent: Candidate) -> tuple[int, int]:
+    """Where the config puts an agent."""
+    return (TIERS.index(agent.role), agent.preference)
+
+
 def others(agents: Sequence[Candidate], me: Candidate) -> list[Candidate]:
     return [agent for agent in agents if agent is not me]
 
@@ -114,18 +119,14 @@ def test_who_is_chosen_says_why_nobody_was_whom_the_config_puts_first_or_beside_
         found = choose(me.name, agents)
         if not found.eligible:
             continue
-        first = [
-            a
-            for a in others(agents, me)
-            if (TIERS.index(a.role), a.preference) <= (TIERS.index(me.role), me.preference)
-        ]
+        first = [agent for agent in others(agents, me) if place(agent) <= place(me)]
         why = {
             agent.name: f"{agent.status}" + (f" ({agent.reason})" if agent.reason else "")
             if agent.status is not AgentStatus.ONLINE
             else f"busy with {agent.running}"
             if agent.running is not None
             else "did not claim in time"
-            for agent in sorted(first, key=lambda a: (TIERS.index(a.role), a.preference, a.name))
+            for agent in sorted(first, key=lambda agent: (place(agent), agent.name))
         }
         assert list(found.reasons[1:]) == [f"{name} {said}" for name, said in why.items()]
 

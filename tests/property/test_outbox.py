@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from surefoot.core import events as ev
-from surefoot.core.deployment import Deployment, fold
+from surefoot.core.deployment import fold
 from surefoot.core.errors import Code, Failure
 from surefoot.core.gates import Approvals, Gate, Gates, Wait
 from surefoot.core.outbox import Due, changes, moment_of, target_named
@@ -44,7 +44,7 @@ STORY: tuple[tuple[ev.Event, Moment | None], ...] = (
     ),
     (ev.Waiting((Wait(Gate.WINDOW, "closed"),)), None),
     (ev.Waiting((Wait(Gate.WINDOW, "closed"), Wait(Gate.APPROVAL, "nobody agreed"))), Moment.WAITING),
-    (ev.ApprovalGiven("ann", ("sre",)), None),
+    (ev.ApprovalGiven("ann", groups=("sre",)), None),
     (ev.LeaseGranted("a", 1), Moment.STARTED),
     (ev.FenceRaised(("web",)), None),
     (ev.StepStarted("go", Direction.FORWARD, 1), None),
@@ -72,11 +72,8 @@ def test_each_moment_is_told_once_to_who_asked_for_it() -> None:
     assert due("status") == [moment for moment in moments if moment in TOLD_AS_STATUS]
     assert due("stranded") == [moment for moment in moments if moment is Moment.STRANDED or moment in AFTERMATH]
     assert due("failed") == [], "what follows on an end belongs to who was told of that end"
-    assert [moment_of(entry.event, state) for entry, state in _states()] == [moment for _, moment in STORY]
-
-
-def _states() -> list[tuple[ev.Entry, Deployment]]:
-    return [(entry, fold(JOURNAL[: entry.seq])) for entry in JOURNAL]
+    meant = [moment_of(entry.event, fold(JOURNAL[: entry.seq])) for entry in JOURNAL]
+    assert meant == [moment for _, moment in STORY]
 
 
 @given(st.integers(1, len(JOURNAL) - 1))

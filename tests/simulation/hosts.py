@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from surefoot.core.plan import Direction
+from surefoot.core.plan import ROLLBACK, Direction
 from tests.simulation.judge import MIXED, Judge
 from tests.simulation.loop import GROUP, VirtualLoop
 from tests.simulation.script import PRODUCTION
@@ -42,6 +42,11 @@ class Touch:
     step: int  #: or `WHOLE`
     direction: Direction
     version: str | None
+
+    @property
+    def name(self) -> str:
+        """What the plan calls the step."""
+        return ROLLBACK if self.step == WHOLE else f"step-{self.step}"
 
 
 @dataclass

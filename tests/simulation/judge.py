@@ -84,9 +84,8 @@ class Judge:
         self.newest = 0
         self.granted = 0  #: the newest token that a lease was granted with
         self.touched: set[str] = set()
-        self.raised: set[tuple[str, str]] = (
-            set()
-        )  #: on which hosts a deployment's journal says that its fence is raised
+        #: On which hosts journals say that a deployment's fence is raised: (deployment, host).
+        self.raised: set[tuple[str, str]] = set()
         #: What hosts were asked for since the last change of any of them: (health or version, host).
         self.asked: set[tuple[str, str]] = set()
         #: Hosts that came back with an old disk, and were neither changed nor asked since: nobody can know.
@@ -122,7 +121,7 @@ class Judge:
         """Judge one change of a host, before it is made."""
         self.tell(Seen(host.name, touch))
         self._changes(host, touch.deployment, touch.token, touch)
-        step = self.accepted_as(touch.deployment).plan.step(ROLLBACK if touch.step < 0 else f"step-{touch.step}")
+        step = self.accepted_as(touch.deployment).plan.step(touch.name)
         if isinstance(step.work if touch.direction is Direction.FORWARD else step.undo, Playbook):
             known = (touch.deployment, host.name) in self.raised
             self.hold("4, nothing is lost: {} on {}, of which the journal knows nothing", touch, host.name, holds=known)

@@ -8,29 +8,16 @@ from msgspec import structs
 
 from surefoot.core import events as ev
 from surefoot.core import opening, people
-from surefoot.core.deployment import Deployment, Summary, accept, fold, summarise
+from surefoot.core.deployment import Deployment, Summary, summarise
 from surefoot.core.environment import Freeze
 from surefoot.core.errors import Code, Failure, NotAllowedError, RefusedError
 from surefoot.core.gates import Approvals, Gates, Promoted, PromoteFrom, Window
-from surefoot.core.plan import Command, Plan, Step
 from surefoot.core.status import Status
+from tests.support.journals import add, deployment
 
 DAY = 86_400.0
 APPROVALS = Approvals(required=2, groups={"sre": ("ann", "bob"), "ops": ("cyn",)}, expires=60.0)
 ANYONE = Approvals(groups={"everyone": None})
-
-
-NO_GATES = Gates()
-
-
-def deployment(gates: Gates = NO_GATES, **more: object) -> Deployment:
-    plan = Plan(project="p", environment="prod", steps=(Step("go", Command("true")),), gates=gates)
-    event = ev.Accepted("prod-1", "prod", 1, "1.0", plan, requested_by="eve", **more)  # type: ignore[arg-type]
-    return accept(ev.Entry(1, 0.0, event))
-
-
-def add(state: Deployment, *events: ev.Event) -> Deployment:
-    return fold([ev.Entry(state.seq + place, 1.0, event) for place, event in enumerate(events, 1)], state)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +31,7 @@ def add(state: Deployment, *events: ev.Event) -> Deployment:
 def test_it_is_told_how_many_have_to_agree_and_how_many_have(
     gate: Approvals, given: tuple[str, ...], told: str
 ) -> None:
-    state = add(deployment(Gates(approvals=gate)), *(ev.ApprovalGiven(by, "", ("sre",)) for by in given))
+    state = add(deployment(Gates(approvals=gate)), 1.0, *(ev.ApprovalGiven(by, "", ("sre",)) for by in given))
     assert [wait.message for wait in opening.closed(state, None, 2.0)] == [told]
     (_, end) = opening.too_late(state, gate.expires)
     assert isinstance(end, ev.Finished) and end.reason is not None
@@ -88,7 +75,7 @@ def test_a_freeze_is_over_at_its_very_end() -> None:
 
 
 def test_who_begins_anew_what_has_begun_meets_no_gate() -> None:
-    state = add(deployment(), ev.LeaseGranted("a", 1))
+    state = add(deployment(Gates()), 1.0, ev.LeaseGranted("a", 1))
     plan = structs.replace(state.plan, gates=Gates(approvals=APPROVALS))
     begun = structs.replace(state, plan=plan)
     assert opening.begin(begun, Freeze("ann", "x", 0.0), 1e9) == opening.Begin()
@@ -96,17 +83,17 @@ def test_who_begins_anew_what_has_begun_meets_no_gate() -> None:
 
 
 WAITS = deployment(Gates(approvals=ANYONE))
-REJECTED = add(WAITS, *opening.rejection(WAITS, "ann", "no"))
-APPROVED = add(WAITS, ev.ApprovalGiven("ann", "", ("everyone",)))
-BEGUN = add(deployment(), ev.LeaseGranted("a", 1))
-ENDED = add(BEGUN, ev.Finished(Status.SUCCEEDED))
-WITHDRAWN = add(WAITS, ev.Finished(Status.CANCELLED, Failure(Code.CANCELLED, "by bob")))
+REJECTED = add(WAITS, 1.0, *opening.rejection(WAITS, "ann", "no"))
+APPROVED = add(WAITS, 1.0, ev.ApprovalGiven("ann", "", ("everyone",)))
+BEGUN = add(deployment(Gates()), 1.0, ev.LeaseGranted("a", 1))
+ENDED = add(BEGUN, 1.0, ev.Finished(Status.SUCCEEDED))
+WITHDRAWN = add(WAITS, 1.0, ev.Finished(Status.CANCELLED, Failure(Code.CANCELLED, "by bob")))
 
 
 @pytest.mark.parametrize(
     ("state", "why", "hint"),
     [
-        (deployment(), "prod-1 needs no approval (queued)", "surefoot cancel prod-1"),
+        (deployment(Gates()), "prod-1 needs no approval (queued)", "surefoot cancel prod-1"),
         (BEGUN, "prod-1 has begun (running)", "surefoot cancel prod-1"),
         (ENDED, "prod-1 has ended (succeeded)", "surefoot show prod-1"),
         (WITHDRAWN, "prod-1 has ended (cancelled)", "surefoot show prod-1"),
@@ -127,7 +114,7 @@ def test_a_rejection_is_the_end_and_there_is_one() -> None:
 
 @pytest.mark.parametrize(
     ("state", "why"),
-    [(APPROVED, "prod-1 has all its approvals"), (deployment(), "prod-1 waits for no approval (queued)")],
+    [(APPROVED, "prod-1 has all its approvals"), (deployment(Gates()), "prod-1 waits for no approval (queued)")],
 )
 def test_what_needs_no_more_approval_says_so(state: Deployment, why: str) -> None:
     with pytest.raises(NotAllowedError) as refused:
@@ -185,11 +172,12 @@ def test_evidence_counts_from_a_time_on_and_up_to_one(
     now: float, gate: PromoteFrom, found: Summary | None, why: str
 ) -> None:
     if not why:
-        assert promoted(now, gate=gate, found=found).deployment == "stage-1"
+        evidence = promoted(now, gate=gate, found=found)
+        assert (evidence.environment, evidence.deployment, evidence.finished_at) == ("stage", "stage-1", 0.0)
         return
     with pytest.raises(RefusedError) as refused:
         promoted(now, gate=gate, found=found)
-    assert why in str(refused.value) and refused.value.code is Code.NOT_PROMOTED
+    assert why in str(refused.value) and refused.value.code is Code.NOT_PROMOTED and refused.value.hint
     assert "first" not in why or refused.value.hint == "deploy it again in 10 min"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -70,9 +70,10 @@ class Hosts:
         output = self._world.output(job, action)
         began = time.monotonic()
 
-        def begun(progress: Progress) -> Awaitable[None]:
-            # Before anything is changed: whoever goes on has to know all hosts that may have been.
-            return job.fence_raised(ev.FenceRaised(tuple(progress.hosts)))
+        async def begun(progress: Progress) -> None:
+            if action.raises_fence:
+                # Before anything is changed: whoever goes on has to know all hosts that may have been.
+                await job.fence_raised(ev.FenceRaised(tuple(progress.hosts)))
 
         progress, ran = await run_ansible(
             self._world,
@@ -84,7 +85,7 @@ class Hosts:
             raise_within=HOSTS_TIMEOUT,
             playbook=playbook,
             raises=action.raises_fence,
-            begun=begun if action.raises_fence else None,
+            begun=begun,
         )
         self._learn(job, progress)
         if ran.succeeded and (progress.hosts or not action.raises_fence):

@@ -13,7 +13,7 @@ import os
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from surefoot.agent.attempt import Ran
 from surefoot.agent.commands import Output
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from surefoot.agent.world import World
 
 
+async def _nothing(_: Progress) -> None:
+    pass
+
+
 async def run_ansible(
     world: World,
     job: Job,
@@ -40,7 +44,7 @@ async def run_ansible(
     playbook: str | None = None,
     on_hosts: str = "true",
     raises: bool = True,
-    begun: Callable[[Progress], Awaitable[None]] | None = None,
+    begun: Callable[[Progress], Awaitable[None]] = _nothing,
     only: str = "",
 ) -> tuple[Progress, Ran]:
     """Run ansible-playbook for at most `timeout` seconds; return what its callback told, and how it ended.
@@ -55,7 +59,7 @@ async def run_ansible(
     variables = {name.lower(): value for name, value in env.items()}
     beside = playbook or _first(plan)
     progress = Progress(plan.inventory)
-    opening: list[asyncio.Task[None]] = []
+    beginning: list[asyncio.Task[None]] = []
     # A host that takes commands but never ends one keeps nobody waiting for as long as a step may take.
     limit = asyncio.timeout(min(timeout, raise_within) if raises else timeout)
     end = asyncio.get_running_loop().time() + timeout
@@ -66,8 +70,7 @@ async def run_ansible(
         if progress.begun and not before:
             with contextlib.suppress(RuntimeError):  # the run has ended already
                 limit.reschedule(end)
-            if begun is not None:
-                opening.append(asyncio.create_task(_open(gate, begun(progress))))
+            beginning.append(asyncio.create_task(_let_go(go, begun(progress))))
 
     async with contextlib.AsyncExitStack() as kept:
         with world.beginning(job):
@@ -78,9 +81,10 @@ async def run_ansible(
                 tempfile.TemporaryDirectory(prefix="ansible-", dir=folder.parent, ignore_cleanup_errors=True)
             )
             hosts = _hosts_named(control, job, raises=raises) if fence is not None else None
-            wait, gate = os.pipe()
+            wait, write = os.pipe()
             kept.callback(os.close, wait)
-            kept.push_async_callback(_all_done, opening, gate)
+            go = kept.enter_context(os.fdopen(write, "wb", buffering=0))
+            kept.push_async_callback(_all_done, beginning)
             told, tell = os.pipe()
         kept.callback(os.close, tell)
         kept.callback(_Lines(told, line).close)
@@ -91,29 +95,25 @@ async def run_ansible(
         ran = await world.process(
             job,
             _argv(run),
-            env={**env, **run.environment(world.environ, tell, wait if begun is not None else None)},
+            env={**env, **run.environment(world.environ, tell, wait)},
             output=_AfterPrelude(output) if playbook else output,
             timeout=limit,
-            pass_fds=(tell, *((wait,) if begun is not None else ())),
+            pass_fds=(tell, wait),
             tidy=(str(control), temporary),
         )
     return progress, ran
 
 
-async def _open(gate: int, begun: Awaitable[None]) -> None:
+async def _let_go(go: BinaryIO, begun: Awaitable[None]) -> None:
     """Once `begun` is done, let the user's playbook begin: it waits for a byte of this pipe, and ends with the pipe."""
-    try:
+    with go:
         await begun
         with contextlib.suppress(BrokenPipeError):  # it is gone
-            os.write(gate, b"1")
-    finally:
-        os.close(gate)
+            go.write(b"1")
 
 
-async def _all_done(opening: list[asyncio.Task[None]], gate: int) -> None:
-    if not opening:
-        os.close(gate)
-    for task in opening:
+async def _all_done(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
         await task
 
 

@@ -111,9 +111,9 @@ class Candidate(msgspec.Struct, frozen=True):
     reason: str  #: why it is degraded, draining or offline
 
     @property
-    def place(self) -> tuple[int, int, str]:
+    def place(self) -> tuple[int, int]:
         """Where the config puts it among all agents."""
-        return (_ROLES.index(self.role), self.preference, self.name)
+        return (_ROLES.index(self.role), self.preference)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +137,7 @@ def rank(agents: Sequence[Candidate]) -> list[Candidate]:
             a.role is Role.EMERGENCY,
             a.status is AgentStatus.DEGRADED,
             a.place,
+            a.name,
         ),
     )
 
@@ -186,8 +187,8 @@ def gives_way(me: str, agents: Sequence[Candidate]) -> str | None:
 def _reasons(mine: Candidate, agents: Sequence[Candidate]) -> list[str]:
     """Say why each agent that the config prefers was not taken."""
     reasons = [f"{mine.name} chosen: {mine.role} {mine.status}"]
-    rest = (a for a in agents if a.name != mine.name and a.place[:2] <= mine.place[:2])
-    for other in sorted(rest, key=lambda a: a.place):
+    rest = (a for a in agents if a.name != mine.name and a.place <= mine.place)
+    for other in sorted(rest, key=lambda a: (a.place, a.name)):
         if other.status is not AgentStatus.ONLINE:
             reasons.append(f"{other.name} {other.status}" + (f" ({other.reason})" if other.reason else ""))
         elif other.running is not None:

@@ -95,8 +95,8 @@ class AnsibleRun:
             return LOOK_PLAYBOOK
         return HOSTS_PLAYBOOK if self.raises else GATE_PLAYBOOK
 
-    def environment(self, environ: Mapping[str, str], progress_fd: int, gate_fd: int | None = None) -> dict[str, str]:
-        """Return what to add to the agent's environment. A byte from `gate_fd` lets the user's playbook begin."""
+    def environment(self, environ: Mapping[str, str], progress_fd: int, go_fd: int | None = None) -> dict[str, str]:
+        """Return what to add to the agent's environment. A byte from `go_fd` lets the user's playbook begin."""
         config = _user_config(self.folder, environ)
         env = {
             "ANSIBLE_CALLBACK_PLUGINS": ":".join((str(PLUGINS / "callback"), _callbacks(environ, config))),
@@ -116,8 +116,8 @@ class AnsibleRun:
                 "SUREFOOT_FENCE_TOKEN": str(self.fence.token),
                 "SUREFOOT_FENCE_FOLDER": self.fence.folder,
             }
-        if gate_fd is not None:
-            env["SUREFOOT_GATE_FD"] = str(gate_fd)
+        if go_fd is not None:
+            env["SUREFOOT_GO_FD"] = str(go_fd)
         if self.hosts is not None:
             env["SUREFOOT_HOSTS"] = str(self.hosts)
         if beside := self.beside or self.playbook:

@@ -85,7 +85,7 @@ class Settings:
     def __init__(self) -> None:
         env = os.environ
         self.progress = int(env.get("SUREFOOT_PROGRESS_FD", "-1"))
-        self.gate = int(env.get("SUREFOOT_GATE_FD", "-1"))  #: what comes out of it lets the user's playbook begin
+        self.go = int(env.get("SUREFOOT_GO_FD", "-1"))  #: what comes out of it lets the user's playbook begin
         self.name = env.get("SUREFOOT_FENCE_NAME", "")
         self.folder = env.get("SUREFOOT_FENCE_FOLDER", "")
         self.token = env.get("SUREFOOT_FENCE_TOKEN", "")
@@ -327,7 +327,7 @@ class CallbackModule(CallbackBase):
             sys.stdout.write("\x1esurefoot: the playbook begins\n")
             sys.stdout.flush()
         self.settings.tell("playbook", own=self.settings.own)
-        if before and self.settings.gate >= 0 and not os.read(self.settings.gate, 1):
+        if before and self.settings.go >= 0 and not os.read(self.settings.go, 1):
             raise SystemExit(95)  # the agent could not write down that the fence is raised, or is gone
 
     def v2_playbook_on_play_start(self, play) -> None:
