@@ -76,9 +76,10 @@ def test_a_freeze_is_over_at_its_very_end() -> None:
 
 def test_who_begins_anew_what_has_begun_meets_no_gate() -> None:
     state = add(deployment(Gates()), 1.0, ev.LeaseGranted("a", 1))
-    plan = structs.replace(state.plan, gates=Gates(approvals=APPROVALS))
+    newer = structs.replace(summarise(deployment(Gates())), id="prod-2")
+    plan = structs.replace(state.plan, gates=Gates(approvals=APPROVALS, latest=True))
     begun = structs.replace(state, plan=plan)
-    assert opening.begin(begun, Freeze("ann", "x", 0.0), 1e9) == opening.Begin()
+    assert opening.begin(begun, Freeze("ann", "x", 0.0), 1e9, [newer]) == opening.Begin()
     assert opening.closed(begun, Freeze("ann", "x", 0.0), 1e9) == ()
 
 
@@ -139,10 +140,16 @@ def test_who_is_in_no_group_may_approve_only_where_there_are_none() -> None:
         ("ann@laptop", "ann@desk", False),
         ("ann", "ann@desk", False),
         ("bob", "ann", False),
+        ("ann\uff20desk", "ann", True),
+        ("ann\uff20desk@laptop", "ann@desk", False),
     ],
 )
 def test_who_is_listed_with_a_machine_counts_on_that_machine(identity: str, member: str, listed: bool) -> None:
     assert people.is_member(identity, [member]) is listed
+
+
+def test_a_person_is_the_same_on_each_machine_however_the_sign_before_it_is_written() -> None:
+    assert people.same_person("Ann\uff20desk", "ann@laptop") and not people.same_person("ann@laptop", "bob@laptop")
 
 
 # -- promotion -------------------------------------------------------------------------------------------------------

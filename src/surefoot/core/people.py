@@ -15,7 +15,7 @@ from surefoot.core.gates import Approvals
 
 def person(identity: str) -> str:
     """Return the person's name without the machine's."""
-    return _name(identity.partition("@")[0])
+    return _name(identity).partition("@")[0].strip()
 
 
 def _name(text: str) -> str:
@@ -33,10 +33,7 @@ def same_person(one: str, other: str) -> bool:
 
 def is_member(identity: str, members: Iterable[str]) -> bool:
     """Whether a person is listed: by name, or by name and machine where the list says which machine."""
-    return any(
-        _name(identity) == _name(member) or ("@" not in member and person(identity) == _name(member))
-        for member in members
-    )
+    return not {_name(identity), person(identity)}.isdisjoint(map(_name, members))
 
 
 def groups_of(identity: str, approvals: Approvals) -> tuple[str, ...]:
