@@ -12,11 +12,12 @@ from msgspec.structs import replace
 
 from surefoot.core import decide as do
 from surefoot.core import events as ev
-from surefoot.core.deployment import Deployment, accept, evolve, fold, summarise
+from surefoot.core.deployment import Deployment, accept, evolve, fold
 from surefoot.core.errors import Code, Failure
 from surefoot.core.gates import Gate, Wait
 from surefoot.core.plan import ROLLBACK, Check, Command, Direction, OnCancel, Plan, Playbook, Retry, Step, Work
 from surefoot.core.status import Status, StepStatus
+from surefoot.core.summary import summarise
 
 T = TypeVar("T")
 #: The longest delay that a plan here asks for, in seconds.

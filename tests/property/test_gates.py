@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from surefoot.core import events as ev
 from surefoot.core import opening, people, windows
-from surefoot.core.deployment import Deployment, evolve, summarise
+from surefoot.core.deployment import Deployment, evolve
 from surefoot.core.environment import Freeze
 from surefoot.core.errors import Code, NotAllowedError
 from surefoot.core.gates import Approvals, Bar, Gate, Gates, Window
 from surefoot.core.status import Status
+from surefoot.core.summary import summarise
 from tests.support import journals
 from tests.support.journals import add
 

@@ -19,9 +19,9 @@ from surefoot.agent.agent import Agent, AgentSettings
 from surefoot.agent.logs import LogSink
 from surefoot.agent.machine import Vitals
 from surefoot.api import requests
-from surefoot.core.deployment import summarise
 from surefoot.core.errors import NotAllowedError, NotFoundError
 from surefoot.core.lease import LeaseTiming
+from surefoot.core.summary import summarise
 from surefoot.store.memory import MemoryStore
 from tests.simulation.commands import Commands
 from tests.simulation.draw import draw

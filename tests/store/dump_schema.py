@@ -21,11 +21,11 @@ import msgspec
 from msgspec import structs
 
 from surefoot.core import events as ev
-from surefoot.core.deployment import Summary
 from surefoot.core.environment import Deed
 from surefoot.core.lease import Role
 from surefoot.core.plan import Direction
 from surefoot.core.status import Status
+from surefoot.core.summary import Summary
 from surefoot.core.targets import Moment, Webhook
 from surefoot.store import migrations, open_store
 from surefoot.store.protocol import AgentReport, LogLine, Store

@@ -14,7 +14,6 @@ import pytest
 from msgspec import structs
 
 from surefoot.core import events as ev
-from surefoot.core.deployment import summarise
 from surefoot.core.errors import (
     Code,
     ConflictError,
@@ -28,6 +27,7 @@ from surefoot.core.errors import (
 from surefoot.core.lease import AgentStatus, Role
 from surefoot.core.plan import Direction
 from surefoot.core.status import Status
+from surefoot.core.summary import summarise
 from surefoot.core.targets import Moment, Webhook
 from surefoot.store.protocol import AgentReport, Append, EnvironmentRow, Grant, LogLine, Store, Submission
 from tests.store import journal as j

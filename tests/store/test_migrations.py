@@ -19,10 +19,10 @@ import pytest
 
 from surefoot.api import gates, requests
 from surefoot.core import events as ev
-from surefoot.core.deployment import summarise
 from surefoot.core.errors import Code, Exit, NewerStoreError, StoreError
 from surefoot.core.plan import Direction
 from surefoot.core.status import Status
+from surefoot.core.summary import summarise
 from surefoot.store import migrations, open_store, postgres
 from surefoot.store.protocol import Append, Claim, Grant, Store
 from tests.store import dump_schema

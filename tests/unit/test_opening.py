@@ -8,11 +8,12 @@ from msgspec import structs
 
 from surefoot.core import events as ev
 from surefoot.core import opening, people
-from surefoot.core.deployment import Deployment, Summary, summarise
+from surefoot.core.deployment import Deployment
 from surefoot.core.environment import Freeze
 from surefoot.core.errors import Code, Failure, NotAllowedError, RefusedError
 from surefoot.core.gates import Approvals, Gates, Promoted, PromoteFrom, Window
 from surefoot.core.status import Status
+from surefoot.core.summary import Summary, summarise
 from tests.support.journals import add, deployment
 
 DAY = 86_400.0

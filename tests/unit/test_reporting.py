@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 
 from surefoot.api import history, reporting, requests
-from surefoot.core.deployment import Summary
 from surefoot.core.status import Status
+from surefoot.core.summary import Summary
 from surefoot.store.memory import MemoryStore
 from tests.store import journal as j
 

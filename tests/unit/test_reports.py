@@ -10,10 +10,11 @@ import pytest
 from msgspec.structs import replace
 
 from surefoot.core import events as ev
-from surefoot.core.deployment import fold, summarise
+from surefoot.core.deployment import fold
 from surefoot.core.errors import Code, Failure
 from surefoot.core.plan import Command, Plan, Step
 from surefoot.core.status import Status
+from surefoot.core.summary import summarise
 from surefoot.reports import levels, plot, postmortem
 from surefoot.reports.levels import Ended, quantile
 from surefoot.reports.story import Story

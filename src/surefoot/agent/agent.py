@@ -22,7 +22,7 @@ from surefoot.agent.performer import Performer
 from surefoot.agent.worker import Changes, Way, Worker
 from surefoot.core import events as ev
 from surefoot.core import opening
-from surefoot.core.deployment import Deployment, Summary, fold
+from surefoot.core.deployment import Deployment, fold
 from surefoot.core.errors import (
     Code,
     ConflictError,
@@ -35,6 +35,7 @@ from surefoot.core.errors import (
 )
 from surefoot.core.lease import AgentStatus, Candidate, Choice, LeaseSeen, LeaseTiming, Role, choose, gives_way
 from surefoot.core.notes import Level, Note, Tell, note_of
+from surefoot.core.summary import Summary
 from surefoot.store.protocol import AgentReport, AgentRow, Append, Claim, EnvironmentRow, LeaseRow, Store, Work
 
 #: Seconds that an agent leaves to each better one before it claims in its place.

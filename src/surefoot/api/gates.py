@@ -16,10 +16,11 @@ from typing import TypeVar
 from surefoot.api.history import pages
 from surefoot.api.requests import AGAIN, SUBMIT_TRIES, Events, request
 from surefoot.core import opening
-from surefoot.core.deployment import Deployment, Summary
+from surefoot.core.deployment import Deployment
 from surefoot.core.environment import Deed, EnvironmentEntry, Freeze, Frozen, Unfrozen
 from surefoot.core.errors import Code, NotAllowedError, RefusedError, StoreError
 from surefoot.core.gates import Wait
+from surefoot.core.summary import Summary
 from surefoot.store import rules
 from surefoot.store.protocol import EnvironmentRow, Store, Submission
 

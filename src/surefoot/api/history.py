@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from surefoot.core.deployment import Summary
+from surefoot.core.summary import Summary
 from surefoot.store.protocol import Store
 
 #: Summaries read at a time.

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from itertools import islice
 
 from surefoot.api.history import PAGE, pages
-from surefoot.core.deployment import Summary
 from surefoot.core.errors import Code, NotFoundError
 from surefoot.core.status import FAILURES
+from surefoot.core.summary import Summary
 from surefoot.reports.levels import Ended
 from surefoot.reports.story import Story
 from surefoot.store.protocol import Store

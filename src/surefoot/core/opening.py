@@ -16,11 +16,12 @@ from dataclasses import dataclass
 
 from surefoot.core import events as ev
 from surefoot.core import people, windows
-from surefoot.core.deployment import Deployment, Summary
+from surefoot.core.deployment import Deployment
 from surefoot.core.environment import Freeze
 from surefoot.core.errors import Code, Failure, NotAllowedError, RefusedError
 from surefoot.core.gates import Gate, Promoted, PromoteFrom, Wait
 from surefoot.core.status import FAILURES, Status
+from surefoot.core.summary import Summary
 from surefoot.core.wording import clock, duration
 
 

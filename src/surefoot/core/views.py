@@ -12,11 +12,12 @@ from typing import Any
 
 import msgspec
 
-from surefoot.core.deployment import Deployment, StepRun, Summary, summarise
+from surefoot.core.deployment import Deployment, StepRun
 from surefoot.core.environment import EnvironmentEntry, Freeze
 from surefoot.core.errors import Failure
 from surefoot.core.events import Entry
 from surefoot.core.gates import Wait
+from surefoot.core.summary import Summary, summarise
 
 Json = dict[str, Any]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from surefoot.core import views
-from surefoot.core.deployment import summarise
+from surefoot.core.summary import summarise
 from surefoot.core.targets import Webhook
 from surefoot.integrations import http
 from surefoot.integrations.delivery import Parcel, Told

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from surefoot.core import events as ev
-from surefoot.core.deployment import Summary
 from surefoot.core.status import FAILURES, Status
+from surefoot.core.summary import Summary
 from surefoot.core.views import rfc3339
 
 #: What the project promises of itself, where nobody says otherwise.

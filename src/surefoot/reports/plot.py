@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from html import escape
 from itertools import accumulate
 
-from surefoot.core.deployment import Summary
 from surefoot.core.status import FAILURES, Status
+from surefoot.core.summary import Summary
 from surefoot.core.wording import duration
 from surefoot.reports.levels import DAY, quantile, took
 

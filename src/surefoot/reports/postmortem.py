@@ -10,7 +10,7 @@ from typing import Any
 
 from surefoot.core import events as ev
 from surefoot.core import views
-from surefoot.core.deployment import summarise
+from surefoot.core.summary import summarise
 from surefoot.core.wording import duration
 from surefoot.reports import story as tell
 from surefoot.reports.markdown import block, code, inline, link, table

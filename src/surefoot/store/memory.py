@@ -19,12 +19,13 @@ from dataclasses import dataclass, field, replace
 from msgspec import structs
 
 from surefoot.core import outbox
-from surefoot.core.deployment import Deployment, Summary, summarise
+from surefoot.core.deployment import Deployment
 from surefoot.core.environment import Deed, EnvironmentEntry, Freeze, freeze_after
 from surefoot.core.errors import Code, ConflictError, NotFoundError
 from surefoot.core.events import Entry
 from surefoot.core.gates import Bar
 from surefoot.core.status import Status
+from surefoot.core.summary import Summary, summarise
 from surefoot.store import rules
 from surefoot.store.flock_presence import duplicate
 from surefoot.store.protocol import (

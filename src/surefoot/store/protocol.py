@@ -14,12 +14,13 @@ from typing import Protocol
 
 import msgspec
 
-from surefoot.core.deployment import Deployment, Summary
+from surefoot.core.deployment import Deployment
 from surefoot.core.environment import Deed, EnvironmentEntry, Freeze
 from surefoot.core.events import Entry, Event, Origin
 from surefoot.core.gates import Promoted
 from surefoot.core.lease import AgentStatus, Role
 from surefoot.core.plan import Plan
+from surefoot.core.summary import Summary
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from surefoot.core import events as ev
-from surefoot.core.deployment import Deployment, Summary, summarise
+from surefoot.core.deployment import Deployment
 from surefoot.core.environment import EnvironmentEntry, Freeze
 from surefoot.core.environment import decode as decode_deed
 from surefoot.core.errors import NewerStoreError
 from surefoot.core.lease import AgentStatus, Role
 from surefoot.core.status import Status
+from surefoot.core.summary import Summary, summarise
 from surefoot.store.migrations import UPGRADE
 from surefoot.store.protocol import AgentReport, AgentRow, EnvironmentRow, Grant, Journal, LeaseRow, LogLine
 from surefoot.store.rules import clean

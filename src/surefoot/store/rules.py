@@ -14,10 +14,11 @@ import msgspec
 
 from surefoot.core import events as ev
 from surefoot.core import opening
-from surefoot.core.deployment import Deployment, EnvironmentChange, accept, environment_after, fold
+from surefoot.core.deployment import Deployment, accept, fold
 from surefoot.core.environment import Freeze
 from surefoot.core.errors import Code, ConflictError, LeaseLostError, NotAllowedError, RefusedError, UsageError
 from surefoot.core.status import Status
+from surefoot.core.summary import EnvironmentChange, environment_after
 from surefoot.store.protocol import Append, Grant, Submission
 
 T = TypeVar("T", bound=msgspec.Struct)

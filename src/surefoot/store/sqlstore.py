@@ -26,11 +26,11 @@ import aiosql
 from msgspec import structs
 
 from surefoot.core import outbox
-from surefoot.core.deployment import Summary
 from surefoot.core.environment import Deed, EnvironmentEntry, encode, freeze_after, type_of
 from surefoot.core.errors import Code, ConflictError, NotFoundError, StoreError
 from surefoot.core.events import Entry
 from surefoot.core.status import Status
+from surefoot.core.summary import Summary
 from surefoot.store import migrations, rows, rules
 from surefoot.store.protocol import (
     AgentReport,

@@ -15,7 +15,8 @@ WAITS_TOLD = 20
 
 if TYPE_CHECKING:
     from surefoot.cli.app import App
-    from surefoot.core.deployment import Deployment, Summary
+    from surefoot.core.deployment import Deployment
+    from surefoot.core.summary import Summary
     from surefoot.store.protocol import EnvironmentRow, Store
 
 
@@ -129,7 +130,7 @@ def show(ctx: click.Context, deployment: str) -> None:
 
 def _tell(app: App, store: Store, state: Deployment) -> None:
     from surefoot.cli.text import ago, clean, duration
-    from surefoot.core.deployment import summarise
+    from surefoot.core.summary import summarise
 
     now, say = store.now(), app.console.print
     say(f"{clean(state.id)}  {clean(state.version)}  {app.console.status(state.status)}")
