@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 CORE = ROOT / "src" / "surefoot" / "core"
 EQUIVALENT = Path(__file__).with_name("equivalent.txt")
 #: What decides; the rest of the core is values and words.
-MODULES = ("decide", "deployment", "lease", "outbox", "opening", "environment", "windows", "people", "plan")
+MODULES = ("decide", "deployment", "summary", "lease", "outbox", "opening", "environment", "windows", "people", "plan")
 #: Schedules that a change has to survive before the tests are asked, which take longer.
 SCHEDULES = 150
 TESTS = (

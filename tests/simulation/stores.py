@@ -11,7 +11,7 @@ from typing import Any
 from surefoot.store.flock_presence import duplicate
 from surefoot.store.sightings import Sightings
 from surefoot.store.sqlite import SqliteStore
-from surefoot.store.sqlstore import Presence
+from surefoot.store.transactions import Presence
 
 #: A file system in memory: what is tried here is the SQL, not the disk.
 SHARED_MEMORY = Path("/dev/shm")

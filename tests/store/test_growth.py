@@ -15,7 +15,8 @@ from msgspec import structs
 
 from surefoot.core.targets import Moment, Webhook
 from surefoot.store import open_store
-from surefoot.store.sqlstore import SqlStore, load_queries
+from surefoot.store.sqlstore import SqlStore
+from surefoot.store.transactions import load_queries
 from tests.store import journal as j
 from tests.support.history import add_history
 from tests.support.postgres import PostgresServer

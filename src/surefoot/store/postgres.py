@@ -31,7 +31,8 @@ from surefoot.store.listener import Listener, ended
 from surefoot.store.pool import Pool
 from surefoot.store.protocol import News
 from surefoot.store.session import LINE, SCHEMA, Session, check_fit, connect, parameters, set_up
-from surefoot.store.sqlstore import CommitUnknownError, Presence, SqlStore, load_queries
+from surefoot.store.sqlstore import SqlStore
+from surefoot.store.transactions import CommitUnknownError, Presence, load_queries
 
 #: First key of all presence locks ("SFpr"), so that they meet no other program's advisory locks.
 PRESENCE_SPACE = 0x53467072

@@ -25,7 +25,8 @@ from surefoot.store import migrations
 from surefoot.store.flock_presence import FlockPresence
 from surefoot.store.pool import Pool
 from surefoot.store.protocol import News
-from surefoot.store.sqlstore import Presence, SqlStore, load_queries
+from surefoot.store.sqlstore import SqlStore
+from surefoot.store.transactions import Presence, load_queries
 
 #: How long a call waits for another process's transaction.
 BUSY_SECONDS = 5.0
