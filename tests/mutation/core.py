@@ -40,6 +40,7 @@ TESTS = (
     "tests/store/test_gates.py",
     "tests/unit/test_config_freeze.py",
     "tests/unit/test_config_loading.py",
+    "tests/unit/test_deployment.py",
     "tests/unit/test_opening.py",
     "tests/unit/test_plan.py",
 )

@@ -355,7 +355,7 @@ def _granted(s: Deployment, e: ev.LeaseGranted, at: float) -> Deployment:
     assert e.token > s.token, f"{s.id}: token {e.token} after {s.token}"
     assert not s.approvals_missing or s.begun, f"{s.id}: begun without approval"
     first = s.grants == 0
-    if s.bake_until is not None and not s.baked:
+    if s.bake_until is not None:
         until = s.bake_until + _unwatched(s, e)
         # Whoever watches to the end says so: where it seems to be over, the clock was set forward meanwhile.
         s = replace(s, bake_until=until if until > s.elapsed else s.elapsed + s.plan.bake)

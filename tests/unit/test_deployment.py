@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the fold of a journal makes of single events, where decisions do not show it."""
+
+from __future__ import annotations
+
+from surefoot.core import events as ev
+from surefoot.core.deployment import Deployment, evolve
+from surefoot.core.errors import Code, Failure
+from surefoot.core.gates import Gates
+from surefoot.core.plan import Direction
+from surefoot.core.status import StepStatus
+from tests.support.journals import add, deployment
+
+FULL = Failure(Code.INTERNAL, "no space left")
+
+
+def held() -> Deployment:
+    return add(deployment(Gates()), 1.0, ev.LeaseGranted("a", 1))
+
+
+def begun(state: Deployment, at: float, attempt: int) -> Deployment:
+    event = ev.StepStarted("go", Direction.FORWARD, attempt)
+    return evolve(state, ev.Entry(state.seq + 1, at, event, agent="a", token=1))
+
+
+def test_what_can_not_be_begun_is_counted_in_a_row() -> None:
+    missed = add(held(), 2.0, ev.NotBegun(FULL), ev.NotBegun(FULL))
+    assert missed.misses == 2
+    passed = add(missed, 3.0, ev.PreflightPassed())
+    assert passed.misses == 0
+    assert add(passed, 4.0, ev.NotBegun(FULL)).misses == 1
+
+
+def test_a_fence_that_can_not_be_raised_is_counted_in_a_row() -> None:
+    failed = add(held(), 2.0, ev.FenceFailed(FULL), ev.FenceFailed(FULL))
+    assert failed.fence_failures == 2
+    assert add(failed, 3.0, ev.FenceRaised(("web-01",))).fence_failures == 0
+
+
+def test_an_attempt_that_runs_has_neither_an_end_nor_a_failure() -> None:
+    failed = add(begun(held(), 2.0, 1), 3.0, ev.StepFailed("go", Direction.FORWARD, 1, FULL))
+    (run,) = failed.steps
+    assert (run.status, run.finished_at, run.failure, run.failures) == (StepStatus.FAILED, 3.0, FULL, 1)
+    assert failed.fence == held().fence, "a command leaves nothing on hosts that a fence would keep out"
+    (again,) = begun(failed, 4.0, 2).steps
+    assert (again.status, again.started_at, again.finished_at, again.failure) == (StepStatus.RUNNING, 4.0, None, None)
+    assert again.failures == 1, "what an attempt has used up stays used up"
