@@ -72,14 +72,10 @@ def test_whatever_waits_has_a_name_for_it_and_comes_to_its_end(data: st.DataObje
             state = person_acts(data, state, now)
         if state.status.terminal:
             break
-        if (
-            state.ready_at is None
-            or state.ready_at > now
-            or (freeze and freeze.in_force(now) and state.bar is Bar.FREEZE)
-        ):
+        if state.ready_at > now or (freeze and freeze.in_force(now) and state.bar is Bar.FREEZE):
             # No agent looks: then it is said what for, and a time or a person changes that.
             assert (state.status is Status.WAITING and state.waits) or state.bar is Bar.FREEZE
-            known = [state.ready_at] if state.ready_at is not None and state.ready_at > now else []
+            known = [state.ready_at] if state.ready_at > now else []
             known += [freeze.until] if freeze is not None and freeze.until is not None else []
             now = min((at for at in known if at > now), default=now + DAY)
             continue
@@ -96,8 +92,7 @@ def test_whatever_waits_has_a_name_for_it_and_comes_to_its_end(data: st.DataObje
             assert state.outcome.code is Code.APPROVAL_EXPIRED
             break
         assert state.waits and all(wait.message for wait in state.waits)
-        ready = state.ready_at
-        assert ready is None or ready > now or any(wait.gate is Gate.FREEZE for wait in state.waits)
+        assert state.ready_at > now or any(wait.gate is Gate.FREEZE for wait in state.waits)
     else:
         raise AssertionError(f"promise 2: no end: {state}")
 

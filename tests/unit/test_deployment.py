@@ -6,9 +6,9 @@ from __future__ import annotations
 from surefoot.core import events as ev
 from surefoot.core.deployment import Deployment, evolve
 from surefoot.core.errors import Code, Failure
-from surefoot.core.gates import Gates
+from surefoot.core.gates import Gate, Gates, Wait
 from surefoot.core.plan import Direction
-from surefoot.core.status import StepStatus
+from surefoot.core.status import Status, StepStatus
 from tests.support.journals import add, deployment
 
 FULL = Failure(Code.INTERNAL, "no space left")
@@ -45,3 +45,28 @@ def test_an_attempt_that_runs_has_neither_an_end_nor_a_failure() -> None:
     (again,) = begun(failed, 4.0, 2).steps
     assert (again.status, again.started_at, again.finished_at, again.failure) == (StepStatus.RUNNING, 4.0, None, None)
     assert again.failures == 1, "what an attempt has used up stays used up"
+
+
+def test_on_the_way_back_health_and_versions_are_asked_for_again() -> None:
+    unwell = add(held(), 2.0, ev.VersionsRecorded(Direction.FORWARD, "1.0"), ev.HealthFailed(Direction.FORWARD, FULL))
+    assert (unwell.healthy, unwell.recorded, unwell.outcome) == (False, True, FULL)
+    back = add(unwell, 3.0, ev.UndoStarted(FULL))
+    assert (back.healthy, back.recorded, back.outcome, back.cause) == (None, None, None, FULL)
+
+
+def test_what_never_began_is_skipped_at_the_end() -> None:
+    ended = add(held(), 2.0, ev.Finished(Status.FAILED, FULL))
+    assert [run.status for run in ended.steps] == [StepStatus.SKIPPED]
+
+
+def test_the_inventory_may_name_more_hosts_only_where_the_way_back_raises_the_fence() -> None:
+    forward = held()
+    back = add(forward, 2.0, ev.UndoStarted(FULL))
+    asked = [state.hosts_may_be_more(raises=raises) for state in (forward, back) for raises in (False, True)]
+    assert asked == [False, False, False, True]
+
+
+def test_an_agent_looks_at_what_waits_for_people_when_it_is_too_late_for_them() -> None:
+    window = Wait(Gate.WINDOW, "closed", until=9.0)
+    assert add(deployment(Gates()), 1.0, ev.Waiting((window,))).ready_at == 9.0
+    assert add(deployment(Gates()), 1.0, ev.Waiting((window, Wait(Gate.APPROVAL, "one", until=5.0)))).ready_at == 5.0

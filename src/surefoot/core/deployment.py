@@ -99,7 +99,7 @@ class Deployment(msgspec.Struct, frozen=True):
     outcome: Failure | None = None
     resolve: ev.ResolveRequested | None = None  #: the request that is not answered yet
     resolve_refused: Failure | None = None
-    loose: bool = False  #: stranded, and what was left on hosts may still change them: the fence has not risen since
+    loose: bool = False  #: ended, and what was left on hosts may still change them: the fence has not risen since
     spoken_early: bool = False  #: whether that was so when the request was made
     resolved: ev.Resolved | None = None
     deliveries: tuple[ev.Delivered, ...] = ()  #: who was told of what
@@ -162,7 +162,7 @@ class Deployment(msgspec.Struct, frozen=True):
         """Whether an agent has something to do for it, now or when its turn comes."""
         if self.status is Status.STRANDED:
             return self.resolve is not None
-        return not self.status.terminal and self.ready_at is not None
+        return not self.status.terminal
 
     @property
     def begun(self) -> bool:
@@ -182,15 +182,15 @@ class Deployment(msgspec.Struct, frozen=True):
         return 0 if gate is None else max(0, gate.required - len(self.approvals))
 
     @property
-    def ready_at(self) -> float | None:
-        """When an agent has to look at it, by the store's clock (a freeze or a lock of its environment keeps agents
-        from it all the same, see `bar`); None while only a person can do something.
+    def ready_at(self) -> float:
+        """When an agent has to look at it, by the store's clock; a freeze or a lock of its environment keeps agents
+        from it all the same, see `bar`. While people have to agree, that is when it is too late for them.
         """
         if self.status is not Status.WAITING:
             return 0.0
         for wait in self.waits:
             if wait.gate is Gate.APPROVAL:
-                return wait.until
+                return wait.until or 0.0
         return max((wait.until or 0.0 for wait in self.waits if wait.gate is not Gate.FREEZE), default=0.0)
 
     @property
@@ -519,5 +519,6 @@ def _finished(s: Deployment, e: ev.Finished, at: float) -> Deployment:
     steps = tuple(
         replace(run, status=StepStatus.SKIPPED) if run.status is StepStatus.PENDING else run for run in s.steps
     )
-    loose = e.status is Status.STRANDED and not s.behind_fence
-    return replace(s, status=e.status, outcome=e.reason, finished_at=at, steps=steps, held=False, loose=loose)
+    return replace(
+        s, status=e.status, outcome=e.reason, finished_at=at, steps=steps, held=False, loose=not s.behind_fence
+    )

@@ -314,11 +314,11 @@ class MemoryStore:
             ]
 
     def _wanting(self, row: _Environment, now: float) -> Iterator[tuple[Deployment, float]]:
-        """Yield what wants an agent, each with when it is ready; without what only a person can move."""
+        """Yield what wants an agent, each with when it is ready; without what only a person can free."""
         for id_ in row.open.values():
             state = self._deployments[id_].state
             free = row.free_at(state.bar, now)
-            if state.wants_agent and free is not None and state.ready_at is not None:
+            if state.wants_agent and free is not None:
                 yield state, max(free, state.ready_at or free)  # 0: at once
 
     def next_ready(self) -> float | None:

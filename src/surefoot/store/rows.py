@@ -26,7 +26,7 @@ Row = Sequence[Any]
 
 _summary = msgspec.json.Decoder(Summary)
 _freeze = msgspec.json.Decoder(Freeze)
-#: When a freeze without an end is over, and when is ready what only a person can move.
+#: When a freeze without an end is over.
 NEVER = 1e18
 _encoder = msgspec.json.Encoder()
 
@@ -90,7 +90,7 @@ def state_columns(state: Deployment) -> dict[str, Any]:
         "token": value.token,
         "seq": value.seq,
         "finished_at": value.finished_at,
-        "ready_at": NEVER if state.ready_at is None else state.ready_at,
+        "ready_at": state.ready_at,
         "bar": int(state.bar),
         "summary": _encoder.encode(value).decode(),
     }

@@ -18,7 +18,7 @@ from surefoot.agent.courier import Courier
 from surefoot.core import decide as do
 from surefoot.core import deployment as states
 from surefoot.core import events as ev
-from surefoot.core import outbox
+from surefoot.core import outbox, summary
 from surefoot.core.errors import StoreError
 from surefoot.core.status import Status
 from surefoot.integrations.delivery import Told
@@ -117,11 +117,11 @@ def end_of_a_step_is_written_before_it_is_gone() -> Any:
 
 @mutant
 def environment_moves_on_when_a_version_was_put_back() -> Any:
-    right = states.environment_after
+    right = summary.environment_after
 
     def after(s: states.Deployment, *, current: str | None, previous: str | None) -> Any:
         if s.status is Status.ROLLED_BACK:
-            return states.EnvironmentChange(s.version, current, None)
+            return summary.EnvironmentChange(s.version, current, None)
         return right(s, current=current, previous=previous)
 
     return patch.object(rules, "environment_after", after)
@@ -129,7 +129,7 @@ def environment_moves_on_when_a_version_was_put_back() -> Any:
 
 @mutant
 def stranded_environment_is_not_locked() -> Any:
-    right = states.environment_after
+    right = summary.environment_after
 
     def after(s: states.Deployment, *, current: str | None, previous: str | None) -> Any:
         change = right(s, current=current, previous=previous)
