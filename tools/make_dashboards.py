@@ -208,7 +208,12 @@ MARKS = (("Deploys", GREEN, "succeeded"), ("Rollbacks", RED, "rolled_back|strand
 
 def build(panel: Panel) -> Any:
     """Return a panel's builder."""
-    kinds = {"stat": stat.Panel, "timeseries": timeseries.Panel, "table": table.Panel, "bargauge": bargauge.Panel}
+    kinds: dict[str, Any] = {
+        "stat": stat.Panel,
+        "timeseries": timeseries.Panel,
+        "table": table.Panel,
+        "bargauge": bargauge.Panel,
+    }
     made = kinds[panel.kind]().title(panel.title).description(panel.description).datasource(SOURCE)
     made.unit(panel.unit).span(panel.width).height(panel.height)
     steps = [models.Threshold(value=value, color=colour) for value, colour in panel.steps]

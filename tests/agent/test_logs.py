@@ -20,7 +20,7 @@ async def test_lines_are_written_once_when_two_flush_at_the_same_time() -> None:
     class Store:
         append_log = None
 
-    sink = LogSink(Store(), slow)  # type: ignore[arg-type]
+    sink = LogSink(Store(), slow)
     sink.add("prod-1", LogLine("one"))
     sink.add("prod-1", LogLine("two"))
     await asyncio.gather(sink.flush(), sink.last_words(), sink.flush())

@@ -183,7 +183,7 @@ class Project:
         return running
 
     def play(self, tasks: str, token: int = 1, **options: object) -> Done:
-        return self.start(tasks, token, **options).wait()  # type: ignore[arg-type]
+        return self.start(tasks, token, **options).wait()
 
     def failure(self, tasks: str = "- command: 'true'", token: int = 1, **options: object) -> Failure:
         """Return what a play failed of, as an agent tells it."""

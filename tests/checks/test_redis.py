@@ -46,7 +46,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         running([binary, "--port", str(locked), *common, *acl], folder, accepts(locked)),
         running([binary, *secure, *common], folder, accepts(tls)),
     ):
-        yield Servers(*(f"127.0.0.1:{port}" for port in (plain, locked, tls)), pem)
+        yield Servers(f"127.0.0.1:{plain}", f"127.0.0.1:{locked}", f"127.0.0.1:{tls}", pem)
 
 
 async def test_server_that_answers_passes(redis: Servers) -> None:

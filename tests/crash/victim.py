@@ -90,8 +90,8 @@ def install(points: Points) -> None:
     def claimed(_: Claim) -> str:
         return "claim"
 
-    SqlStore.append = around(SqlStore.append, appended)  # type: ignore[method-assign]
-    SqlStore.claim = around(SqlStore.claim, claimed)  # type: ignore[method-assign]
+    SqlStore.append = around(SqlStore.append, appended)
+    SqlStore.claim = around(SqlStore.claim, claimed)
 
     def uncommitted(right: Callable[..., Any]) -> Callable[..., Any]:
         @contextmanager
@@ -116,4 +116,4 @@ def install(points: Points) -> None:
         points.point(f"{name} after")
         return attempt
 
-    ShimRunner.run = spawned  # type: ignore[method-assign]
+    ShimRunner.run = spawned

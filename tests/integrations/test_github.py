@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from msgspec import structs
 
 from surefoot.core import events as ev
 from surefoot.core.errors import Code, Failure
@@ -18,6 +19,7 @@ from surefoot.core.status import Status
 from surefoot.core.targets import GitHubAccess, GitHubIssue, GitHubStatus, Moment
 from surefoot.integrations import http
 from surefoot.store.memory import MemoryStore
+from surefoot.store.protocol import LogLine, Submission
 from tests.integrations import telling as t
 from tests.store import journal as j
 from tests.support import github as stand_ins
@@ -91,7 +93,7 @@ async def test_text_from_logs_and_commits_calls_nobody_and_breaks_nothing(
 async def test_an_incident_of_a_huge_log_fits_into_an_issue(github: GitHubStandIn, store: MemoryStore) -> None:
     deployment = t.submit(store, issue(github))
     grant = j.claim(store, deployment)
-    store.append_log(deployment, [t.LogLine("x" * 8000) for _ in range(200)])
+    store.append_log(deployment, [LogLine("x" * 8000) for _ in range(200)])
     for _ in range(400):
         j.append(store, deployment, grant, ev.HandedOver("again"), release=True)
         grant = j.claim(store, deployment)
@@ -287,8 +289,8 @@ async def test_a_fault_makes_no_second_github_deployment(
 
 
 async def test_a_commit_that_is_not_known_is_no_failure(github: GitHubStandIn, store: MemoryStore) -> None:
-    plan = t.structs.replace(t.PLAN, targets=(GitHubStatus("github-status", access(github)),))
-    store.submit(t.Submission("production", "1.0", plan))
+    plan = structs.replace(t.PLAN, targets=(GitHubStatus("github-status", access(github)),))
+    store.submit(Submission("production", "1.0", plan))
     await t.told(store, environ(github))
     assert github.requests == []
 

@@ -327,8 +327,8 @@ time.sleep(600)
 def held(laboratory: None) -> Iterator[tuple[subprocess.Popen[str], str, str, int]]:
     """A lab that another process holds."""
     holder = subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
     try:
-        assert holder.stdout is not None
         name, link, guardian = holder.stdout.readline().split()
         yield holder, name, link, int(guardian)
     finally:

@@ -189,7 +189,7 @@ def test_the_seven_alerts_and_the_page_reach_who_must_know(scene: Scene) -> None
     # The machine of r3 is in need; the failures of a bad hour come one after the other, and a deployment takes long.
     for name in ("RunnerDegradedHighCPU", "RunnerDegradedHighMemory"):
         arrives("/team", name)  # of r1 and r2 too, where this machine is busy
-        until(lambda n=name: "r3" in {one["labels"]["runner"] for one in hook.alerts("/team", n)}, f"{name} of r3")
+        until(lambda: "r3" in {one["labels"]["runner"] for one in hook.alerts("/team", name)}, f"{name} of r3")  # noqa: B023
     for _ in range(4):
         j.deployed(store, "6.0", "stage", Status.ROLLED_BACK)
     assert arrives("/team", "DeploymentFailureRateHigh")["labels"]["environment"] == "stage"

@@ -16,6 +16,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from surefoot.cli.main import cli
+from surefoot.core.errors import ConfigError
 from surefoot.core.status import Status
 from surefoot.monitoring import webconfig
 from surefoot.monitoring.catalogue import METRICS
@@ -64,7 +65,7 @@ def test_runner_store_and_journal_are_served_and_a_new_exporter_comes_to_the_sam
     store = open_store(store_url)
     j.deployed(store, "1.0")
     j.deployed(store, "2.0", status=Status.ROLLED_BACK)
-    store.report(AgentReport("r1", "primary", "i-1"))  # type: ignore[arg-type]
+    store.report(AgentReport("r1", "primary", "i-1"))
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
     token = jwt.encode({"exp": datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=10)}, "k" * 32)
@@ -307,7 +308,7 @@ def test_tls_and_basic_auth_by_the_exporters_web_config(project: Path) -> None:
 def test_a_web_config_that_asks_for_what_is_not_done_is_refused(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "web.yml"
     path.write_text(text)
-    with pytest.raises(webconfig.ConfigError) as refused:
+    with pytest.raises(ConfigError) as refused:
         webconfig.load(path)
     assert said in refused.value.message and refused.value.hint
 

@@ -91,7 +91,7 @@ def caught(change: Change) -> tuple[Change, str]:
             quiet = os.open(os.devnull, os.O_WRONLY)
             os.dup2(quiet, 1)
             os.dup2(quiet, 2)
-            sys.meta_path.insert(0, _Loader(change))  # type: ignore[arg-type]
+            sys.meta_path.insert(0, _Loader(change))
             said = _noticed()
         finally:
             os.write(writes, said.encode())

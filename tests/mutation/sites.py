@@ -152,4 +152,5 @@ def changed(source: str, site: Site) -> ast.Module:
                 return new
             return self.generic_visit(node)
 
-    return ast.fix_missing_locations(Change().visit(tree))
+    Change().visit(tree)
+    return ast.fix_missing_locations(tree)

@@ -34,17 +34,20 @@ class Commands:
         self.world = world
         self.start = start
         self.limbs: list[Limb] = []  #: those that live, as far as anybody knows
+        self.resolving: set[str] = set()  #: those of `resolve`
         self.count = 0
 
-    def follows(self, deployment: str) -> None:
+    def follows(self, deployment: str, *, resolves: bool = False) -> None:
         """Be a `deploy` or a `resolve` that was accepted, and follows it."""
-        self._run("", Role.PRIMARY, deployment)
+        limb = self._run("", Role.PRIMARY, deployment)
+        if resolves:
+            self.resolving.add(limb.name)
 
     def interrupted(self) -> None:
         """Be a `deploy` that ends before its time: what is left is done in the background."""
         self._run(who.BACKGROUND, Role.EMERGENCY, None)
 
-    def _run(self, suffix: str, role: Role, until: str | None) -> None:
+    def _run(self, suffix: str, role: Role, until: str | None) -> Limb:
         self.count += 1
         rate = self.world.loop.random.uniform(1 - DRIFT, 1 + DRIFT)
         limb = Limb(f"{MACHINE}-{self.count}{suffix}", role, rate, until=until, once=until is None)
@@ -52,6 +55,7 @@ class Commands:
         if until is not None:
             self.world.own[limb.name] = until
         self.start(limb)
+        return limb
 
     async def follow(self, limb: Limb, agent: Agent) -> None:
         """Be a command that waits for the end: then its agent is stopped, whatever that works on."""
@@ -79,6 +83,8 @@ class Commands:
         self.limbs.remove(limb)
         if limb.until is not None and agent.left is not None:
             self.interrupted()
+        if limb.name in self.resolving and self.world.store.summary(limb.until).resolved:
+            self.leave_nothing()  # what waited for that may begin now
         judge = self.world.judges[0]
         error = None if task.cancelled() else task.exception()
         judge.hold(f"2, it ends: {limb.name} ends with {error!r}", holds=error is None)

@@ -25,7 +25,7 @@ from tests.simulation.world import World
 class People:
     """See the module's docstring."""
 
-    def __init__(self, world: World, follows: Callable[[str], None], ends: Callable[[], None]) -> None:
+    def __init__(self, world: World, follows: Callable[..., None], ends: Callable[[], None]) -> None:
         """`follows` is what a command does that waits for what it has asked for, `ends` what one does that does not."""
         self.world = world
         self.follows = follows
@@ -186,7 +186,7 @@ class People:
         self.tell(f"a person {'repairs' if repaired else 'asks to check'} {deployment}")
         named = {"version": runs} if onward else {}
         self.ask(requests.resolve, deployment, reason="repaired", unchecked=unchecked, **named)
-        self.follows(deployment)
+        self.follows(deployment, resolves=True)
 
     def ask(self, request: Callable[..., Any], deployment: str, **kwargs: Any) -> None:
         """Ask for something of a deployment as the command line does, whatever its state; the answer may be lost."""

@@ -31,7 +31,7 @@ from tests.simulation.line import SimAccess
 from tests.simulation.listener import Listener
 from tests.simulation.loop import GROUP, VirtualLoop
 from tests.simulation.people import People
-from tests.simulation.performer import FULL, SimPerformer
+from tests.simulation.performer import SimPerformer
 from tests.simulation.script import STAGING, Fault, Kind, Limb, Script
 from tests.simulation.world import World
 
@@ -60,7 +60,8 @@ class Schedule:
         self.judges = self.world.judges
         self.commands = Commands(self.world, self._start)
         follows, ends = self.commands.follows, self.commands.leave_nothing
-        self.people = People(self.world, *((follows, ends) if self.script.alone else (lambda _: None, lambda: None)))
+        nobody = (lambda *_, **__: None, lambda: None)
+        self.people = People(self.world, *((follows, ends) if self.script.alone else nobody))
         self.listener = Listener(self.world)
         self.groups: dict[str, str] = {}
         self.agents: dict[str, Agent] = {}
@@ -115,7 +116,7 @@ class Schedule:
                 if not task.done():
                     task._log_destroy_pending = False  # type: ignore[attr-defined]
                     with contextlib.suppress(Exception):  # of what it had awaited, or a wait in its `finally`
-                        task.get_coro().close()  # type: ignore[union-attr]
+                        task.get_coro().close()
             self.loop.tasks.clear()
         finally:
             sys.unraisablehook = hook
@@ -178,8 +179,7 @@ class Schedule:
 
     def _note(self, group: str, text: str) -> None:
         self._tell(f"{group}: {text}")
-        holds = "after an error" not in text or FULL in text
-        self.judges[0].hold(f"no agent meets what it can't explain: {text}", holds=holds)
+        self.judges[0].hold(f"no agent meets what it can't explain: {text}", holds="after an error" not in text)
 
     def _kill(self, limb: Limb, why: str = "is killed", *, noticed: bool = True) -> None:
         group = self.groups.get(limb.name)

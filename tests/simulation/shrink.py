@@ -78,9 +78,9 @@ def lesser(script: Script) -> Iterator[Script]:
                 yield replace(script, **{name: value})
     for place, limb in enumerate(script.agents):
         if limb.rate != 1.0 or limb.starts:
-            agents = list(script.agents)
-            agents[place] = replace(limb, rate=1.0, starts=0.0)
-            yield replace(script, agents=tuple(agents))
+            limbs = list(script.agents)
+            limbs[place] = replace(limb, rate=1.0, starts=0.0)
+            yield replace(script, agents=tuple(limbs))
     for place, version in enumerate(script.versions):
         plain = Version(version.at, environment=version.environment)
         if version != plain:

@@ -51,8 +51,10 @@ class World:
             what: {f"v{n}" for n, v in enumerate(script.versions, 1) if v.wrong == what}
             for what in (*WRONGS, *LATE_WRONGS)
         }
-        self.unhealthy, self.failing, self.hanging, self.poison, self.refused, self.stuck = map(wrong.get, WRONGS)
-        self.unreadable, self.no_way_back = map(wrong.get, LATE_WRONGS)
+        self.unhealthy, self.failing, self.hanging, self.poison, self.refused, self.stuck = (
+            wrong[what] for what in WRONGS
+        )
+        self.unreadable, self.no_way_back = (wrong[what] for what in LATE_WRONGS)
         self.failing |= self.no_way_back
         self.poisoned: Callable[[str], None] = lambda _: None
         self.waiting: list[asyncio.Future[News | None]] = []

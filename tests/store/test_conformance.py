@@ -36,7 +36,7 @@ STARTED = ev.StepStarted("only", Direction.FORWARD, 1)
 
 
 def report(name: str = "a", incarnation: str = "a-1", **more: object) -> AgentReport:
-    return AgentReport(name, Role.PRIMARY, incarnation, **more)  # type: ignore[arg-type]
+    return AgentReport(name, Role.PRIMARY, incarnation, **more)
 
 
 # -- submit ------------------------------------------------------------------------------------------------------
@@ -444,7 +444,7 @@ def test_of_many_that_claim_at_once_one_gets_the_lease(opened: Callable[[], Stor
 
         def race(n: int, start: threading.Barrier = start, claims: list[object] = claims) -> Grant | None:
             start.wait()
-            return stores[n].claim(claims[n])  # type: ignore[arg-type]
+            return stores[n].claim(claims[n])
 
         with ThreadPoolExecutor(len(stores)) as pool:
             grants = [grant for grant in pool.map(race, range(len(stores))) if grant is not None]
@@ -632,7 +632,7 @@ def test_a_bundle_whose_upload_broke_off_is_not_there(store: Store) -> None:
         raise RuntimeError("the line is cut")
 
     with pytest.raises(RuntimeError):
-        store.put_bundle("d1", breaks())  # type: ignore[arg-type]
+        store.put_bundle("d1", breaks())
     with pytest.raises(NotFoundError):
         store.get_bundle("d1")
     store.put_bundle("d1", [b"whole"])

@@ -60,7 +60,7 @@ def restore(released: str, database: str, tmp_path: Path, request: pytest.Fixtur
     server: PostgresServer = request.getfixturevalue("postgres")
     url = server.new_database()
     with psycopg.connect(url, autocommit=True) as pg:
-        pg.execute(script)  # type: ignore[call-overload]
+        pg.execute(script)
     return url
 
 

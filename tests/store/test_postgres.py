@@ -159,7 +159,7 @@ def test_tables_of_another_program_are_left_alone(postgres: PostgresServer, tabl
     url = postgres.new_database()
     with psycopg.connect(url) as conn:
         conn.execute("CREATE SCHEMA surefoot")
-        conn.execute(f"CREATE TABLE surefoot.{table}")  # type: ignore[call-overload]
+        conn.execute(f"CREATE TABLE surefoot.{table}")
     assert "another program" in unfit(url).message
 
 
@@ -246,7 +246,7 @@ def stopped(server: PostgresServer, where: str) -> Iterator[None]:
     """Have sessions of the store answer nothing for the length of a block, and keep their lines."""
     with psycopg.connect(server.url("postgres")) as conn:
         found = conn.execute(
-            f"SELECT pid FROM pg_stat_activity WHERE application_name = 'surefoot' AND {where}"  # type: ignore[call-overload]
+            f"SELECT pid FROM pg_stat_activity WHERE application_name = 'surefoot' AND {where}"
         ).fetchall()
     assert found
     for (pid,) in found:

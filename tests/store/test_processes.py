@@ -339,4 +339,4 @@ def test_tables_that_another_starter_makes_while_one_looks_are_no_other_programs
             sqlite.SqliteStore(path).close()
             return found
 
-    assert sqlite._version(Slow()) == 0  # type: ignore[arg-type]
+    assert sqlite._version(Slow()) == 0

@@ -22,15 +22,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
+from ansible.release import __version__
 
-from ansible import release
 from surefoot.drills.lab import host
 
 #: Names the folder to all processes of the tests.
 VARIABLE = "TESTS_COMPILED"
 PARTS = ("module_utils", "modules", "_internal")
 #: The Ansible that looks for imports as we do; another one does it itself.
-LOOKS_AS_WE_DO = release.__version__.startswith("2.19.")
+LOOKS_AS_WE_DO = __version__.startswith("2.19.")
 #: Files that each command reads, and the loader that it does so with.
 READ = (("config/base.yml", "CSafeLoader"), ("config/ansible_builtin_runtime.yml", "CBaseLoader"))
 #: For each Python. That of a host knows no Ansible but what is in the zip. Garbage is not looked for while Ansible or a
@@ -94,7 +94,7 @@ def make() -> None:
     results.mkdir()
 
     def keep(kind: str, source: bytes, result: object) -> None:
-        (results / f"{kind}-{_imp.source_hash(0, source).hex()}").write_bytes(marshal.dumps(result))  # type: ignore[arg-type]
+        (results / f"{kind}-{_imp.source_hash(0, source).hex()}").write_bytes(marshal.dumps(result))
 
     spec = importlib.util.find_spec("ansible")
     assert spec is not None and spec.origin is not None

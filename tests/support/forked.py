@@ -46,7 +46,7 @@ class Surefoot(subprocess.Popen[Any]):
 
     def __init__(self, args: Sequence[str], *, first: str = "", **options: Any) -> None:
         """Start `surefoot ARGS`; `options` are Popen's."""
-        self._request = {"args": list(args), "first": first}
+        self._request: dict[str, Any] = {"args": list(args), "first": first}
         self._status = -1
         super().__init__([sys.executable, "-c", PLAIN, first, *args], **options)
 
@@ -75,7 +75,7 @@ class Surefoot(subprocess.Popen[Any]):
 
     def _try_wait(self, flags: int) -> tuple[int, int]:
         if self._status < 0:
-            return super()._try_wait(flags)  # type: ignore[misc,no-any-return]
+            return super()._try_wait(flags)  # type: ignore[misc]
         if flags & os.WNOHANG and not select.select([self._status], [], [], 0)[0]:
             return 0, 0
         told = os.read(self._status, 100)
@@ -86,7 +86,7 @@ class Surefoot(subprocess.Popen[Any]):
 
     def _internal_poll(self, *given: Any, **more: Any) -> int | None:
         if self._status == -1:
-            return super()._internal_poll(*given, **more)  # type: ignore[misc,no-any-return]
+            return super()._internal_poll(*given, **more)  # type: ignore[misc]
         if self.returncode is None and self._waitpid_lock.acquire(False):  # type: ignore[attr-defined]
             try:
                 if self.returncode is None:
@@ -165,8 +165,9 @@ def _serve(line: socket.socket) -> None:
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    asks: list[Any] = [line, woken]
     while True:
-        ready = select.select([line, woken], [], [])[0]
+        ready = select.select(asks, [], [])[0]
         if woken in ready:
             os.read(woken, 4096)
             while children and (ended := os.waitpid(-1, os.WNOHANG))[0]:

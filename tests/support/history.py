@@ -72,4 +72,4 @@ def add_history(url: str, count: int, first: int = 2, entries: Sequence[str] = _
         with psycopg.connect(url, autocommit=True) as pg:
             pg.execute("SELECT set_config('search_path', 'surefoot', false)")
             for statement in statements:
-                pg.execute(statement)  # type: ignore[call-overload]
+                pg.execute(statement)

@@ -118,7 +118,7 @@ class Tokens:
         access = [{"type": kind, "name": name, "actions": actions.split(",")}]
         claims = {"iss": "tokens", "aud": "images", "sub": USER, "iat": now, "nbf": now - 60, "exp": now + 300}
         made = {**claims, "jti": str(len(self.asked)), "access": access}
-        return jwt.encode(made, self._key, algorithm="ES256", headers={"x5c": self._chain})  # type: ignore[arg-type]
+        return jwt.encode(made, self._key, algorithm="ES256", headers={"x5c": self._chain})
 
     async def answer(self, reader: Any, writer: Any) -> None:
         """Answer one request."""

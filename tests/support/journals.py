@@ -12,7 +12,7 @@ from surefoot.core.plan import Command, Plan, Step
 def deployment(gates: Gates, number: int = 1, at: float = 0.0, **more: object) -> Deployment:
     """Return one that eve has asked for, to prod."""
     plan = Plan(project="p", environment="prod", steps=(Step("go", Command("true")),), gates=gates)
-    event = ev.Accepted(f"prod-{number}", "prod", number, f"{number}.0", plan, requested_by="eve", **more)  # type: ignore[arg-type]
+    event = ev.Accepted(f"prod-{number}", "prod", number, f"{number}.0", plan, requested_by="eve", **more)
     return accept(ev.Entry(1, at, event))
 
 

@@ -170,7 +170,7 @@ class PostgresServer:
     def execute(self, statement: str, database: str = "postgres") -> None:
         """Run a statement as the superuser."""
         with psycopg.connect(self.url(database), autocommit=True) as conn:
-            conn.execute(statement)  # type: ignore[call-overload]
+            conn.execute(statement)
 
     def require_password(self, user: str, password: str) -> None:
         """Make a user who has to give a password."""

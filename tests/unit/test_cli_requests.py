@@ -64,20 +64,20 @@ AWAY = StoreError("away", code=Code.STORE_UNREACHABLE)
 
 def test_a_submission_whose_answer_was_lost_is_accepted_once(store: MemoryStore) -> None:
     flaky = Flaky(store, "submit", 1, AWAY, after=True)
-    deployment, _ = requests.submit(flaky, j.submission())  # type: ignore[arg-type]
+    deployment, _ = requests.submit(flaky, j.submission())
     assert deployment == "prod-1"
     assert [row.id for row in store.history("prod")] == ["prod-1"]
 
 
 def test_a_submission_gives_up_when_the_store_stays_away(store: MemoryStore) -> None:
     with pytest.raises(StoreError):
-        requests.submit(Flaky(store, "submit", 99, AWAY, after=False), j.submission())  # type: ignore[arg-type]
+        requests.submit(Flaky(store, "submit", 99, AWAY, after=False), j.submission())
     assert not store.history("prod")
 
 
 def test_a_submission_of_which_no_answer_came_is_found_again_by_the_key_that_is_told(store: MemoryStore) -> None:
     with pytest.raises(StoreError, match="away") as caught:
-        requests.submit(Flaky(store, "submit", 99, AWAY, after=True), j.submission())  # type: ignore[arg-type]
+        requests.submit(Flaky(store, "submit", 99, AWAY, after=True), j.submission())
     (key,) = re.findall("--key (\\S+),", caught.value.hint)
     assert requests.submit(store, j.submission(key=key)) == ("prod-1", False)
 
@@ -86,7 +86,7 @@ def test_a_submission_that_the_store_refuses_is_not_repeated(store: MemoryStore)
     full = StoreError("full", code=Code.STORE_FULL)
     flaky = Flaky(store, "submit", 1, full, after=False)
     with pytest.raises(StoreError, match="full"):
-        requests.submit(flaky, j.submission())  # type: ignore[arg-type]
+        requests.submit(flaky, j.submission())
 
 
 def test_the_same_key_is_the_same_deployment(store: MemoryStore) -> None:
@@ -132,14 +132,14 @@ def test_cancelling_twice_is_no_error(store: MemoryStore) -> None:
 def test_a_cancel_that_meets_an_agents_append_is_decided_anew(store: MemoryStore) -> None:
     deployment = j.submit(store)
     conflict = ConflictError("somebody was faster")
-    state = requests.cancel(Flaky(store, "append", 1, conflict, after=False), deployment, by="me")  # type: ignore[arg-type]
+    state = requests.cancel(Flaky(store, "append", 1, conflict, after=False), deployment, by="me")
     assert state.status is Status.CANCELLED
 
 
 def test_a_cancel_whose_answer_was_lost_is_found_when_repeated(store: MemoryStore) -> None:
     deployment = j.submit(store)
     with pytest.raises(StoreError):
-        requests.cancel(Flaky(store, "append", 1, AWAY, after=True), deployment, by="me")  # type: ignore[arg-type]
+        requests.cancel(Flaky(store, "append", 1, AWAY, after=True), deployment, by="me")
     assert requests.cancel(store, deployment, by="me").status is Status.CANCELLED
     assert len(store.journal(deployment)) == 3
 
@@ -275,7 +275,7 @@ def test_a_store_that_goes_away_is_waited_for_and_that_is_told_once(
     monkeypatch.setattr(follow, "LOOK_EVERY", 0.02)
     deployment = j.deployed(store, "1.0")
     flaky = Flaky(store, "journal", 3, AWAY, after=False)
-    news = list(follow.Follower(flaky, deployment).news())  # type: ignore[arg-type]
+    news = list(follow.Follower(flaky, deployment).news())
     assert [type(item) for item in news] == [follow.StoreAway, follow.StoreBack, follow.Update]
 
 
@@ -286,7 +286,7 @@ def test_a_store_that_stays_away_ends_the_following(store: MemoryStore, monkeypa
     flaky = Flaky(store, "mark", 10**6, AWAY, after=False)
     began = time.monotonic()
     with pytest.raises(StoreError):
-        list(follow.Follower(flaky, deployment).news())  # type: ignore[arg-type]
+        list(follow.Follower(flaky, deployment).news())
     assert time.monotonic() - began < 10
 
 
@@ -294,4 +294,4 @@ def test_a_journal_that_a_newer_program_writes_into_is_followed_no_further(store
     deployment = j.submit(store)
     flaky = Flaky(store, "journal", 1, NewerStoreError("what this program does not know"), after=False)
     with pytest.raises(NewerStoreError):
-        list(follow.Follower(flaky, deployment).news())  # type: ignore[arg-type]
+        list(follow.Follower(flaky, deployment).news())

@@ -139,7 +139,7 @@ def test_one_lock_is_not_enough(
     project(tmp_path)
     ask = (lambda _: typed) if typed is not None else None
     with pytest.raises(UsageError, match=says) as caught:
-        unlock(tmp_path, against, confirmed, ask)  # type: ignore[arg-type]
+        unlock(tmp_path, against, confirmed, ask)
     assert "staging" in caught.value.hint
 
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.parse
+from collections.abc import Callable
 
 import pytest
 
@@ -42,7 +43,7 @@ def in_pieces(text: bytes, size: int, *secrets: str) -> bytes:
     return b"".join(pieces) + redactor.flush()
 
 
-FORMS = {
+FORMS: dict[str, Callable[[str], str]] = {
     "as it is": str,
     "base64": lambda s: base64.b64encode(s.encode()).decode(),
     "base64 for URLs": lambda s: base64.urlsafe_b64encode(s.encode()).decode(),
