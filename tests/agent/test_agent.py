@@ -117,6 +117,27 @@ async def test_a_second_request_to_resolve_is_answered_for_itself() -> None:
     assert store.environment("prod").current_version == "1.5"
 
 
+async def test_the_same_request_once_more_is_answered_by_another_look() -> None:
+    store, runs = MemoryStore(), ["2.0"]
+
+    class Looking(Performer):
+        async def resolve(self, job: Any, request: ev.ResolveRequested) -> ev.Resolved | ev.ResolveRefused:
+            seen = runs[-1]
+            await super().resolve(job, request)
+            return ev.Resolved(seen)
+
+    stranded = j.deployed(store, "2.0", status=Status.STRANDED)
+    requests.resolve(store, stranded, by="ada", reason="repaired")
+    performer = Looking(lambda _: REFUSAL)
+    async with working(store, performer):
+        await asyncio.wait_for(performer.begun.wait(), WITHIN)
+        runs.append("1.0")  # she goes on repairing, and says again that it is done, in the same words
+        requests.resolve(store, stranded, by="ada", reason="repaired")
+        performer.go.set()
+        await until(lambda: store.environment("prod").locked_by is None)
+    assert store.environment("prod").current_version == "1.0"
+
+
 class Blinking(MemoryStore):
     """A store that is away for a moment when it is asked for a summary."""
 

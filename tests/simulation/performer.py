@@ -7,7 +7,7 @@ import asyncio
 import math
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import structs
 
@@ -26,6 +26,8 @@ from tests.simulation.script import CANARY
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
+
+T = TypeVar("T")
 
 #: What can't be begun on a machine whose disk is full ends with.
 FULL = Failure(Code.AGENT_FOLDER, "No space left on device")
@@ -125,8 +127,10 @@ class SimPerformer:
         )
 
     async def health(self, job: Job) -> ev.HealthPassed | ev.HealthFailed | ev.NotBegun:
+        return await self._look(lambda: self._health(job))
+
+    def _health(self, job: Job) -> ev.HealthPassed | ev.HealthFailed | ev.NotBegun:
         direction = job.state.direction
-        await self.world.loop.nap(self._while())
         if self.agent in self.world.full:
             return NOT_BEGUN
         want = job.state.version if direction is Direction.FORWARD else job.state.previous_version
@@ -157,7 +161,6 @@ class SimPerformer:
 
     async def record(self, job: Job, version: str | None) -> ev.VersionsRecorded | ev.VersionsMixed | ev.NotBegun:
         direction = job.state.direction
-        await self.world.loop.nap(self._while())
         if self.agent in self.world.full:
             return NOT_BEGUN
         hosts = self._known(job)
@@ -167,13 +170,15 @@ class SimPerformer:
             failure = await self._process(job, self._tell_all(job, hosts, version), timeout=60.0)
             if failure is not None:
                 return ev.VersionsMixed(direction, failure)
-        versions = {h.name: self._asked(h) if self._reaches(h) else MIXED for h in hosts}
+        versions = await self._look(lambda: {h.name: self._asked(h) if self._reaches(h) else MIXED for h in hosts})
         if set(versions.values()) == {version} and not self._trips():
             return ev.VersionsRecorded(direction, version, tuple(versions))
         return ev.VersionsMixed(direction, Failure(Code.VERSIONS_MIXED, f"{versions}"), versions)
 
     async def survey(self, job: Job) -> ev.VersionsSurveyed:
-        await asyncio.sleep(0.05)
+        return await self._look(lambda: self._surveyed(job))
+
+    def _surveyed(self, job: Job) -> ev.VersionsSurveyed:
         if self.agent in self.world.full:
             return ev.VersionsSurveyed({}, {"the hosts": FULL.message})
         hosts = self._hosts(job)
@@ -181,7 +186,9 @@ class SimPerformer:
         return ev.VersionsSurveyed(known, {h.name: "down" for h in hosts if h.name not in known})
 
     async def resolve(self, job: Job, request: ev.ResolveRequested) -> ev.Resolved | ev.ResolveRefused:
-        await self.world.loop.nap(self._while())
+        return await self._look(lambda: self._resolved(job, request))
+
+    def _resolved(self, job: Job, request: ev.ResolveRequested) -> ev.Resolved | ev.ResolveRefused:
         if self.agent in self.world.full:
             return ev.ResolveRefused(FULL)
         if not self.world.script.shown_by:
@@ -195,6 +202,16 @@ class SimPerformer:
     def _asked(self, host: Host) -> str | None:
         said = host.tells("version")
         return said if self.world.script.sees else host.file
+
+    async def _look(self, look: Callable[[], T]) -> T:
+        """Look at hosts, which takes a while; what is seen is told at once, or was seen long before."""
+        seconds, late = self._while(), self.world.loop.random.random() < 0.5
+        if not late:
+            await self.world.loop.nap(seconds)
+        found = look()
+        if late:
+            await self.world.loop.nap(seconds)
+        return found
 
     async def _tell_all(self, job: Job, hosts: list[Host], version: str | None) -> Failure | None:
         """Write on all hosts, side by side, what they run; what goes unheard may be written yet."""

@@ -133,11 +133,19 @@ class Worker:
             case do.Bake(seconds):
                 await self._perform(perform.bake(job, seconds), waits=True)
             case do.Resolve(request):
-                answer = await self._watch(perform.resolve(job, request), until=lambda s: s.resolve != request)
-                while answer is not None and self.state.resolve == request:  # until it is written, or asked anew
-                    await self._decision(answer, release=True)
+                await self._resolve(perform.resolve(job, request))
             case _:
                 assert_never(action)
+
+    async def _resolve(self, check: Coroutine[Any, Any, ev.Resolved | ev.ResolveRefused]) -> None:
+        asked = self.state.asked
+
+        def over(s: Deployment) -> bool:
+            return s.resolve is None or s.asked != asked
+
+        answer = await self._watch(check, until=over)
+        while answer is not None and not over(self.state):  # until it is written, or asked anew
+            await self._decision(answer, release=True)
 
     async def _step(self, job: Job, action: do.RunStep) -> None:
         run = action.run

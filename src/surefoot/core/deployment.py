@@ -98,6 +98,7 @@ class Deployment(msgspec.Struct, frozen=True):
     cause: Failure | None = None  #: why it is put back, or was refused
     outcome: Failure | None = None
     resolve: ev.ResolveRequested | None = None  #: the request that is not answered yet
+    asked: int = 0  #: the entry of the newest request: a second one in the same words asks for another look
     resolve_refused: Failure | None = None
     loose: bool = False  #: ended, and what was left on hosts may still change them: the fence has not risen since
     spoken_early: bool = False  #: whether that was so when the request was made
@@ -327,7 +328,7 @@ def _apply(s: Deployment, entry: ev.Entry) -> Deployment:
             return _finished(s, e, entry.at)
         case ev.ResolveRequested() as e:
             assert s.status is Status.STRANDED and s.resolved is None
-            return replace(s, resolve=e, spoken_early=s.loose, losses=0)
+            return replace(s, resolve=e, asked=entry.seq, spoken_early=s.loose, losses=0)
         case ev.ResolveRefused(failure=failure):
             assert s.status is Status.STRANDED
             return replace(s, resolve=None, resolve_refused=failure, held=False)

@@ -211,3 +211,11 @@ def health_is_not_asked_again_after_a_change() -> Any:
             yield
 
     return around()
+
+
+@mutant
+def request_in_the_same_words_is_taken_for_the_one_before() -> Any:
+    def change(before: states.Deployment, after: states.Deployment) -> states.Deployment:
+        return structs.replace(after, asked=before.asked) if after.resolve == before.resolve else after
+
+    return evolved(ev.ResolveRequested, change)
