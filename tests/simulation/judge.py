@@ -225,6 +225,8 @@ class Judge:
                 self.hold(f"2, it ends: {deployment} waits for nothing", holds=bool(waits))
             case ev.FenceRaised(hosts=hosts):
                 self.raised |= {(deployment, host) for host in hosts}
+                if deployment == self.locked_by:
+                    self.unfenced = False  # to look at what is said to be repaired: nothing is left that may land
             case ev.ApprovalGiven():
                 self.approved.add(deployment)
             case ev.LeaseGranted() if deployment in self.ended:
@@ -263,13 +265,13 @@ class Judge:
             case ev.StepStarted(step=step):
                 whole = (step == ROLLBACK) == self.world.script.whole
                 self.hold(f"3, all or nothing: {deployment} goes back by {step}", holds=whole)
-            case ev.FenceRaised() if deployment == self.locked_by:
-                self.unfenced = False  # to look at what is said to be repaired: nothing is left that may land
             case ev.UndoStarted():
                 told = f"5, honest: {deployment} is put back, and nothing of it ever got past the fence"
                 self.hold(told, holds=bool(self._past_the_fence(deployment)))
             case ev.Finished(status=status):
                 self._finished(deployment, status)
+            case ev.ResolveRequested():
+                self.asked.clear()  # what was seen before says nothing of what is said to be repaired
             case ev.ResolveRefused():
                 holds = self.locked_by == deployment
                 self.hold(f"5, honest: {deployment} is not repaired after it was", holds=holds)
@@ -279,6 +281,9 @@ class Judge:
                 saw = self._hosts()
                 self.hold(f"5, honest: {deployment} resolved: {_listed(saw)}", holds=self._run(version))
                 self.hold(f"5, honest: {deployment} resolved by itself", holds=unchecked or version is not MIXED)
+                seen = all(("version", host) in self.asked for host in self.environment.hosts)
+                told = f"5, honest: {deployment} resolved, and not every host was asked for its version since"
+                self.hold(told, holds=unchecked or seen or not self.world.script.shown_by)
                 self.version = version
             case _:
                 pass
