@@ -24,11 +24,10 @@ RARE = (
     "holders deadline is counted from the reply",
     "claim does not compare what was seen",
     "host that could not be raised is skipped",
-    "what is stranded is never fenced",
-    "what is stranded is left in front of the fence",
     "what was to write a version is not fenced off",
     "end without an undo is not fenced off",
     "versions are recorded in front of the fence",
+    "request in the same words is taken for the one before",
     "news of what a person ends are left to nobody",
 )
 
