@@ -23,6 +23,11 @@ def begun(state: Deployment, at: float, attempt: int) -> Deployment:
     return evolve(state, ev.Entry(state.seq + 1, at, event, agent="a", token=1))
 
 
+def test_a_takeover_is_each_grant_after_the_first() -> None:
+    assert deployment(Gates()).takeovers == held().takeovers == 0
+    assert add(held(), 2.0, ev.LeaseGranted("b", 2)).takeovers == 1
+
+
 def test_what_can_not_be_begun_is_counted_in_a_row() -> None:
     missed = add(held(), 2.0, ev.NotBegun(FULL), ev.NotBegun(FULL))
     assert missed.misses == 2
