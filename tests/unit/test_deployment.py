@@ -6,7 +6,7 @@ from __future__ import annotations
 from surefoot.core import events as ev
 from surefoot.core.deployment import Deployment, evolve
 from surefoot.core.errors import Code, Failure
-from surefoot.core.gates import Gate, Gates, Wait
+from surefoot.core.gates import Approvals, Gate, Gates, Wait
 from surefoot.core.plan import Direction
 from surefoot.core.status import Status, StepStatus
 from tests.support.journals import add, deployment
@@ -75,3 +75,53 @@ def test_an_agent_looks_at_what_waits_for_people_when_it_is_too_late_for_them() 
     window = Wait(Gate.WINDOW, "closed", until=9.0)
     assert add(deployment(Gates()), 1.0, ev.Waiting((window,))).ready_at == 9.0
     assert add(deployment(Gates()), 1.0, ev.Waiting((window, Wait(Gate.APPROVAL, "one", until=5.0)))).ready_at == 5.0
+
+
+def test_a_clock_that_is_set_back_takes_no_time_away_and_adds_none() -> None:
+    state = add(held(), 4.0, ev.PreflightPassed())
+    assert (state.elapsed, add(state, 2.0, ev.NotBegun(FULL)).elapsed) == (4.0, 4.0)
+
+
+def test_what_preflight_has_found_is_kept() -> None:
+    assert add(held(), 2.0, ev.PreflightPassed(pins={"image": "sha256:1"})).pins == {"image": "sha256:1"}
+
+
+def test_the_first_cancel_counts_and_none_after_the_end() -> None:
+    cancelled = add(held(), 2.0, ev.CancelRequested(by="ann"), ev.CancelRequested(by="bob"))
+    assert cancelled.cancel is not None and cancelled.cancel.by == "ann"
+    assert add(held(), 2.0, ev.Finished(Status.FAILED, FULL), ev.CancelRequested(by="ann")).cancel is None
+
+
+def test_what_fails_while_it_is_watched_is_unhealthy() -> None:
+    baking = add(held(), 2.0, ev.HealthPassed(Direction.FORWARD), ev.BakeStarted(60.0))
+    assert baking.healthy
+    failed = add(baking, 3.0, ev.BakeFailed(FULL))
+    assert (failed.healthy, failed.outcome, failed.baked) == (False, FULL, False)
+
+
+def test_a_request_to_resolve_is_open_until_it_is_answered() -> None:
+    stranded = add(held(), 2.0, ev.Finished(Status.STRANDED, FULL))
+    asked = add(stranded, 3.0, ev.ResolveRequested("ann", "fixed"), ev.LeaseGranted("b", 2))
+    refused = add(asked, 4.0, ev.ResolveRefused(FULL))
+    assert (refused.resolve, refused.resolve_refused, refused.held) == (None, FULL, False)
+    again = add(refused, 5.0, ev.ResolveRequested("ann", "fixed"), ev.LeaseGranted("b", 3))
+    assert again.resolve == asked.resolve and again.asked > asked.asked and again.held
+    resolved = add(again, 6.0, ev.Resolved("1.0"))
+    assert (resolved.resolve, resolved.resolve_refused, resolved.held) == (None, None, False)
+
+
+def test_who_was_told_is_known() -> None:
+    told = ev.Delivered("hook", 1, "sent")
+    assert add(held(), 2.0, told).deliveries == (told,)
+
+
+def test_what_has_its_approvals_goes_on_waiting_for_the_rest() -> None:
+    window, approval = Wait(Gate.WINDOW, "closed", until=9.0), Wait(Gate.APPROVAL, "one", until=5.0)
+    for waits, left, status in (((window, approval), (window,), Status.WAITING), ((approval,), (), Status.QUEUED)):
+        state = add(deployment(Gates(approvals=Approvals())), 1.0, ev.Waiting(waits), ev.ApprovalGiven("ann"))
+        assert (state.waits, state.status) == (left, status)
+
+
+def test_what_the_environment_ran_is_what_the_first_agent_found() -> None:
+    first = add(deployment(Gates()), 1.0, ev.LeaseGranted("a", 1, previous_version="1.0"))
+    assert add(first, 2.0, ev.LeaseGranted("b", 2, previous_version="2.0")).previous_version == "1.0"
