@@ -43,6 +43,7 @@ TESTS = (
     "tests/unit/test_deployment.py",
     "tests/unit/test_opening.py",
     "tests/unit/test_plan.py",
+    "tests/unit/test_summary.py",
 )
 #: Seconds of the processor after which a change has made something run in circles.
 SECONDS = 120

@@ -66,6 +66,9 @@ def test_on_the_way_back_health_and_versions_are_asked_for_again() -> None:
     assert (unwell.healthy, unwell.recorded, unwell.outcome) == (False, True, FULL)
     back = add(unwell, 3.0, ev.UndoStarted(FULL))
     assert (back.healthy, back.recorded, back.outcome, back.cause) == (None, None, None, FULL)
+    assert back.fence == unwell.fence + 1, "what went forward may still be on its way to a host"
+    mixed = add(back, 4.0, ev.VersionsMixed(Direction.UNDO, FULL))
+    assert (mixed.recorded, mixed.fence) == (False, back.fence + 1), "so may what was to write the version"
 
 
 def test_what_never_began_is_skipped_at_the_end() -> None:
