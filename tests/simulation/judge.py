@@ -86,7 +86,8 @@ class Judge:
         self.touched: set[str] = set()
         #: On which hosts journals say that a deployment's fence is raised: (deployment, host).
         self.raised: set[tuple[str, str]] = set()
-        #: What hosts were asked for since the last change of any of them: (health or version, host).
+        #: What hosts were asked for since the last change of any of them, or the last request to resolve: (health or
+        #: version, host).
         self.asked: set[tuple[str, str]] = set()
         #: Hosts that came back with an old disk, and were neither changed nor asked since: nobody can know.
         self.forgot: set[str] = set()
@@ -281,9 +282,8 @@ class Judge:
                 saw = self._hosts()
                 self.hold(f"5, honest: {deployment} resolved: {_listed(saw)}", holds=self._run(version))
                 self.hold(f"5, honest: {deployment} resolved by itself", holds=unchecked or version is not MIXED)
-                seen = all(("version", host) in self.asked for host in self.environment.hosts)
                 told = f"5, honest: {deployment} resolved, and not every host was asked for its version since"
-                self.hold(told, holds=unchecked or seen or not self.world.script.shown_by)
+                self.hold(told, holds=unchecked or not self.world.script.shown_by or self._were_asked("version"))
                 self.version = version
             case _:
                 pass
@@ -343,8 +343,12 @@ class Judge:
             if planned:
                 holds = any(isinstance(event, kind) for event in events[last:])
                 self.hold(f"5, honest: {deployment} ended without {kind.__name__}", holds=holds)
-                holds = all((what, host) in self.asked for host in self.environment.hosts)
-                self.hold(f"5, honest: {deployment} ended, and not every host was asked for its {what}", holds=holds)
+                told = f"5, honest: {deployment} ended, and not every host was asked for its {what}"
+                self.hold(told, holds=self._were_asked(what))
+
+    def _were_asked(self, what: str) -> bool:
+        """Whether every host was asked for its health, or its version, since `asked` was forgotten."""
+        return all((what, host) in self.asked for host in self.environment.hosts)
 
     def _were_told(self, version: str | None) -> None:
         """Hosts that only know what they were told were told the truth in the end."""

@@ -138,6 +138,7 @@ class Worker:
                 assert_never(action)
 
     async def _resolve(self, check: Coroutine[Any, Any, ev.Resolved | ev.ResolveRefused]) -> None:
+        """Answer the request that is open, and none that came after the look at hosts had begun."""
         asked = self.state.asked
 
         def over(s: Deployment) -> bool:
