@@ -12,6 +12,8 @@ meaning that changes needs a new event.
 
 from __future__ import annotations
 
+from typing import get_args
+
 import msgspec
 
 from surefoot.core.codec import Codec
@@ -337,6 +339,7 @@ Outcome = (
     | BakePassed
     | BakeFailed
 )
+OUTCOMES = frozenset(get_args(Outcome))
 Event = (
     Accepted
     | Waiting
