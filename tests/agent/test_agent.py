@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from surefoot.agent import worker
 from surefoot.agent.access import ThreadAccess
 from surefoot.agent.agent import SILENT_INTERVALS, Agent, AgentSettings
 from surefoot.agent.machine import Vitals
@@ -26,7 +27,7 @@ from surefoot.core.lease import LeaseTiming, Role
 from surefoot.core.plan import Command, Plan, Retry, Step
 from surefoot.core.status import Status
 from surefoot.store.memory import MemoryStore
-from surefoot.store.protocol import Store, Submission
+from surefoot.store.protocol import Append, Store, Submission
 from tests.store import journal as j
 
 WITHIN = 30.0
@@ -61,6 +62,7 @@ async def working(
     ttl: float = 60.0,
     name: str = "x",
     strays: Callable[[], None] = lambda: None,
+    stop: asyncio.Event | None = None,
     **settings: Any,
 ) -> AsyncIterator[asyncio.Task[None]]:
     """An agent at work."""
@@ -70,6 +72,7 @@ async def working(
         store=store, access=access, vital_access=vital, performer=performer,
         clock=time.monotonic, vitals=Vitals, note=lambda _: None, strays=strays,
     )  # fmt: skip
+    agent.stop = stop or agent.stop
     task = asyncio.create_task(agent.run())
     try:
         yield task
@@ -289,6 +292,50 @@ class Held(Stepping):
     async def step(self, _: Any, action: RunStep) -> ev.StepSucceeded:
         await self.go.wait()
         return await super().step(_, action)
+
+
+class Told(MemoryStore):
+    """A store that is told, of each call that may matter, before it answers."""
+
+    def __init__(self, call: str, hears: Callable[[Any], None]) -> None:
+        super().__init__()
+        self.call, self.hears = call, hears
+
+    def append(self, append: Append) -> tuple[ev.Entry, ...]:
+        entries = super().append(append)
+        if self.call == "append":
+            self.hears(append.events[0])
+        return entries
+
+    def journal(self, deployment: str, after: int = 0) -> list[ev.Entry]:
+        entries = super().journal(deployment, after)
+        if self.call == "journal" and after:
+            self.hears(super().journal(deployment)[-1].event)
+        return entries
+
+
+@pytest.mark.parametrize("call", ["append", "journal"])
+async def test_a_stop_is_heard_though_it_comes_while_the_store_is_asked(
+    call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a step, and while one runs: nothing announces it once more."""
+    monkeypatch.setattr(worker, "LOOK_AGAIN", 0.01 if call == "journal" else 10 * WITHIN)
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+    def stop_in_the_midst_of_it(event: ev.Event) -> None:
+        if isinstance(event, ev.StepStarted):
+            monkeypatch.setattr(worker, "LOOK_AGAIN", 10 * WITHIN)
+            asyncio.run_coroutine_threadsafe(announced(), loop).result(WITHIN)
+
+    async def announced() -> None:
+        stop.set()
+        await asyncio.sleep(0.1)
+
+    store = Told(call, stop_in_the_midst_of_it)
+    deployment = j.submit(store)
+    async with working(store, Held(), stop=stop) as task:
+        await asyncio.wait_for(task, WITHIN)
+    assert [ev.type_of(entry.event) for entry in store.journal(deployment)][-2:] == ["step_started", "handed_over"]
 
 
 class Late(MemoryStore):

@@ -19,7 +19,7 @@ from surefoot.agent.holding import Holding
 from surefoot.agent.machine import Vitals
 from surefoot.agent.outage import Outage
 from surefoot.agent.performer import Performer
-from surefoot.agent.worker import Changes, Way, Worker
+from surefoot.agent.worker import Changes, Worker
 from surefoot.core import events as ev
 from surefoot.core import opening
 from surefoot.core.deployment import Deployment, fold
@@ -108,7 +108,7 @@ class Agent:
         self._ending = False
         self._running: str | None = None
         self._token: int | None = None
-        self._way = Way()
+        self._gives_way = ""  # why another is to go on with what this one works on
         self._gave_way: set[str] = set()
         self._fit = True
         #: What this machine could not do, and until when that counts.
@@ -208,13 +208,14 @@ class Agent:
         that two agents never pass one back and forth.
         """
         running = self._running
-        if running is None or running in self._gave_way or self._way.given.is_set():
+        if running is None or running in self._gave_way or self._gives_way:
             return
         rows = await self._vital_access(self._store.agents, self._silent)
         if (why := gives_way(self.settings.name, [_candidate(row) for row in rows])) is not None:
             self._gave_way.add(running)
             self._say(why, "gives_way")
-            self._way.give(why)
+            self._gives_way = why
+            self._changed.announce()
 
     async def _leave_to_others(self, failure: Failure) -> None:
         """Say that this machine can't do its work, and hand over what it works on if another is there that may."""
@@ -401,7 +402,7 @@ class Agent:
     # -- working -------------------------------------------------------------------------------------
 
     async def _work(self, deployment: str, holding: Holding) -> None:
-        self._way = Way()
+        self._gives_way = ""
         self._running, self._token = deployment, holding.grant.token
         self.left = deployment
         if self._own is not None and holding.grant.environment != self._own.environment:
@@ -417,7 +418,7 @@ class Agent:
             handover=self.stop,
             note=lambda text: self._say(text, "note"),
             told=lambda entry: self._tell(deployment, entry),
-            way=self._way,
+            gives_way=lambda: self._gives_way,
             unable=self._leave_to_others,
         )
         try:

@@ -24,7 +24,7 @@ SHORTEST_SLEEP = 0.001
 
 
 class Holding:
-    """One granted lease. `lost` is set as soon as it may not be relied upon any more."""
+    """One granted lease. `lost` is done as soon as it may not be relied upon any more."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Holding:
     ) -> None:
         """Begin with the claim that was sent at `sent` on `clock` (a monotonic one that goes on in suspend)."""
         self.grant = grant
-        self.lost = asyncio.Event()
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.why = ""
         self.deadline = timing.deadline(sent)
         self._timing = timing
@@ -50,9 +50,9 @@ class Holding:
     @property
     def good(self) -> bool:
         """Whether the lease may be relied upon at this instant."""
-        if not self.lost.is_set() and self._clock() >= self.deadline:
+        if not self.lost.done() and self._clock() >= self.deadline:
             self.lose("not renewed in time")
-        return not self.lost.is_set()
+        return not self.lost.done()
 
     def check(self) -> None:
         """Raise LeaseLostError if the lease may not be relied upon."""
@@ -67,9 +67,9 @@ class Holding:
 
     def lose(self, why: str) -> None:
         """Stop relying on the lease."""
-        if not self.lost.is_set():
+        if not self.lost.done():
             self.why = why
-            self.lost.set()
+            self.lost.set_result(None)
 
     async def keep(self) -> None:
         """Renew until the lease is lost or this task is cancelled."""

@@ -36,20 +36,6 @@ class HandOver(Exception):  # noqa: N818 - an instruction, not an error
     """The agent is told to stop, or to give way: give the lease back, and say why."""
 
 
-class Way:
-    """Whether another agent is to go on with what this one works on, and why."""
-
-    def __init__(self) -> None:
-        """Nobody is, yet."""
-        self.given = asyncio.Event()
-        self.why = ""
-
-    def give(self, why: str) -> None:
-        """Have it handed over as soon as nothing of it is in flight."""
-        self.why = why
-        self.given.set()
-
-
 class Worker:
     """One deployment in one agent's hands."""
 
@@ -65,10 +51,11 @@ class Worker:
         handover: asyncio.Event,
         note: Callable[[str], None],
         told: Callable[[ev.Entry], None] = lambda _: None,
-        way: Way | None = None,
+        gives_way: Callable[[], str] = lambda: "",
         unable: Callable[[Failure], Awaitable[None]] | None = None,
     ) -> None:
-        """Work on `deployment` under `holding`; `handover` asks to give it back at once, `way` between two actions.
+        """Work on `deployment` under `holding`; `handover` asks to give it back at once, `gives_way` says why to do so
+        as soon as nothing is in flight that could not wait. Both are looked at when `changed` announces something.
         `told` hears of each entry of the journal that is written meanwhile; `unable` of what this machine can't do,
         before it is decided what becomes of that.
         """
@@ -79,7 +66,7 @@ class Worker:
         self._performer = performer
         self._changed = changed
         self._handover = handover
-        self._way = way or Way()
+        self._gives_way = gives_way
         self._note = note
         self._told = told
         self._unable = unable
@@ -100,7 +87,7 @@ class Worker:
             while self._check_lease() and not isinstance(action := do.decide(self.state, self._now()), do.Rest):
                 await self._act(action)
                 if self.state.held and not self.state.status.terminal:
-                    self._hand_over_if_asked(waits=True)
+                    self._go_on_if_we_may(waits=True)
         except HandOver as why:
             await self._fact(ev.HandedOver(cause=str(why)), release=True)
         else:
@@ -180,31 +167,31 @@ class Worker:
         One that only `waits` may be left to another agent at any time.
         """
         task = asyncio.create_task(action)
-        events = [self._holding.lost, self._handover, *([self._way.given] if waits else [])]
-        ends = [asyncio.create_task(event.wait()) for event in events]
         try:
             while True:
                 with self._changed.heard(LOOK_AGAIN, self._id) as change:
-                    anything: set[asyncio.Future[Any]] = {task, change, *ends}
-                    await asyncio.wait(anything, return_when=asyncio.FIRST_COMPLETED)
+                    if not task.done():
+                        self._go_on_if_we_may(waits=waits)  # what was asked before is not announced again
+                        anything: set[asyncio.Future[Any]] = {task, change, self._holding.lost}
+                        await asyncio.wait(anything, return_when=asyncio.FIRST_COMPLETED)
                 if task.done() and not task.cancelled():
                     return task.result()
-                self._check_lease()
-                self._hand_over_if_asked(waits=waits)
+                self._go_on_if_we_may(waits=waits)
                 await self._refresh()
                 if until(self.state):
                     return None
         finally:
-            for end in ends:
-                end.cancel()
             await _ended(task)
 
-    def _hand_over_if_asked(self, *, waits: bool) -> None:
-        """Raise HandOver if the agent stops; and, while nothing is in flight that could not wait, if it gives way."""
+    def _go_on_if_we_may(self, *, waits: bool) -> None:
+        """Raise LeaseLostError if the lease is lost, HandOver if the agent stops; and, while nothing is in flight that
+        could not wait, if it gives way.
+        """
+        self._check_lease()
         if self._handover.is_set():
             raise HandOver("the agent stops")
-        if waits and self._way.given.is_set():
-            raise HandOver(self._way.why)
+        if waits and (why := self._gives_way()):
+            raise HandOver(why)
 
     # -- the journal ---------------------------------------------------------------------------------
 
