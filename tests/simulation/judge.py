@@ -74,6 +74,7 @@ class Judge:
         self.world = environment.world
         self.tell = environment.world.tell
         self.journals: dict[str, list[ev.Entry]] = {}
+        self.known: dict[str, Deployment] = {}  #: what `state` has folded
         self.ended: dict[str, Status] = {}
         self.locked_by: str | None = None
         self.unfenced = False  #: what is stranded says that it could not fence off all hosts
@@ -106,6 +107,12 @@ class Judge:
         if not holds and self.world.broken is None:
             self.world.broken = promise.format(*about) if about else promise
             self.tell(f"BROKEN: {self.world.broken}")
+
+    def state(self, deployment: str) -> Deployment:
+        """Return what one journal says, folding only what is new of it."""
+        known, entries = self.known.get(deployment), self.journals[deployment]
+        state = self.known[deployment] = fold(entries[known.seq :] if known else entries, known)
+        return state
 
     def states(self) -> list[Deployment]:
         """Return what the journals say."""

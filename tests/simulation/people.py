@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 from surefoot.api import gates, requests
-from surefoot.core.deployment import fold
 from surefoot.core.errors import NotAllowedError, RefusedError, StoreError
 from surefoot.core.gates import Approvals, Gates
 from surefoot.core.plan import Check, Command, OnCancel, Plan, Playbook, Retry, Step
@@ -168,7 +167,7 @@ class People:
     def repair(self, deployment: str) -> None:
         """Be the person: put all hosts on what the environment ran, and say so, or have it checked by an agent."""
         judge = self.world.judge_of(deployment)
-        state = fold(judge.journals[deployment])
+        state = judge.state(deployment)
         if state.resolve is not None and (not self.script.impatient or self.random.random() < 0.5):
             return  # an agent is to check it
         onward = self.script.onward and state.version not in self.world.unhealthy and self.random.random() < 0.5
