@@ -318,7 +318,7 @@ class Agent:
 
     def _forget_all_but(self, environments: set[str]) -> None:
         for book in (self._seen, self._gone, self._free):
-            for name in set(book) - environments:
+            for name in book.keys() - environments:
                 del book[name]
 
     async def _claim(self, item: Work, choice: Choice) -> Holding | None:

@@ -10,9 +10,9 @@ agent dies runs again elsewhere.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import functools
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Literal, TypeVar, assert_never
 
 from surefoot.agent.access import StoreAccess, answered
@@ -169,11 +169,9 @@ class Worker:
         task = asyncio.create_task(action)
         try:
             while True:
-                with self._changed.heard(LOOK_AGAIN, self._id) as change:
-                    if not task.done():
-                        self._go_on_if_we_may(waits=waits)  # what was asked before is not announced again
-                        anything: set[asyncio.Future[Any]] = {task, change, self._holding.lost}
-                        await asyncio.wait(anything, return_when=asyncio.FIRST_COMPLETED)
+                if not task.done():
+                    self._go_on_if_we_may(waits=waits)  # what was asked before is not announced again
+                    await self._changed.next(LOOK_AGAIN, task, self._holding.lost, deployment=self._id)
                 if task.done() and not task.cancelled():
                     return task.result()
                 self._go_on_if_we_may(waits=waits)
@@ -269,28 +267,27 @@ class Changes:
             if deployment is None or asked is None or deployment in asked:
                 _wake(change)
 
-    @contextlib.contextmanager
-    def heard(self, timeout: float, deployment: str | None = None) -> Iterator[asyncio.Future[None]]:
-        """Give what is done at the next announcement (that concerns a deployment, if one is given), or after `timeout`
-        seconds.
+    async def next(self, timeout: float, *ends: asyncio.Future[Any], deployment: str | None = None) -> None:
+        """Return at the next announcement (that concerns a deployment, if one is given), when one of `ends` is done, or
+        after `timeout` seconds.
         """
         loop = asyncio.get_running_loop()
         change: asyncio.Future[None] = loop.create_future()
         timer = loop.call_later(timeout, _wake, change)
+        wake = functools.partial(_wake, change)
         self._waiting[change] = deployment
+        for end in ends:
+            end.add_done_callback(wake)
         try:
-            yield change
+            await change
         finally:
             timer.cancel()
             del self._waiting[change]
-
-    async def next(self, timeout: float) -> None:
-        """Return at the next announcement, or after `timeout` seconds."""
-        with self.heard(timeout) as change:
-            await change
+            for end in ends:
+                end.remove_done_callback(wake)
 
 
-def _wake(change: asyncio.Future[None]) -> None:
+def _wake(change: asyncio.Future[None], _: object = None) -> None:
     if not change.done():
         change.set_result(None)
 
