@@ -70,6 +70,7 @@ class Schedule:
         self.gone: set[str] = set()
         self.starts = 0
         self.dropped = False
+        self._ongoing = 0  #: faults that have begun and not ended
 
     def _make_store(self) -> Any:
         loop = self.loop
@@ -260,6 +261,7 @@ class Schedule:
                 faults.append(self.loop.create_task(self.people.withdraw(number, version)))
         self.people.submitting = False
         await self._settle(faults)
+        await self._aftermath()
         if self.world.broken is None:
             for judge in self.judges:
                 self._compare(judge)
@@ -297,6 +299,14 @@ class Schedule:
                     break
             await self.loop.nap(1.0)
 
+    async def _aftermath(self) -> None:
+        """Let come what is still to come, now that all has ended: commands that are on their way to hosts, machines
+        that wake up. Nothing of it may change a host.
+        """
+        end = self.loop.time() + 60
+        while self.loop.time() < end and self.world.broken is None and (self._ongoing or self.world.moves):
+            await self.loop.nap(1.0)
+
     def _compare(self, judge: Judge) -> None:
         for state in judge.states():
             holds = summarise(state) == self.store.summary(state.id)
@@ -308,13 +318,19 @@ class Schedule:
         await self.loop.nap(fault.at)
         if self._over or self.world.broken:
             return
-        world, hosts = self.world, [host for judge in self.judges for host in judge.environment.hosts.values()]
+        hosts = [host for judge in self.judges for host in judge.environment.hosts.values()]
         host = hosts[fault.host % len(hosts)]
         limb = self._limb(fault, host)
         group = limb and self.groups.get(limb.name)
         if limb is None or group is None:
             return  # it has not been started yet
         self._tell(f"{fault.kind}: {group}, {host.name}, {fault.seconds:.1f} s")
+        self._ongoing += 1
+        await self._befall(fault, host, limb, group)
+        self._ongoing -= 1
+
+    async def _befall(self, fault: Fault, host: Host, limb: Limb, group: str) -> None:
+        world = self.world
         match fault.kind:
             case Kind.KILL:
                 await self._killed(limb, fault.seconds)

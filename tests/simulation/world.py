@@ -60,6 +60,14 @@ class World:
         self.waiting: list[asyncio.Future[News | None]] = []
         self.processes: dict[str, list[Process]] = {}
 
+    @property
+    def moves(self) -> bool:
+        """Whether anything is at work, or on its way, on any host or machine."""
+        hosts = (host for environment in self.environments.values() for host in environment.hosts.values())
+        tasks = (task for host in hosts for task in (*host.coming, *(task for _, task in host.running)))
+        bodies = (process.body for processes in self.processes.values() for process in processes)
+        return any(not task.done() for task in (*tasks, *bodies))
+
     def judge_of(self, deployment: str) -> Judge:
         """Return the judge of a deployment's environment."""
         return self.environments[deployment.rpartition("-")[0]].judge
