@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -294,6 +295,49 @@ class Held(Stepping):
         return await super().step(_, action)
 
 
+class Odd(Stepping):
+    """Ends as cancelled, though nobody did that."""
+
+    async def step(self, _: Any, action: RunStep) -> ev.StepSucceeded:
+        raise asyncio.CancelledError
+
+
+async def test_a_step_that_ends_as_cancelled_though_nobody_did_that_is_an_error() -> None:
+    store, plan = MemoryStore(), Plan("p", "prod", (Step("only", Command("true")),), takeover_limit=1)
+    deployment = store.submit(Submission("prod", "1.0", plan, requested_by="ada"))[0]
+    async with working(store, Odd(), ttl=1.0):
+        await until(lambda: store.summary(deployment).status.terminal)
+    assert store.summary(deployment).status is Status.ROLLED_BACK
+
+
+class Finishing(Held):
+    """Succeeds in the very moment in which the agent reads that somebody has cancelled it."""
+
+    async def step(self, _: Any, action: RunStep) -> ev.StepSucceeded:
+        self.begun.set()
+        return await super().step(_, action)
+
+
+async def test_what_has_succeeded_while_a_cancel_was_read_has_succeeded() -> None:
+    performer, loop = Finishing(), asyncio.get_running_loop()
+
+    def let_it_end(event: ev.Event) -> None:
+        if isinstance(event, ev.CancelRequested):
+            asyncio.run_coroutine_threadsafe(ended(), loop).result(WITHIN)
+
+    async def ended() -> None:
+        performer.go.set()
+        await asyncio.sleep(0.1)
+
+    store = Told("journal", let_it_end)
+    deployment = j.submit(store)
+    async with working(store, performer):
+        await asyncio.wait_for(performer.begun.wait(), WITHIN)
+        requests.cancel(store, deployment, by="ada")
+        await until(lambda: store.summary(deployment).status.terminal)
+    assert "step_succeeded" in [ev.type_of(entry.event) for entry in store.journal(deployment)]
+
+
 class Told(MemoryStore):
     """A store that is told, of each call that may matter, before it answers."""
 
@@ -309,7 +353,7 @@ class Told(MemoryStore):
 
     def journal(self, deployment: str, after: int = 0) -> list[ev.Entry]:
         entries = super().journal(deployment, after)
-        if self.call == "journal" and after:
+        if self.call == "journal" and after and threading.current_thread() is not threading.main_thread():
             self.hears(super().journal(deployment)[-1].event)
         return entries
 

@@ -26,7 +26,7 @@ PASS, FAIL, WARN = CheckStatus.PASS, CheckStatus.FAIL, CheckStatus.WARN
 PAGE = Path(__file__).parents[2] / "docs" / "checks.md"
 #: A kind with this probe.
 KIND = """\
-import time
+import asyncio, time
 from surefoot.checks.model import CheckOptions, Found, Kind
 class Options(CheckOptions):
     timeout: float = 1.0
@@ -184,6 +184,7 @@ def test_unknown_kind_is_told_with_all_that_there_are(tmp_path: Path) -> None:
         ("def probe(self, o, c): raise SystemExit(3)", FAIL, "SystemExit: 3"),
         ("async def probe(self, o, c): raise SystemExit(3)", FAIL, "SystemExit: 3"),
         ("async def probe(self, o, c): raise KeyboardInterrupt", FAIL, "KeyboardInterrupt"),
+        ("async def probe(self, o, c): raise asyncio.CancelledError", FAIL, "CancelledError"),
         ("def probe(self, o, c): time.sleep(20); return 'late'", FAIL, "no result within"),
     ],
 )

@@ -175,8 +175,10 @@ class Worker:
                 if task.done() and not task.cancelled():
                     return task.result()
                 self._go_on_if_we_may(waits=waits)
+                if task.done():
+                    raise RuntimeError("what was under way ended as if it had been cancelled, and nobody did that")
                 await self._refresh()
-                if until(self.state):
+                if until(self.state) and not task.done():
                     return None
         finally:
             await _ended(task)

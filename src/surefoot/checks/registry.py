@@ -227,8 +227,11 @@ async def _within(seconds: float, probe: Coroutine[Any, Any, T]) -> T:
 
 
 async def _guarded(probe: Coroutine[Any, Any, T]) -> T:
-    """Wait for a probe; one that wants to end the process fails instead."""
+    """Wait for a probe; one that wants to end the process, or ends as cancelled though nobody did that, fails instead."""
     try:
         return await probe
-    except (SystemExit, KeyboardInterrupt) as error:
+    except (SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise
         raise RuntimeError(f"{type(error).__name__}: {error}") from error
