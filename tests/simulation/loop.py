@@ -21,7 +21,7 @@ from collections.abc import Generator
 from typing import Any
 
 GROUP: contextvars.ContextVar[str | None] = contextvars.ContextVar("group", default=None)
-
+REAL_SLEEP = asyncio.sleep
 
 #: No schedule that comes to an end takes so many.
 MOST_STEPS = 200_000
@@ -87,7 +87,7 @@ class Nap(Handle):
             return False
         self.dropped = True
         self._loop.call_soon(self.callback, self, context=self.context)
-        self.callback = None  # a circle
+        self.callback = self.args = None  # a circle
         return True
 
 
@@ -173,8 +173,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return Nap(self, self.now + seconds)
 
     async def sleep(self, delay: float, result: Any = None) -> Any:
-        """Do what `asyncio.sleep` does, by the clock of whoever asks, in one step instead of two."""
-        await Nap(self, self.now + max(0.0, delay) / (self._clock[0] if self._clock else 1.0))
+        """Do what `asyncio.sleep` does, by the clock of whoever asks, in one step instead of two: who is cancelled in
+        the instant in which it is over has slept.
+        """
+        if delay <= 0:
+            return await REAL_SLEEP(delay, result)
+        await Nap(self, self.now + delay / (self._clock[0] if self._clock else 1.0))
         return result
 
     def _process_events(self, event_list: Any) -> None:
@@ -223,14 +227,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Set a group's clock back, and put off all that it waits for."""
         rate, lag = self.clocks.get(group, (1.0, 0.0))
         self.clocks[group] = (rate, lag + seconds * rate)
-        timers = []
-        for when, count, handle in self._timers:
-            mine = handle.context.get(GROUP) == group
-            timers.append((when + seconds if mine else when, count, handle))
+        for _, _, handle in self._timers:
+            if handle.context.get(GROUP) == group:
+                handle.time += seconds
+        timers = [(handle.time, count, handle) for _, count, handle in self._timers]
         overdue = [handle for handle in self._held if handle.timer and handle.context.get(GROUP) == group]
         for handle in overdue:
             self._count += 1
-            timers.append((handle.time + seconds, self._count, handle))
+            handle.time += seconds
+            timers.append((handle.time, self._count, handle))
         self._held = [handle for handle in self._held if handle not in overdue]
         heapq.heapify(timers)
         self._timers = timers

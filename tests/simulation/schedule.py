@@ -9,6 +9,7 @@ import contextvars
 import functools
 import gc
 import itertools
+import math
 import shutil
 import sys
 import tempfile
@@ -33,7 +34,7 @@ from tests.simulation.listener import Listener
 from tests.simulation.loop import GROUP, VirtualLoop
 from tests.simulation.people import People
 from tests.simulation.performer import SimPerformer
-from tests.simulation.script import STAGING, Fault, Kind, Limb, Script
+from tests.simulation.script import DRIFT, STAGING, Fault, Kind, Limb, Script
 from tests.simulation.world import World
 
 TTL = 5.0
@@ -70,7 +71,6 @@ class Schedule:
         self.gone: set[str] = set()
         self.starts = 0
         self.dropped = False
-        self._ongoing = 0  #: faults that have begun and not ended
 
     def _make_store(self) -> Any:
         loop = self.loop
@@ -262,6 +262,9 @@ class Schedule:
         self.people.submitting = False
         await self._settle(faults)
         await self._aftermath()
+        for fault in faults:
+            if fault.done():
+                fault.result()
         if self.world.broken is None:
             for judge in self.judges:
                 self._compare(judge)
@@ -300,12 +303,15 @@ class Schedule:
             await self.loop.nap(1.0)
 
     async def _aftermath(self) -> None:
-        """Let come what is still to come, now that all has ended: commands that are on their way to hosts, machines
-        that wake up. Nothing of it may change a host.
+        """Let come what is still to come, now that all has ended: commands that are on their way to hosts, calls on
+        their way to the store, machines that wake up and go on for as long as they may rely on a lease. Nothing of it
+        may change a host.
         """
-        end = self.loop.time() + 60
-        while self.loop.time() < end and self.world.broken is None and (self._ongoing or self.world.moves):
+        over = self.loop.now if self.world.moves else -math.inf
+        while self.loop.now - over < TTL / (1 - DRIFT) and self.world.broken is None:
             await self.loop.nap(1.0)
+            if self.world.moves:
+                over = self.loop.now
 
     def _compare(self, judge: Judge) -> None:
         for state in judge.states():
@@ -325,9 +331,8 @@ class Schedule:
         if limb is None or group is None:
             return  # it has not been started yet
         self._tell(f"{fault.kind}: {group}, {host.name}, {fault.seconds:.1f} s")
-        self._ongoing += 1
-        await self._befall(fault, host, limb, group)
-        self._ongoing -= 1
+        with self.world.under_way():
+            await self._befall(fault, host, limb, group)
 
     async def _befall(self, fault: Fault, host: Host, limb: Limb, group: str) -> None:
         world = self.world

@@ -9,7 +9,8 @@ nothing is asked of the code under test.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from surefoot.store.protocol import Append, News
@@ -56,17 +57,27 @@ class World:
         )
         self.unreadable, self.no_way_back = (wrong[what] for what in LATE_WRONGS)
         self.failing |= self.no_way_back
+        self._under_way = 0
         self.poisoned: Callable[[str], None] = lambda _: None
         self.waiting: list[asyncio.Future[News | None]] = []
         self.processes: dict[str, list[Process]] = {}
 
+    @contextlib.contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Count something as still to come."""
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+
     @property
     def moves(self) -> bool:
-        """Whether anything is at work, or on its way, on any host or machine."""
+        """Whether anything is under way: at work on any host or machine, or on its way there."""
         hosts = (host for environment in self.environments.values() for host in environment.hosts.values())
         tasks = (task for host in hosts for task in (*host.coming, *(task for _, task in host.running)))
         bodies = (process.body for processes in self.processes.values() for process in processes)
-        return any(not task.done() for task in (*tasks, *bodies))
+        return self._under_way > 0 or any(not task.done() for task in (*tasks, *bodies))
 
     def judge_of(self, deployment: str) -> Judge:
         """Return the judge of a deployment's environment."""

@@ -227,7 +227,7 @@ async def _within(seconds: float, probe: Coroutine[Any, Any, T]) -> T:
 
 
 async def _guarded(probe: Coroutine[Any, Any, T]) -> T:
-    """Wait for a probe; one that wants to end the process, or ends as cancelled though nobody did that, fails instead."""
+    """Wait for a probe; one that wants to end the process, or ends as cancelled and was not, fails instead."""
     try:
         return await probe
     except (SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
