@@ -67,15 +67,13 @@ class SimAccess:
     def _later(self, call: Callable[..., Any], args: Any, kwargs: Any, seconds: float) -> None:
         """Have a call happen when nobody waits for it any more: its agent's process may be long dead."""
 
-        coming = contextlib.ExitStack()
-
         def happen() -> None:
-            coming.close()
+            self.world.under_way -= 1
             with contextlib.suppress(SurefootError):
                 call(*args, **kwargs)
             if call.__name__ in WRITES:
                 self.world.committed(call.__name__, args)
 
         if call.__name__ != "enter":  # the presence falls with the process, so it is no process's that is dead
-            coming.enter_context(self.world.under_way())
+            self.world.under_way += 1
             self.world.loop.call_later(seconds, happen, context=contextvars.Context())

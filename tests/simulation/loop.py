@@ -70,9 +70,7 @@ class Nap(Handle):
         self.callback = callback
         self.args = (self,)
         self.context = context
-        loop = self._loop
-        loop._count = count = loop._count + 1
-        heapq.heappush(loop._timers, (self.time, count, self))
+        self._loop.push(self.time, self)
 
     def get_loop(self) -> VirtualLoop:
         return self._loop

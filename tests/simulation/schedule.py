@@ -331,8 +331,11 @@ class Schedule:
         if limb is None or group is None:
             return  # it has not been started yet
         self._tell(f"{fault.kind}: {group}, {host.name}, {fault.seconds:.1f} s")
-        with self.world.under_way():
+        self.world.under_way += 1
+        try:
             await self._befall(fault, host, limb, group)
+        finally:
+            self.world.under_way -= 1
 
     async def _befall(self, fault: Fault, host: Host, limb: Limb, group: str) -> None:
         world = self.world

@@ -9,8 +9,7 @@ nothing is asked of the code under test.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from surefoot.store.protocol import Append, News
@@ -57,19 +56,10 @@ class World:
         )
         self.unreadable, self.no_way_back = (wrong[what] for what in LATE_WRONGS)
         self.failing |= self.no_way_back
-        self._under_way = 0
+        self.under_way = 0  #: faults that have begun and not ended, and calls that are on their way to the store
         self.poisoned: Callable[[str], None] = lambda _: None
         self.waiting: list[asyncio.Future[News | None]] = []
         self.processes: dict[str, list[Process]] = {}
-
-    @contextlib.contextmanager
-    def under_way(self) -> Iterator[None]:
-        """Count something as still to come."""
-        self._under_way += 1
-        try:
-            yield
-        finally:
-            self._under_way -= 1
 
     @property
     def moves(self) -> bool:
@@ -77,7 +67,7 @@ class World:
         hosts = (host for environment in self.environments.values() for host in environment.hosts.values())
         tasks = (task for host in hosts for task in (*host.coming, *(task for _, task in host.running)))
         bodies = (process.body for processes in self.processes.values() for process in processes)
-        return self._under_way > 0 or any(not task.done() for task in (*tasks, *bodies))
+        return self.under_way > 0 or any(not task.done() for task in (*tasks, *bodies))
 
     def judge_of(self, deployment: str) -> Judge:
         """Return the judge of a deployment's environment."""
