@@ -18,7 +18,7 @@ from surefoot.core.gates import Gate
 from surefoot.core.plan import Direction, Plan
 from surefoot.core.status import Status, StepStatus
 from tests.simulation.mutants.registry import decided, evolved, mutant, mutant_where
-from tests.simulation.script import Kind
+from tests.simulation.script import Kind, Script
 
 
 @mutant
@@ -213,7 +213,11 @@ def health_is_not_asked_again_after_a_change() -> Any:
     return around()
 
 
-@mutant
+def _asks_again(script: Script) -> bool:
+    return script.impatient or sum(fault.kind is Kind.RESOLVE for fault in script.faults) > 1
+
+
+@mutant_where(_asks_again)
 def request_in_the_same_words_is_taken_for_the_one_before() -> Any:
     def change(before: states.Deployment, after: states.Deployment) -> states.Deployment:
         return structs.replace(after, asked=before.asked) if after.resolve == before.resolve else after
