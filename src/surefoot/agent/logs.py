@@ -25,7 +25,7 @@ KEPT = 8 * 1024 * 1024
 TAIL = 50
 #: A longer line is cut into pieces of so many characters.
 LONGEST_LINE = 8 * 1024
-#: Seconds between writes to the store.
+#: Seconds for which lines are gathered before they are written to the store.
 FLUSH_EVERY = 0.2
 #: Lines in one write, and lines that may wait for the store before new ones are dropped.
 BATCH = 500
@@ -58,10 +58,12 @@ class LogSink:
         self._access = access
         self._lines: deque[_Waiting] = deque()
         self._dropped = 0
+        self._came = asyncio.Event()
         self._flushing = asyncio.Lock()
 
     def add(self, deployment: str, line: LogLine, grant: Grant | None = None) -> None:
         """Take a line; dropped (and counted) if the store has not kept up."""
+        self._came.set()
         if len(self._lines) >= WAITING:
             self._dropped += 1
             return
@@ -74,9 +76,12 @@ class LogSink:
     async def run(self) -> None:
         """Write what comes in until cancelled."""
         while True:
+            await self._came.wait()
             await asyncio.sleep(FLUSH_EVERY)
             with contextlib.suppress(StoreError):
                 await self.flush()
+            if not self._lines:
+                self._came.clear()
 
     async def last_words(self) -> None:
         """Write what still waits, once, if the store can be reached."""
