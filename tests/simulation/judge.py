@@ -66,6 +66,10 @@ def _listed(versions: set[str | None]) -> str:
     return ", ".join(sorted(map(str, versions)))
 
 
+#: What there is somebody to be told of.
+TELLS = (ev.Accepted, ev.UndoStarted, ev.Finished, ev.ResolveRefused, ev.Resolved)
+
+
 class Judge:
     """Watches one environment. The first promise that is broken in any of them is kept in the world's `broken`."""
 
@@ -213,8 +217,7 @@ class Judge:
             self.tell(Written(deployment, entry))
             self.hold(f"4, nothing is lost: {deployment} has a gap before {entry.seq}", holds=entry.seq == len(known))
             self._entry(deployment, entry)
-            tells = ev.Accepted | ev.UndoStarted | ev.Finished | ev.ResolveRefused | ev.Resolved
-            if isinstance(entry.event, tells) and self.accepted_as(deployment).plan.targets:
+            if isinstance(entry.event, TELLS) and self.accepted_as(deployment).plan.targets:
                 self.untold.add((deployment, entry.seq))
 
     def accepted_as(self, deployment: str) -> ev.Accepted:

@@ -116,7 +116,10 @@ class Deployment(msgspec.Struct, frozen=True):
     @property
     def running_step(self) -> StepRun | None:
         """The step whose attempt has begun and not ended."""
-        return next((run for run in self.steps if run.status is StepStatus.RUNNING), None)
+        for run in self.steps:
+            if run.status is StepStatus.RUNNING:
+                return run
+        return None
 
     @property
     def touched(self) -> bool:
@@ -401,12 +404,15 @@ def _interrupt(s: Deployment, at: float) -> Deployment:
 
 
 def _find(s: Deployment, name: str, direction: Direction) -> StepRun:
-    return next(run for run in s.steps if run.name == name and run.direction is direction)
+    for run in s.steps:
+        if run.name == name and run.direction is direction:
+            return run
+    raise AssertionError(f"{s.id}: there is no step {name} {direction}")
 
 
-def _with(s: Deployment, run: StepRun) -> Deployment:
-    steps = tuple(run if (r.name, r.direction) == (run.name, run.direction) else r for r in s.steps)
-    return replace(s, steps=steps)
+def _with(s: Deployment, run: StepRun) -> tuple[StepRun, ...]:
+    """Return the steps, with one of them as it is now."""
+    return tuple([run if r.name == run.name and r.direction is run.direction else r for r in s.steps])
 
 
 def _started(s: Deployment, e: ev.StepStarted, entry: ev.Entry) -> Deployment:
@@ -428,7 +434,7 @@ def _started(s: Deployment, e: ev.StepStarted, entry: ev.Entry) -> Deployment:
         failure=None,
     )
     # What was known of health and versions was known before this change.
-    return replace(_with(s, started), healthy=None, recorded=None)
+    return replace(s, steps=_with(s, started), healthy=None, recorded=None)
 
 
 def _ended(
@@ -441,18 +447,16 @@ def _ended(
     run = _find(s, e.step, e.direction)
     assert run.status is StepStatus.RUNNING and run.attempt == e.attempt, f"{s.id}: {e.step} ended without a start"
     leaves = status is not StepStatus.SUCCEEDED and isinstance(s.work(run), Playbook)
-    return _with(
-        replace(s, fence=s.fence + leaves, fence_failures=0),
-        replace(
-            run,
-            status=status,
-            touched=True,
-            finished_at=at,
-            ended=s.elapsed,
-            failure=failure,
-            failures=run.failures + (status is StepStatus.FAILED),
-        ),
+    ended = replace(
+        run,
+        status=status,
+        touched=True,
+        finished_at=at,
+        ended=s.elapsed,
+        failure=failure,
+        failures=run.failures + (status is StepStatus.FAILED),
     )
+    return replace(s, steps=_with(s, ended), fence=s.fence + leaves, fence_failures=0)
 
 
 def _raised(s: Deployment, hosts: tuple[str, ...]) -> Deployment:
@@ -483,15 +487,13 @@ def _not_begun(s: Deployment, failure: Failure, at: float) -> Deployment:
     run = s.running_step
     if run is None:
         return s
-    return _with(
-        s,
-        replace(
-            run,
-            status=StepStatus.INTERRUPTED if run.touched else StepStatus.PENDING,
-            finished_at=at,
-            failure=failure,
-        ),
+    not_begun = replace(
+        run,
+        status=StepStatus.INTERRUPTED if run.touched else StepStatus.PENDING,
+        finished_at=at,
+        failure=failure,
     )
+    return replace(s, steps=_with(s, not_begun))
 
 
 def _undo(s: Deployment, cause: Failure) -> Deployment:

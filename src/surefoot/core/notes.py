@@ -56,8 +56,9 @@ class Log:
 def note_of(deployment: str, entry: ev.Entry) -> Note:
     """Return an entry of a deployment's journal as a line of the log tells it."""
     event = entry.event
-    found = {name: getattr(event, name, None) for name in ("step", "direction", "attempt", "status")}
-    failure = getattr(event, "failure", None) or getattr(event, "cause", None) or getattr(event, "reason", None)
+    known = {name: getattr(event, name) for name in event.__struct_fields__}
+    found = {name: known.get(name) for name in ("step", "direction", "attempt", "status")}
+    failure = known.get("failure") or known.get("cause") or known.get("reason")
     if isinstance(failure, Failure):
         found |= {"code": str(failure.code), "host": failure.host}
     return Note(

@@ -148,7 +148,10 @@ class Plan(msgspec.Struct, frozen=True):
         """Return the step of that name; names are unique in a plan, `rollback` too where there is one."""
         if self.rollback is not None and name == ROLLBACK:
             return Step(ROLLBACK, self.rollback, undo=self.rollback, retry=self.retry)
-        return next(step for step in self.steps if step.name == name)
+        for step in self.steps:
+            if step.name == name:
+                return step
+        raise KeyError(name)
 
     def undo_of(self, started: Sequence[str]) -> tuple[str, ...]:
         """Return the undo steps of forward steps that were started, in the order in which they run."""

@@ -30,9 +30,7 @@ class Status(StrEnum):
         return self in (Status.RUNNING, Status.ROLLING_BACK)
 
 
-_TERMINAL = frozenset(
-    {Status.SUCCEEDED, Status.FAILED, Status.ROLLED_BACK, Status.CANCELLED, Status.STRANDED},
-)
+_TERMINAL = (Status.SUCCEEDED, Status.FAILED, Status.ROLLED_BACK, Status.CANCELLED, Status.STRANDED)
 
 
 #: The ends that count as failures of a deployment: hosts were touched, and do not run what was asked for.
