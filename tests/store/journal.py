@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import uuid
-
 from msgspec import structs
 
 from surefoot.core import events as ev
@@ -47,7 +45,7 @@ def a_claim(
     lease = lease or seen(store, at.environment)
     previous = store.environment(at.environment).current_version
     event = ev.LeaseGranted(agent=agent, token=lease.token + 1, reasons=("a test",), previous_version=previous)
-    return Claim(agent, f"{agent}-1", ttl, lease, Append(at, (event,), str(uuid.uuid4())))
+    return Claim(agent, f"{agent}-1", ttl, lease, Append(at, (event,)))
 
 
 def claim(store: Store, deployment: str, agent: str = "a") -> Grant:
@@ -58,7 +56,7 @@ def claim(store: Store, deployment: str, agent: str = "a") -> Grant:
 
 def append(store: Store, deployment: str, grant: Grant | None, *events: ev.Event, release: bool = False) -> Deployment:
     before = state(store, deployment)
-    entries = store.append(Append(before, events, str(uuid.uuid4()), grant, release))
+    entries = store.append(Append(before, events, grant=grant, release=release))
     return fold(entries, before)
 
 

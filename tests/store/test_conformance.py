@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -29,7 +28,7 @@ from surefoot.core.plan import Direction
 from surefoot.core.status import Status
 from surefoot.core.summary import summarise
 from surefoot.core.targets import Moment, Webhook
-from surefoot.store.protocol import AgentReport, Append, EnvironmentRow, Grant, LogLine, Store, Submission
+from surefoot.store.protocol import AgentReport, Append, EnvironmentRow, Grant, LogLine, Standing, Store, Submission
 from tests.store import journal as j
 
 STARTED = ev.StepStarted("only", Direction.FORWARD, 1)
@@ -155,7 +154,7 @@ def test_summary_and_environment_are_the_fold_of_the_journal(store: Store) -> No
 def test_a_repeated_append_happens_once_and_answers_the_same(store: Store) -> None:
     deployment = j.submit(store)
     grant = j.claim(store, deployment)
-    twice = Append(j.state(store, deployment), (STARTED,), str(uuid.uuid4()), grant)
+    twice = Append(j.state(store, deployment), (STARTED,), grant=grant)
     first = store.append(twice)
     assert store.append(twice) == first
     assert len(store.journal(deployment)) == 3
@@ -164,7 +163,7 @@ def test_a_repeated_append_happens_once_and_answers_the_same(store: Store) -> No
 def test_a_repeated_append_is_found_after_it_gave_the_lease_back(store: Store) -> None:
     deployment = j.submit(store)
     grant = j.claim(store, deployment)
-    last = Append(j.state(store, deployment), (ev.Finished(Status.SUCCEEDED),), str(uuid.uuid4()), grant, release=True)
+    last = Append(j.state(store, deployment), (ev.Finished(Status.SUCCEEDED),), grant=grant, release=True)
     first = store.append(last)
     j.deployed(store, "2.0")
     assert store.append(last) == first
@@ -180,7 +179,7 @@ def test_of_two_appends_to_one_journal_at_once_one_is_refused(opened: Callable[[
     def cancel(handle: Store) -> bool:
         start.wait()
         try:
-            handle.append(Append(before, (ev.CancelRequested("me"),), str(uuid.uuid4())))
+            handle.append(Append(before, (ev.CancelRequested("me"),)))
         except ConflictError:
             return False
         return True
@@ -490,16 +489,16 @@ def test_what_has_ended_is_nobodys_to_claim(store: Store) -> None:
 
 def test_agents_are_seen_as_they_report(store: Store) -> None:
     assert store.agents(5.0) == []
-    assert store.report(report("a", preference=1, cpu_percent=12.5, running="prod-1"))
-    assert store.report(report("b", "b-1", degraded="disk 97 %", ends_with="prod-2"))
-    assert store.report(report("c", "c-1", stopping=True))
+    assert store.report(report("a", preference=1, cpu_percent=12.5, running="prod-1")) is Standing.WELCOME
+    assert store.report(report("b", "b-1", degraded="disk 97 %", ends_with="prod-2")) is Standing.WELCOME
+    assert store.report(report("c", "c-1", stopping=True)) is Standing.WELCOME
     store.set_drain("a", True)
     a, b, c = store.agents(60.0)
     assert (a.status, b.status, c.status) == (AgentStatus.DRAINING, AgentStatus.DEGRADED, AgentStatus.OFFLINE)
     assert a.report == report("a", preference=1, cpu_percent=12.5, running="prod-1")
     assert (b.reason, b.report.ends_with) == ("disk 97 %", "prod-2")
     assert abs(a.last_seen_at - store.now()) < 30
-    store.report(report("a", "a-2"))
+    assert store.report(report("a", "a-2")) is Standing.DRAINED
     assert store.agents(60.0)[0].status is AgentStatus.DRAINING
     store.set_drain("a", False)
     assert store.agents(60.0)[0].status is AgentStatus.ONLINE
@@ -538,11 +537,11 @@ def test_a_second_process_of_one_name_is_refused(opened: Callable[[], Store]) ->
     first, second = opened(), opened()
     first.enter("a", "a-1")
     assert first.enter("a", "a-1") == first.enter("a", "a-1")
-    assert first.report(report("a", "a-1"))
+    assert first.report(report("a", "a-1")) is Standing.WELCOME
     with pytest.raises(NotAllowedError) as refused:
         second.enter("a", "a-2")
     assert refused.value.code is Code.AGENT_DUPLICATE
-    assert not second.report(report("a", "a-2"))
+    assert second.report(report("a", "a-2")) is Standing.TAKEN
     assert first.agents(60.0)[0].report.incarnation == "a-1"
     assert second.enter("other", "o-1") is not None
 
@@ -558,8 +557,8 @@ def test_many_agents_that_enter_at_once_all_have_their_presence(opened: Callable
 
 
 def test_a_new_process_takes_over_the_name_of_one_that_has_no_presence(store: Store) -> None:
-    assert store.report(report("a", "a-1"))
-    assert store.report(report("a", "a-2"))
+    assert store.report(report("a", "a-1")) is Standing.WELCOME
+    assert store.report(report("a", "a-2")) is Standing.WELCOME
     assert store.agents(60.0)[0].report.incarnation == "a-2"
 
 

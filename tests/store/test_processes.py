@@ -20,7 +20,7 @@ from surefoot.core.errors import NotAllowedError
 from surefoot.core.lease import AgentStatus, Role
 from surefoot.core.plan import Direction
 from surefoot.store import open_store, sqlite
-from surefoot.store.protocol import AgentReport, News, Store
+from surefoot.store.protocol import AgentReport, News, Standing, Store
 from tests.store import journal as j
 from tests.support.postgres import PostgresServer
 
@@ -157,7 +157,7 @@ def test_a_killed_agent_is_known_to_be_gone(url: str, store: Store, programs: Pr
     eventually(lambda: not present(store))
     assert store.agents(60.0)[0].status is AgentStatus.OFFLINE
     assert store.enter("a", "a-2")
-    assert store.report(AgentReport("a", Role.PRIMARY, "a-2"))
+    assert store.report(AgentReport("a", Role.PRIMARY, "a-2")) is Standing.WELCOME
     assert not present(store), "a new process of that name is not the holder"
     assert store.agents(60.0)[0].status is AgentStatus.ONLINE
 
@@ -236,7 +236,7 @@ def test_a_restarted_server_makes_nobody_look_gone_and_presence_is_taken_again(o
     assert present(other)
     own_postgres.restart()
     assert present(other), "its lock fell with the server, not with the agent"
-    assert agent.report(AgentReport("a", Role.PRIMARY, "a-1"))
+    assert agent.report(AgentReport("a", Role.PRIMARY, "a-1")) is Standing.WELCOME
     assert agent.enter("a", "a-1") != () and fds != ()
     assert present(other)
     with pytest.raises(NotAllowedError):

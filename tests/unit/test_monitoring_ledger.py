@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import random
-import uuid
 from dataclasses import replace
 
 import pytest
@@ -119,7 +118,7 @@ def test_a_cancel_in_the_queue_has_no_duration_and_a_stranded_one_is_restored_wh
     assert taken(reader.ledger, "surefoot_restore_duration_seconds", "prod").counts == [0] * 10
     clock.at += 95
     state = j.state(store, stranded)
-    store.append(Append(state, (ev.ResolveRequested("me", "done", True, "1.0"),), str(uuid.uuid4())))
+    store.append(Append(state, (ev.ResolveRequested("me", "done", True, "1.0"),)))
     grant = j.claim(store, stranded, "b")
     j.append(store, stranded, grant, ev.Resolved("1.0", True), release=True)
     queued = j.submit(store, "3.0")

@@ -36,7 +36,17 @@ from surefoot.core.errors import (
 from surefoot.core.lease import AgentStatus, Candidate, Choice, LeaseSeen, LeaseTiming, Role, choose, gives_way
 from surefoot.core.notes import Level, Note, Tell, note_of
 from surefoot.core.summary import Summary
-from surefoot.store.protocol import AgentReport, AgentRow, Append, Claim, EnvironmentRow, LeaseRow, Store, Work
+from surefoot.store.protocol import (
+    AgentReport,
+    AgentRow,
+    Append,
+    Claim,
+    EnvironmentRow,
+    LeaseRow,
+    Standing,
+    Store,
+    Work,
+)
 
 #: Seconds that an agent leaves to each better one before it claims in its place.
 GRACE = 1.0
@@ -110,13 +120,13 @@ class Agent:
         self._token: int | None = None
         self._gives_way = ""  # why another is to go on with what this one works on
         self._gave_way: set[str] = set()
-        self._fit = True
+        self._fit, self._drained = True, False
         #: What this machine could not do, and until when that counts.
         self._unable: tuple[str, float] = "", float("-inf")
         self._seen: dict[str, LeaseSeen] = {}
         self._gone: dict[str, LeaseSeen] = {}
         self._free: dict[str, float] = {}
-        self._overtakes: tuple[Deployment, tuple[str, ...]] | None = None  # what was claimed, and what waits before it
+        self._overtakes: tuple[str, ...] = ()  # what waits before the one that was claimed
         self._outage = Outage(clock, self._say)
         self._entered_at = float("-inf")
         self._duplicate: str | None = None
@@ -139,7 +149,7 @@ class Agent:
             await asyncio.gather(*helpers, return_exceptions=True)
             self._ending = True
             with contextlib.suppress(StoreError, NotAllowedError):
-                await self._vital_access(self._store.report, self._report())
+                await self._send_report()
                 if self.settings.passing:
                     await self._vital_access(self._store.leave, self.settings.name, self.incarnation)
         if self._duplicate:
@@ -153,7 +163,7 @@ class Agent:
         while not self.stop.is_set():
             try:
                 await self._access(self._store.enter, self.settings.name, self.incarnation)
-                await self._vital_access(self._store.report, self._report())
+                await self._send_report()
                 if self._entered is not None:
                     await self._entered()
             except StoreError as error:
@@ -191,7 +201,7 @@ class Agent:
                     # The connection that carried the presence may be gone.
                     self._entered_at = self._clock()
                     await self._vital_access(self._store.enter, self.settings.name, self.incarnation)
-                if not await self._vital_access(self._store.report, self._report()):
+                if await self._send_report() is Standing.TAKEN:
                     self._duplicate = f"another live agent is called {self.settings.name}"
                     self.stop.set()
                 self._outage.answered()
@@ -203,6 +213,11 @@ class Agent:
                 self._say(f"no sign of life: {type(error).__name__}: {error}", "error", Level.ERROR)
             await asyncio.sleep(self.settings.timing.report_every)
 
+    async def _send_report(self) -> Standing:
+        standing = await self._vital_access(self._store.report, self._report())
+        self._drained = standing is Standing.DRAINED
+        return standing
+
     async def _consider_giving_way(self) -> None:
         """Have what this agent works on handed over where another should go on with it; once for each deployment, so
         that two agents never pass one back and forth.
@@ -210,6 +225,8 @@ class Agent:
         running = self._running
         if running is None or running in self._gave_way or self._gives_way:
             return
+        if self._fit and not self._drained:
+            return  # `gives_way` would say so, whoever else there is
         rows = await self._vital_access(self._store.agents, self._silent)
         if (why := gives_way(self.settings.name, [_candidate(row) for row in rows])) is not None:
             self._gave_way.add(running)
@@ -221,7 +238,7 @@ class Agent:
         """Say that this machine can't do its work, and hand over what it works on if another is there that may."""
         self._unable = failure.message, self._clock() + UNABLE_FOR
         with contextlib.suppress(StoreError):
-            await self._vital_access(self._store.report, self._report())
+            await self._send_report()
             await self._consider_giving_way()
 
     @property
@@ -249,25 +266,25 @@ class Agent:
             try:
                 if await self._ends():
                     return  # what comes after is left to those who stay
-                holding, deployment = await self._find_work()
+                claimed = await self._find_work()
             except NewerStoreError:
                 raise  # not for this program any more: those that were upgraded do what is left
             except StoreError as error:
                 self._outage.failed(error.message)
                 await self._stopped_within(self.settings.look_every)
                 continue
-            if holding is not None:
-                await self._work(deployment, holding)
+            if claimed is not None:
+                await self._work(*claimed)
             elif not self.stop.is_set():
                 await self._changed.next(self.settings.look_every)
 
-    async def _find_work(self) -> tuple[Holding | None, str]:
+    async def _find_work(self) -> tuple[Deployment, Holding] | None:
         """Claim the first environment that is this agent's to claim."""
         work = await self._access(self._store.work)
         self._forget_all_but({item.environment for item in work})
         free = [item for item in work if self._claimable(item)]
         if not free:
-            return None, ""
+            return None
         rows = await self._access(self._store.agents, self._silent)
         unheld: Choice | None = None  # the same for all that nobody holds, but those that have an agent of their own
         own = {row.report.ends_with for row in rows}
@@ -281,10 +298,10 @@ class Agent:
                     self.settings.name, _candidates(self.settings.name, rows, work, item)
                 )
             if choice.eligible and self._my_turn(item, choice.rank - place):
-                holding = await self._claim(item, choice)
-                if holding is not None:
-                    return holding, item.deployment
-        return None, ""
+                claimed = await self._claim(item, choice)
+                if claimed is not None:
+                    return claimed
+        return None
 
     def _claimable(self, item: Work) -> bool:
         """Say whether the lease is free; notes what was seen of it, by our own clock."""
@@ -321,9 +338,9 @@ class Agent:
             for name in book.keys() - environments:
                 del book[name]
 
-    async def _claim(self, item: Work, choice: Choice) -> Holding | None:
-        entries = await self._access(self._store.journal, item.deployment)
-        state = fold(entries)
+    async def _claim(self, item: Work, choice: Choice) -> tuple[Deployment, Holding] | None:
+        """Claim a lease; return the deployment as it was before, too."""
+        state = fold(await self._access(self._store.journal, item.deployment))
         if not state.wants_agent or self._leaves(state):  # it has ended since it was seen, say
             return None
         queue: tuple[str, ...] = ()
@@ -353,13 +370,13 @@ class Agent:
                 incarnation=self.incarnation,
                 ttl=self.settings.timing.ttl,
                 seen=item.lease,
-                append=Append(state, (granted,), uuid.uuid4().hex),
+                append=Append(state, (granted,)),
             ),
         )
         if grant is None:
             return None
-        self._overtakes = (state, queue) if state.plan.gates.latest else None
-        return Holding(
+        self._overtakes = queue if state.plan.gates.latest else ()
+        return state, Holding(
             grant, self.settings.timing, sent, store=self._store, access=self._vital_access, clock=self._clock
         )
 
@@ -397,19 +414,19 @@ class Agent:
     async def _settle(self, state: Deployment, events: tuple[ev.Event, ...]) -> None:
         """Append what needs no lease; whoever was faster has said something else, which is looked at again."""
         with contextlib.suppress(ConflictError, NotAllowedError):
-            await self._access(self._store.append, Append(state, events, uuid.uuid4().hex))
+            await self._access(self._store.append, Append(state, events))
 
     # -- working -------------------------------------------------------------------------------------
 
-    async def _work(self, deployment: str, holding: Holding) -> None:
+    async def _work(self, state: Deployment, holding: Holding) -> None:
         self._gives_way = ""
-        self._running, self._token = deployment, holding.grant.token
-        self.left = deployment
+        self._running, self._token = state.id, holding.grant.token
+        self.left = state.id
         if self._own is not None and holding.grant.environment != self._own.environment:
             self._strays()
         renewals = asyncio.create_task(holding.keep())
         worker = Worker(
-            deployment,
+            state,
             holding,
             store=self._store,
             access=self._access,
@@ -417,13 +434,12 @@ class Agent:
             changed=self._changed,
             handover=self.stop,
             note=lambda text: self._say(text, "note"),
-            told=lambda entry: self._tell(deployment, entry),
+            told=lambda entry: self._tell(state.id, entry),
             gives_way=lambda: self._gives_way,
             unable=self._leave_to_others,
         )
         try:
-            if self._overtakes is not None:  # not before the lease is renewed: there may be many
-                await self._supersede(*self._overtakes)
+            await self._supersede(state, self._overtakes)  # not before the lease is renewed: there may be many
             await worker.work()
             if not worker.state.wants_agent:
                 self.left = None
@@ -451,8 +467,11 @@ class Agent:
 
     def _tell(self, deployment: str, entry: ev.Entry) -> None:
         """Say what was written into the journal; deliveries are said by whoever delivers."""
-        if not isinstance(entry.event, ev.Delivered | ev.DeliveryFailed):
-            self._note(note_of(deployment, entry))
+        match entry.event:
+            case ev.Delivered() | ev.DeliveryFailed():
+                pass
+            case _:
+                self._note(note_of(deployment, entry))
 
     async def _ends(self) -> bool:
         """Say whether it is to end by itself. It says that it does before it looks for the last time: whoever asks for
@@ -462,13 +481,13 @@ class Agent:
             return False
         self._ending = True
         try:
-            await self._vital_access(self._store.report, self._report())
+            await self._send_report()
             self._ending = await self._done()
         except StoreError:
             self._ending = False
             raise
         if not self._ending:
-            await self._vital_access(self._store.report, self._report())
+            await self._send_report()
         return self._ending
 
     async def _done(self) -> bool:

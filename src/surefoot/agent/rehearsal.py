@@ -80,7 +80,7 @@ async def stage(
     store.enter(agent, incarnation)
     (work,) = store.work()
     granted = ev.LeaseGranted(agent=agent, token=work.lease.token + 1, previous_version=previous_version)
-    append = Append(fold(store.journal(deployment)), (granted,), uuid.uuid4().hex)
+    append = Append(fold(store.journal(deployment)), (granted,))
     grant = store.claim(Claim(agent, incarnation, timing.ttl, work.lease, append))
     assert grant is not None, "nobody else knows of this store"
     holding = Holding(grant, timing, sent, store=store, access=_at_once, clock=boottime)

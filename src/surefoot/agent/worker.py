@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Literal, TypeVar, assert_never
 
@@ -41,7 +40,7 @@ class Worker:
 
     def __init__(
         self,
-        deployment: str,
+        state: Deployment,
         holding: Holding,
         *,
         store: Store,
@@ -54,12 +53,12 @@ class Worker:
         gives_way: Callable[[], str] = lambda: "",
         unable: Callable[[Failure], Awaitable[None]] | None = None,
     ) -> None:
-        """Work on `deployment` under `holding`; `handover` asks to give it back at once, `gives_way` says why to do so
-        as soon as nothing is in flight that could not wait. Both are looked at when `changed` announces something.
-        `told` hears of each entry of the journal that is written meanwhile; `unable` of what this machine can't do,
-        before it is decided what becomes of that.
+        """Go on from `state`, as it was when `holding` was claimed. `handover` asks to give it back at once,
+        `gives_way` says why to do so as soon as nothing is in flight that could not wait; both are looked at when
+        `changed` announces something. `told` hears of each entry of the journal that is written meanwhile; `unable` of
+        what this machine can't do, before it is decided what becomes of that.
         """
-        self._id = deployment
+        self.state = state  #: what the journal says, as far as it was read
         self._holding = holding
         self._store = store
         self._access = access
@@ -70,15 +69,8 @@ class Worker:
         self._note = note
         self._told = told
         self._unable = unable
-        self._state: Deployment | None = None
         self._read_at = 0.0
         self._released = False
-
-    @property
-    def state(self) -> Deployment:
-        """What the journal says, as far as it was read."""
-        assert self._state is not None
-        return self._state
 
     async def work(self) -> None:
         """Work until the deployment has ended, the lease is lost (LeaseLostError), or it was handed over."""
@@ -171,7 +163,7 @@ class Worker:
             while True:
                 if not task.done():
                     self._go_on_if_we_may(waits=waits)  # what was asked before is not announced again
-                    await self._changed.next(LOOK_AGAIN, task, self._holding.lost, deployment=self._id)
+                    await self._changed.next(LOOK_AGAIN, task, self._holding.lost, deployment=self.state.id)
                 if task.done() and not task.cancelled():
                     return task.result()
                 self._go_on_if_we_may(waits=waits)
@@ -200,25 +192,23 @@ class Worker:
         return self.state.elapsed + asyncio.get_running_loop().time() - self._read_at
 
     def _absorb(self, entries: list[ev.Entry] | tuple[ev.Entry, ...]) -> None:
-        history = self._state is None
         for entry in entries:
-            if self._state is None or entry.seq > self._state.seq:
-                if not history or entry.token == self._holding.grant.token:
-                    self._told(entry)
-                self._state = fold([entry], self._state)
+            if entry.seq > self.state.seq:
+                self._told(entry)
+                self.state = fold([entry], self.state)
                 self._read_at = asyncio.get_running_loop().time()
-        if self._state is not None and self._state.token > self._holding.grant.token:
-            self._holding.lose(f"{self._state.agent} has taken over")
+        if self.state.token > self._holding.grant.token:
+            self._holding.lose(f"{self.state.agent} has taken over")
 
     async def _read(self) -> None:
         """Read what is new, trying until the lease is lost."""
-        after = self._state.seq if self._state else 0
-        self._absorb(await answered(self._access, self._check_lease, self._store.journal, self._id, after))
+        state = self.state
+        self._absorb(await answered(self._access, self._check_lease, self._store.journal, state.id, state.seq))
 
     async def _refresh(self) -> None:
         """Read what is new if the store answers."""
         try:
-            self._absorb(await self._access(self._store.journal, self._id, self.state.seq))
+            self._absorb(await self._access(self._store.journal, self.state.id, self.state.seq))
         except NewerStoreError:
             raise
         except StoreError as error:
@@ -242,12 +232,12 @@ class Worker:
             pass
 
     async def _append(self, event: ev.Event, release: bool) -> None:
-        append = Append(self.state, (event,), uuid.uuid4().hex, self._holding.grant, release)
+        append = Append(self.state, (event,), grant=self._holding.grant, release=release)
         self._absorb(await answered(self._access, self._check_lease, self._store.append, append))
 
     def _check_lease(self) -> Literal[True]:
         if not self._holding.good:
-            raise LeaseLostError(f"{self._id}: lease lost: {self._holding.why}")
+            raise LeaseLostError(f"{self.state.id}: lease lost: {self._holding.why}")
         return True
 
     def _job(self) -> Job:

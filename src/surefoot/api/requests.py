@@ -124,7 +124,7 @@ def request(store: Store, deployment: str, events: Callable[[Deployment], Events
         if wanted is None:
             return state
         try:
-            return fold(store.append(Append(state, wanted, uuid.uuid4().hex)), state)
+            return fold(store.append(Append(state, wanted)), state)
         except ConflictError:
             continue
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-import uuid
 from collections.abc import Callable
 
 import psutil
@@ -214,7 +213,6 @@ class Story:
         late = Append(
             state=deploy.state,
             events=(ev.StepSucceeded("activate", Direction.FORWARD, 1),),
-            event_id=uuid.uuid4().hex,
             grant=Grant(ENVIRONMENT, holder, old_token),
         )
         try:

@@ -40,6 +40,7 @@ from surefoot.store.protocol import (
     LeaseRow,
     LogLine,
     News,
+    Standing,
     Submission,
     Work,
 )
@@ -371,13 +372,13 @@ class MemoryStore:
             row = self._environments[grant.environment]
             row.renewals, row.renewed_at = row.renewals + 1, self._clock()
 
-    def report(self, report: AgentReport) -> bool:
+    def report(self, report: AgentReport) -> Standing:
         """Record an agent's sign of life; see the protocol."""
         with self._lock:
             last = self._agents.get(report.name)
             if last is None:
                 self._agents[report.name] = _Agent(report, self._clock())
-                return True
+                return Standing.WELCOME
             incarnation, held = self._presence.get(report.name, ("", False))
             if (
                 held
@@ -385,9 +386,9 @@ class MemoryStore:
                 and self._clock() - last.seen_at < rules.DUPLICATE_WITHIN
                 and not last.report.stopping
             ):
-                return False
+                return Standing.TAKEN
             last.report, last.seen_at, last.beats = report, self._clock(), last.beats + 1
-            return True
+            return Standing.DRAINED if last.draining else Standing.WELCOME
 
     def agents(self, offline_after: float) -> list[AgentRow]:
         """Return all agents; see the protocol."""

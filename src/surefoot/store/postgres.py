@@ -29,7 +29,7 @@ from surefoot.store import migrations
 from surefoot.store.flock_presence import duplicate
 from surefoot.store.listener import Listener, ended
 from surefoot.store.pool import Pool
-from surefoot.store.protocol import News
+from surefoot.store.protocol import News, Standing
 from surefoot.store.session import LINE, SCHEMA, Session, check_fit, connect, parameters, set_up
 from surefoot.store.sqlstore import SqlStore
 from surefoot.store.transactions import CommitUnknownError, Presence, load_queries
@@ -304,13 +304,13 @@ class PostgresStore(SqlStore):
                 if self._fell(held):
                     self._enter(agent, held.incarnation)
 
-    def report(self, report: Any) -> bool:
+    def report(self, report: Any) -> Standing:
         """Record an agent's sign of life; see the protocol. A presence that a lost connection let fall is retaken."""
         try:
             self._keep_presences()
         except SurefootError as error:
             if error.code is Code.AGENT_DUPLICATE:
-                return False
+                return Standing.TAKEN
             raise
         return super().report(report)
 

@@ -8,8 +8,11 @@ Calls block: an agent makes them from threads. Times are seconds since 1970 by t
 
 from __future__ import annotations
 
+import functools
+import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Protocol
 
 import msgspec
@@ -107,6 +110,14 @@ class AgentReport(msgspec.Struct, frozen=True):
         return self.ends_with is None or (self.ends_with == deployment and not elsewhere(busy_with, deployment))
 
 
+class Standing(Enum):
+    """How an agent that shows a sign of life stands with the store."""
+
+    WELCOME = "welcome"
+    DRAINED = "drained"  #: it is to take no more work
+    TAKEN = "taken"  #: another live process has its name
+
+
 def elsewhere(busy_with: str | None, deployment: str | None) -> bool:
     """Say whether an agent is busy in another environment than a deployment's, which need not wait for that."""
     return busy_with is not None and busy_with.rpartition("-")[0] != (deployment or "").rpartition("-")[0]
@@ -166,7 +177,8 @@ class Append(msgspec.Struct, frozen=True):
 
     state: Deployment  #: the journal as the caller has read it; an append is refused if it has grown since
     events: tuple[Event, ...]
-    event_id: str  #: names this append: repeated after a lost reply, it happens once
+    #: Names this append: repeated after a lost reply, it happens once.
+    event_id: str = msgspec.field(default_factory=functools.partial(secrets.token_hex, 16))
     grant: Grant | None = None  #: required for all but requests
     release: bool = False  #: give the lease back in the same transaction
 
@@ -270,8 +282,8 @@ class Store(Protocol):
     def renew(self, grant: Grant) -> None:
         """Show a sign of life for a lease. Raises LeaseLostError if it is held no more."""
 
-    def report(self, report: AgentReport) -> bool:
-        """Record an agent's sign of life. Return False if another live process has this name."""
+    def report(self, report: AgentReport) -> Standing:
+        """Record an agent's sign of life, unless its name is taken."""
 
     def agents(self, offline_after: float) -> list[AgentRow]:
         """Return all agents; one unheard of for `offline_after` seconds, or whose process is gone, is offline."""

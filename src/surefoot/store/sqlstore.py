@@ -32,6 +32,7 @@ from surefoot.store.protocol import (
     Grant,
     Journal,
     LogLine,
+    Standing,
     Submission,
     Work,
 )
@@ -331,22 +332,23 @@ class SqlStore(Transactions):
         if not renewed:
             raise rules.lease_lost(grant)
 
-    def report(self, report: AgentReport) -> bool:
+    def report(self, report: AgentReport) -> Standing:
         """Record an agent's sign of life; see the protocol."""
         columns = rows.report_columns(report)
 
-        def put(may_replace: int) -> bool:
-            return bool(self._write(lambda conn: self._q.report(conn, **columns, replace=may_replace), durable=False))
+        def put(may_replace: int) -> Standing | None:
+            drained = self._write(lambda conn: self._q.report(conn, **columns, replace=may_replace), durable=False)
+            return None if drained is None else Standing.DRAINED if drained else Standing.WELCOME
 
-        if put(0):
-            return True
+        if (standing := put(0)) is not None:
+            return standing
         presence = self._presences().get(report.name)
         last = self._read(lambda conn: self._q.last_report(conn, name=report.name))
         if last is not None and presence is not None and presence.held and presence.incarnation != report.incarnation:
             incarnation, age, stopping = last
             if incarnation == presence.incarnation and age < rules.DUPLICATE_WITHIN and not stopping:
-                return False
-        return put(1)
+                return Standing.TAKEN
+        return put(1) or Standing.TAKEN
 
     def agents(self, offline_after: float) -> list[AgentRow]:
         """Return all agents; see the protocol."""

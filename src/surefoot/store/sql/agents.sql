@@ -1,8 +1,9 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- Agents and their presence.
 
--- name: report(name, role, incarnation, preference, cpu_percent, memory_percent, disk_percent, degraded, running, stopping, ends_with, replace)!
--- A sign of life; of another process of that name only where it may replace the one that is known.
+-- name: report(name, role, incarnation, preference, cpu_percent, memory_percent, disk_percent, degraded, running, stopping, ends_with, replace)$
+-- A sign of life, answered by whether the agent is drained; of another process of that name only where it may replace
+-- the one that is known: else no answer.
 INSERT INTO agents
     (name, role, incarnation, preference, cpu_percent, memory_percent, disk_percent, degraded, running, stopping, ends_with,
     last_seen_at)
@@ -14,7 +15,8 @@ SET role = excluded.role, incarnation = excluded.incarnation, preference = exclu
     degraded = excluded.degraded, running = excluded.running, stopping = excluded.stopping,
     ends_with = excluded.ends_with,
     last_seen_at = excluded.last_seen_at, beats = agents.beats + 1
-WHERE agents.incarnation = excluded.incarnation OR :replace = 1;
+WHERE agents.incarnation = excluded.incarnation OR :replace = 1
+RETURNING draining;
 
 -- name: agents()
 -- All agents. There are few.
