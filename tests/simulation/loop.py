@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import heapq
 import random
+import types
 from collections.abc import Generator
+from heapq import heapify, heappop, heappush
 from typing import Any
+
+import msgspec
 
 GROUP: contextvars.ContextVar[str | None] = contextvars.ContextVar("group", default=None)
 REAL_SLEEP = asyncio.sleep
@@ -27,18 +30,15 @@ REAL_SLEEP = asyncio.sleep
 MOST_STEPS = 200_000
 
 
-class Handle:
+class Handle(msgspec.Struct, eq=False):
     """A callback to run; what `asyncio.Handle` is, without its bookkeeping (which was half of a schedule's time)."""
 
-    __slots__ = ("args", "callback", "context", "dropped", "time", "timer")
-
-    def __init__(self, callback: Any, args: Any, context: contextvars.Context, time: float, timer: bool) -> None:
-        self.callback = callback
-        self.args = args
-        self.context = context
-        self.dropped = False
-        self.time = time
-        self.timer = timer
+    callback: Any
+    args: Any
+    context: contextvars.Context
+    time: float
+    timer: bool
+    dropped: bool = False
 
     def cancel(self) -> None:
         self.dropped = True
@@ -51,42 +51,16 @@ class Handle:
         return self.time
 
 
-class Nap(Handle):
-    """A sleep: as much of a future as a task asks of what it waits for, and the callback that ends it."""
+class Task(asyncio.Task[Any]):
+    """A task that a cancellation wakes up from its sleep: to asyncio, it does not wait for anything."""
 
-    __slots__ = ("_asyncio_future_blocking", "_loop")
-
-    def __init__(self, loop: VirtualLoop, when: float) -> None:
-        self._loop = loop
-        self._asyncio_future_blocking = True
-        self.time = when
-        self.timer = True
-        self.dropped = False
-
-    def __await__(self) -> Generator[Nap, None, None]:
-        return iter((self,))  # type: ignore[return-value]  # as much as a task asks of a generator, and quicker
-
-    def add_done_callback(self, callback: Any, *, context: Any) -> None:
-        self.callback = callback
-        self.args = (self,)
-        self.context = context
-        self._loop.push(self.time, self)
-
-    def get_loop(self) -> VirtualLoop:
-        return self._loop
-
-    def result(self) -> None:
-        self.args = None  # a circle
-        if self.dropped:
-            raise asyncio.CancelledError
-
-    def cancel(self, msg: object = None) -> bool:
-        if self.dropped:
-            return False
-        self.dropped = True
-        self._loop.call_soon(self.callback, self, context=self.context)
-        self.callback = self.args = None  # a circle
-        return True
+    def cancel(self, msg: Any = None) -> bool:
+        loop = self.get_loop()
+        assert isinstance(loop, VirtualLoop)
+        cancels = super().cancel(msg)
+        if cancels and self._fut_waiter is None:  # type: ignore[attr-defined]
+            loop.wake(self)
+        return cancels
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -111,6 +85,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         #: Of the callback that runs now: its group's clock, and the context that what it schedules runs in, too.
         self._clock: tuple[float, float] | None = None
         self._context: contextvars.Context | None = None
+        self._until: float | None = None  # when the task that runs now goes on, if it sleeps
         self._ready: list[Handle] = []
         self._held: list[Handle] = []
         self._timers: list[tuple[float, int, Handle]] = []
@@ -119,7 +94,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     @staticmethod
     def _make_task(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
         assert isinstance(loop, VirtualLoop)
-        task: asyncio.Task[Any] = asyncio.Task(coro, loop=loop, **kwargs)
+        task = Task(coro, loop=loop, **kwargs)
         loop.tasks.append(task)
         return task
 
@@ -135,8 +110,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self.now * rate - lag
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
-        handle = Handle(callback, args, self._in(context), self.now, False)
-        self._ready.append(handle)
+        if (until := self._until) is None or callback.__self__._must_cancel:
+            handle = Handle(callback, args, self._in(context), self.now, False)
+            self._ready.append(handle)
+        else:
+            handle = Handle(callback, args, context, until, True)
+            self.push(until, handle)
+        self._until = None
         return handle
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:
@@ -164,20 +144,32 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def push(self, when: float, handle: Handle) -> None:
         """Have a handle run at a time."""
         self._count += 1
-        heapq.heappush(self._timers, (when, self._count, handle))
+        heappush(self._timers, (when, self._count, handle))
 
-    def nap(self, seconds: float) -> Nap:
-        """Sleep by true time; for the world, not for agents."""
-        return Nap(self, self.now + seconds)
+    @types.coroutine
+    def nap(self, seconds: float) -> Generator[None, None, None]:
+        """Sleep by true time; for the world, not for agents.
+
+        What a task awaits when it awaits nothing is another turn: `call_soon` has that come later, which is cheaper
+        than a future for each sleep.
+        """
+        self._until = self.now + seconds
+        yield
 
     async def sleep(self, delay: float, result: Any = None) -> Any:
-        """Do what `asyncio.sleep` does, by the clock of whoever asks, in one step instead of two: who is cancelled in
-        the instant in which it is over has slept.
-        """
+        """Do what `asyncio.sleep` does, by the clock of whoever asks, in one step instead of two."""
         if delay <= 0:
             return await REAL_SLEEP(delay, result)
-        await Nap(self, self.now + delay / (self._clock[0] if self._clock else 1.0))
+        await self.nap(delay / (self._clock[0] if self._clock else 1.0))
         return result
+
+    def wake(self, task: Task) -> None:
+        """Have a task go on now that sleeps; one that is frozen goes on when it thaws."""
+        for _, _, handle in self._timers:
+            if not handle.dropped and getattr(handle.callback, "__self__", None) is task:
+                self.call_soon(handle.callback, context=handle.context)
+                handle.cancel()
+                return
 
     def _process_events(self, event_list: Any) -> None:
         pass
@@ -235,7 +227,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             handle.time += seconds
             timers.append((handle.time, self._count, handle))
         self._held = [handle for handle in self._held if handle not in overdue]
-        heapq.heapify(timers)
+        heapify(timers)
         self._timers = timers
 
     def _interleaved(self, ready: list[Handle]) -> list[Handle]:
@@ -260,13 +252,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
             timers, ready = self._timers, self._ready
             if not ready:
                 while timers and timers[0][2].dropped:
-                    heapq.heappop(timers)
+                    heappop(timers)
                 if not timers:
                     raise AssertionError("nothing is ready and nothing is scheduled: a deadlock")
                 if timers[0][0] > self.now:
                     self.now = timers[0][0]
             while timers and timers[0][0] <= self.now:
-                handle = heapq.heappop(timers)[2]
+                handle = heappop(timers)[2]
                 if not handle.dropped:
                     ready.append(handle)
             self._ready = []
@@ -278,7 +270,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 self.steps += 1
                 self._clock = self.clocks.get(group)
                 self._context = context
-                context.run(handle.callback, *handle.args)
+                if handle.args:
+                    context.run(handle.callback, *handle.args)
+                else:  # most are tasks' turns
+                    context.run(handle.callback)
             self._clock = self._context = None
             if self.steps > MOST_STEPS:
                 raise AssertionError("somebody runs in circles")

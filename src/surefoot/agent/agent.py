@@ -334,9 +334,9 @@ class Agent:
         return self._clock() - self._free[item.environment] >= max(0, better) * grace
 
     def _forget_all_but(self, environments: set[str]) -> None:
-        for book in (self._seen, self._gone, self._free):
-            for name in book.keys() - environments:
-                del book[name]
+        for name in self._seen.keys() - environments:
+            for book in (self._seen, self._gone, self._free):
+                book.pop(name, None)
 
     async def _claim(self, item: Work, choice: Choice) -> tuple[Deployment, Holding] | None:
         """Claim a lease; return the deployment as it was before, too."""
