@@ -54,7 +54,7 @@ def draw(seed: int) -> Script:
         at += rng.uniform(0, 8)
     faults = tuple(_fault(rng, kinds) for _ in range(rng.choice([0, 1, 2, 3, 6])))
     look_every, pace, busy, timeout = (
-        rng.choice([0.5, 1.5, 3.0]),
+        rng.choice([1.0, 1.5, 3.0]),
         rng.choice([50.0, 400.0, 400.0, 1500.0]),
         0,
         12.0,

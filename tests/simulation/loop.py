@@ -78,7 +78,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.touched: set[str | None] = set()
         #: All tasks ever: a killed group's must stay as they are, not be collected (which would run their `finally`).
         self.tasks: list[asyncio.Task[Any]] = []
-        self.set_task_factory(self._make_task)
         #: How a group's clock goes: local time is `now * rate - lag`.
         self.clocks: dict[str | None, tuple[float, float]] = {}
         self.paused: dict[str, float] = {}
@@ -91,11 +90,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._timers: list[tuple[float, int, Handle]] = []
         self._count = 0
 
-    @staticmethod
-    def _make_task(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
-        assert isinstance(loop, VirtualLoop)
-        task = Task(coro, loop=loop, **kwargs)
-        loop.tasks.append(task)
+    def create_task(self, coro: Any, *, name: str | None = None, context: Any = None) -> Task:
+        task = Task(coro, loop=self, name=name or "task", context=context)
+        self.tasks.append(task)
         return task
 
     def time(self) -> float:

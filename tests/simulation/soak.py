@@ -12,8 +12,9 @@ import gc
 import multiprocessing
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -34,10 +35,9 @@ OFTEN, SELDOM = 1.0, 60.0
 class Played:
     """What came of one piece."""
 
-    first: int
-    seeds: int
-    seconds: float  #: of the processor
-    broken: tuple[tuple[int, str], ...]
+    seeds: Counter[str]  #: by store
+    seconds: Counter[str]  #: of the processor, by store
+    broken: list[tuple[int, str]]
 
 
 def settle() -> None:
@@ -49,9 +49,15 @@ def settle() -> None:
 
 def play(first: int, seeds: int) -> Played:
     """Play a piece of seeds."""
-    began = time.process_time()
-    broken = [(seed, promise) for seed in range(first, first + seeds) if (promise := broken_by(seed)) is not None]
-    return Played(first, seeds, time.process_time() - began, tuple(broken))
+    played = Played(Counter(), Counter(), [])
+    for seed in range(first, first + seeds):
+        began = time.process_time()
+        script = draw(seed)
+        if (promise := broken_by(script)) is not None:
+            played.broken.append((seed, promise))
+        played.seeds[script.store] += 1
+        played.seconds[script.store] += time.process_time() - began
+    return played
 
 
 def _piece(given: tuple[int, int]) -> Played:
@@ -65,16 +71,21 @@ class Soak:
     first: int
     schedules: int
     began: float
-    done: int = 0
-    cpu: float = 0.0
-    broken: list[tuple[int, str]] | None = None
+    seeds: Counter[str] = field(default_factory=Counter)
+    seconds: Counter[str] = field(default_factory=Counter)
+    broken: list[tuple[int, str]] = field(default_factory=list)
     said: float = 0.0
+
+    @property
+    def done(self) -> int:
+        """How many schedules were played."""
+        return self.seeds.total()
 
     def add(self, played: Played) -> None:
         """Count a piece, and say so from time to time."""
-        self.done += played.seeds
-        self.cpu += played.seconds
-        self.broken = [*(self.broken or []), *played.broken]
+        self.seeds.update(played.seeds)
+        self.seconds.update(played.seconds)
+        self.broken += played.broken
         for seed, promise in played.broken:
             print(f"seed {seed} breaks: {promise}", file=sys.stderr, flush=True)
         tty = sys.stderr.isatty()
@@ -85,10 +96,10 @@ class Soak:
     def line(self) -> str:
         """Say how far it has come."""
         wall = time.monotonic() - self.began
+        rates = [f"{self.seeds[store] / self.seconds[store]:.0f} ({store})" for store in sorted(self.seeds)]
         return (
-            f"seeds {self.first} to {self.first + self.done - 1}: {self.done} schedules, "
-            f"{len(self.broken or [])} broken, {self.done / max(self.cpu, 1e-9):.0f} a second of one core, "
-            f"{wall / 60:.1f} min"
+            f"seeds {self.first} to {self.first + self.done - 1}: {self.done} schedules, {len(self.broken)} broken, "
+            f"{' and '.join(rates)} a second of one core, {wall / 60:.1f} min"
         )
 
 
@@ -105,7 +116,7 @@ def run(first: int, schedules: int, jobs: int, seconds: float | None) -> Soak:
     def follow(results: Iterator[Played]) -> None:
         for played in results:
             soak.add(played)
-            if len(soak.broken or []) >= MOST:
+            if len(soak.broken) >= MOST:
                 return
 
     if jobs == 1:
@@ -115,7 +126,7 @@ def run(first: int, schedules: int, jobs: int, seconds: float | None) -> Soak:
     with multiprocessing.get_context("spawn").Pool(jobs, initializer=settle) as pool:
         # A pool takes all that it is given at once: it is given a round at a time.
         given = pieces()
-        while len(soak.broken or []) < MOST and (some := list(islice(given, 4 * jobs))):
+        while len(soak.broken) < MOST and (some := list(islice(given, 4 * jobs))):
             follow(pool.imap(_piece, some))
     return soak
 
@@ -144,7 +155,7 @@ def main() -> int:
     chosen = parser.parse_args()
     soak = run(chosen.first, chosen.schedules, chosen.jobs, chosen.seconds)
     print(soak.line())
-    for seed, promise in soak.broken or []:
+    for seed, promise in soak.broken:
         tell(seed, promise, chosen.keep)
     if not soak.broken:
         print(f"no promise was broken; go on with: --first {soak.first + soak.done}")

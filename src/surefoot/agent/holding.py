@@ -50,9 +50,12 @@ class Holding:
     @property
     def good(self) -> bool:
         """Whether the lease may be relied upon at this instant."""
-        if not self.lost.done() and self._clock() >= self.deadline:
-            self.lose("not renewed in time")
-        return not self.lost.done()
+        if self.lost.done():
+            return False
+        if self._clock() < self.deadline:
+            return True
+        self.lose("not renewed in time")
+        return False
 
     def check(self) -> None:
         """Raise LeaseLostError if the lease may not be relied upon."""
