@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from surefoot.core.plan import ROLLBACK, Direction
 from tests.simulation.judge import MIXED, Judge
 from tests.simulation.loop import GROUP, VirtualLoop
@@ -33,8 +35,7 @@ def _in_group(group: str) -> contextvars.Context:
     return context
 
 
-@dataclass(frozen=True)
-class Touch:
+class Touch(msgspec.Struct, frozen=True):
     """One change of one host: a step sets its part of the host to a version."""
 
     deployment: str

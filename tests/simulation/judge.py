@@ -6,7 +6,6 @@ Nothing is asked of the code under test but what it wrote: the journal's entries
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +34,7 @@ class PromiseBrokenError(AssertionError):
         self.promise = promise
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """A change, for the story; said when it is asked for, which is seldom."""
 
     host: str
@@ -49,8 +47,7 @@ class Seen:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(msgspec.Struct, frozen=True):
     """An entry of a journal, for the story."""
 
     deployment: str

@@ -5,8 +5,9 @@ parts of it can be left out while the rest stays as it is (`shrink`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from surefoot.core.gates import APPROVALS_EXPIRE
 from surefoot.core.lease import Role
@@ -62,8 +63,7 @@ LATE_KINDS = (Kind.POWER, Kind.PRESENCE, Kind.UNFIT, Kind.FULL)
 LONG = (Kind.KILL, Kind.FREEZE, Kind.MACHINE, Kind.PAUSE, Kind.CUT, Kind.DEAF)
 
 
-@dataclass(frozen=True)
-class Fault:
+class Fault(msgspec.Struct, frozen=True):
     """One thing that goes wrong at `at`, for so many seconds. `agent` 0 is whoever holds the lease then."""
 
     at: float
@@ -74,8 +74,7 @@ class Fault:
     steps: int
 
 
-@dataclass(frozen=True)
-class Version:
+class Version(msgspec.Struct, frozen=True):
     """One deployment, and what is wrong with its version."""
 
     at: float
@@ -90,8 +89,7 @@ class Version:
     waits: float = 0.0  #: it is to start so many seconds later
 
 
-@dataclass(frozen=True)
-class Limb:
+class Limb(msgspec.Struct, frozen=True):
     """One agent; its clock runs at a rate of its own."""
 
     name: str
@@ -102,8 +100,7 @@ class Limb:
     once: bool = False  #: it ends when nothing is left to do
 
 
-@dataclass(frozen=True)
-class Script:
+class Script(msgspec.Struct, frozen=True):
     """See the module's docstring."""
 
     seed: int

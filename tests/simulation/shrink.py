@@ -6,7 +6,8 @@ deployments, agents, hosts and steps, and nothing random that is not needed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from surefoot.core.gates import APPROVALS_EXPIRE
 from surefoot.core.lease import Role

@@ -6,9 +6,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
+
+from msgspec.structs import replace
 
 from surefoot.agent.performer import Job
 from surefoot.core.events import HealthPassed

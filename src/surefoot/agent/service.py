@@ -8,9 +8,11 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+
+from msgspec import structs
 
 from surefoot.agent import sshagent
 from surefoot.agent.access import COURIERS, RENEWERS, WORKERS, ThreadAccess
@@ -247,7 +249,7 @@ class _Voice:
     def say(self, note: Note) -> str:
         """Say it, and return what was said, without secrets."""
         said = self._hidden(note.text)
-        self._log(replace(note, text=said))
+        self._log(structs.replace(note, text=said))
         return said
 
     def of_deployment(self, note: Note) -> None:

@@ -8,8 +8,9 @@ one. How a line looks, and where it goes, is no business of whoever says it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from enum import IntEnum
+
+import msgspec
 
 from surefoot.core import events as ev
 from surefoot.core.errors import Failure
@@ -26,8 +27,7 @@ class Level(IntEnum):
     INFO = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(msgspec.Struct, frozen=True):
     """One thing that is said."""
 
     text: str
@@ -36,8 +36,11 @@ class Note:
     deployment: str | None = None
     token: int | None = None
     seq: int | None = None  #: where it is in the deployment's journal, if it is an entry of that
-    fields: Mapping[str, str | int] = field(default_factory=dict)  #: what else there is to know
+    fields: Mapping[str, str | int] = msgspec.field(default_factory=dict)  #: what else there is to know
 
+
+#: What a line of the log has of an event beside its failure.
+TOLD = ("step", "direction", "attempt", "status")
 
 #: Takes what is said.
 Tell = Callable[[Note], object]
@@ -55,12 +58,17 @@ class Log:
 
 def note_of(deployment: str, entry: ev.Entry) -> Note:
     """Return an entry of a deployment's journal as a line of the log tells it."""
-    event = entry.event
-    known = {name: getattr(event, name) for name in event.__struct_fields__}
-    found = {name: known.get(name) for name in ("step", "direction", "attempt", "status")}
-    failure = known.get("failure") or known.get("cause") or known.get("reason")
-    if isinstance(failure, Failure):
-        found |= {"code": str(failure.code), "host": failure.host}
+    event, fields = entry.event, dict[str, str | int]()
+    for name in event.__struct_fields__:
+        match getattr(event, name):
+            case Failure(code=code, host=host):
+                fields["code"] = str(code)
+                if host:
+                    fields["host"] = host
+            case int() | str() as value if value and name in TOLD:
+                fields[name] = value if isinstance(value, int) else str(value)
+            case _:
+                pass
     return Note(
         sentence(entry),
         type=ev.type_of(event),
@@ -68,7 +76,7 @@ def note_of(deployment: str, entry: ev.Entry) -> Note:
         deployment=deployment,
         token=entry.token,
         seq=entry.seq,
-        fields={key: value if isinstance(value, int) else str(value) for key, value in found.items() if value},
+        fields=fields,
     )
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import cached_property
 
 
 class Status(StrEnum):
@@ -19,7 +20,7 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
     STRANDED = "stranded"  #: could not be put back; needs a person
 
-    @property
+    @cached_property
     def terminal(self) -> bool:
         """Whether the deployment has ended."""
         return self in _TERMINAL
