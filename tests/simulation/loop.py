@@ -167,6 +167,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 self.call_soon(handle.callback, context=handle.context)
                 handle.cancel()
                 return
+        for handle in self._held:
+            if getattr(handle.callback, "__self__", None) is task:
+                handle.timer = False  # to be put off no more
 
     def _process_events(self, event_list: Any) -> None:
         pass
@@ -202,8 +205,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.frozen.discard(group)
         if (since := self.paused.pop(group, None)) is not None:
             self._shift(group, self.now - since)
-        self._ready.extend(self._held)
-        self._held = []
+        self._ready += [handle for handle in self._held if handle.context.get(GROUP) == group]
+        self._held = [handle for handle in self._held if handle.context.get(GROUP) != group]
 
     def pause(self, group: str) -> None:
         """Freeze a group together with its clock, as a virtual machine is paused: it will not know how long."""
