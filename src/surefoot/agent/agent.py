@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from surefoot.agent.access import StoreAccess
 from surefoot.agent.holding import Holding
+from surefoot.agent.leases import Leases, candidate, candidates
 from surefoot.agent.machine import Vitals
 from surefoot.agent.outage import Outage
 from surefoot.agent.performer import Performer
@@ -33,16 +34,14 @@ from surefoot.core.errors import (
     NotFoundError,
     StoreError,
 )
-from surefoot.core.lease import AgentStatus, Candidate, Choice, LeaseSeen, LeaseTiming, Role, choose, gives_way
+from surefoot.core.lease import Choice, LeaseTiming, Role, choose, gives_way
 from surefoot.core.notes import Level, Note, Tell, note_of
 from surefoot.core.summary import Summary
 from surefoot.store.protocol import (
     AgentReport,
-    AgentRow,
     Append,
     Claim,
     EnvironmentRow,
-    LeaseRow,
     Standing,
     Store,
     Work,
@@ -50,8 +49,6 @@ from surefoot.store.protocol import (
 
 #: Seconds that an agent leaves to each better one before it claims in its place.
 GRACE = 1.0
-#: Seconds for which a holder must look gone before that counts: a connection that is just being replaced is no death.
-GONE_FOR = 0.3
 #: Seconds until an agent tries again to take its name.
 ENTER_AGAIN = 0.25
 #: Renewal intervals without a sign of life after which an agent counts as offline in the ranking (never for safety).
@@ -123,9 +120,7 @@ class Agent:
         self._fit, self._drained = True, False
         #: What this machine could not do, and until when that counts.
         self._unable: tuple[str, float] = "", float("-inf")
-        self._seen: dict[str, LeaseSeen] = {}
-        self._gone: dict[str, LeaseSeen] = {}
-        self._free: dict[str, float] = {}
+        self._leases = Leases(clock, settings.timing.ttl)
         self._overtakes: tuple[str, ...] = ()  # what waits before the one that was claimed
         self._outage = Outage(clock, self._say)
         self._entered_at = float("-inf")
@@ -228,7 +223,7 @@ class Agent:
         if self._fit and not self._drained:
             return  # `gives_way` would say so, whoever else there is
         rows = await self._vital_access(self._store.agents, self._silent)
-        if (why := gives_way(self.settings.name, [_candidate(row) for row in rows])) is not None:
+        if (why := gives_way(self.settings.name, [candidate(row) for row in rows])) is not None:
             self._gave_way.add(running)
             self._say(why, "gives_way")
             self._gives_way = why
@@ -281,8 +276,7 @@ class Agent:
     async def _find_work(self) -> tuple[Deployment, Holding] | None:
         """Claim the first environment that is this agent's to claim."""
         work = await self._access(self._store.work)
-        self._forget_all_but({item.environment for item in work})
-        free = [item for item in work if self._claimable(item)]
+        free = self._leases.free(work, self._outage.failed_at)
         if not free:
             return None
         rows = await self._access(self._store.agents, self._silent)
@@ -291,52 +285,22 @@ class Agent:
         for place, item in enumerate(free):
             if item.lease.holder is not None or item.deployment in own:
                 choice = choose(
-                    self.settings.name, _candidates(self.settings.name, rows, work, item), deployment=item.deployment
+                    self.settings.name, candidates(self.settings.name, rows, work, item), deployment=item.deployment
                 )
             else:
-                unheld = choice = unheld or choose(
-                    self.settings.name, _candidates(self.settings.name, rows, work, item)
-                )
+                unheld = choice = unheld or choose(self.settings.name, candidates(self.settings.name, rows, work, item))
             if choice.eligible and self._my_turn(item, choice.rank - place):
                 claimed = await self._claim(item, choice)
                 if claimed is not None:
                     return claimed
         return None
 
-    def _claimable(self, item: Work) -> bool:
-        """Say whether the lease is free; notes what was seen of it, by our own clock."""
-        lease, now = item.lease, self._clock()
-        seen = self._seen.get(item.environment)
-        new = LeaseSeen(lease.token, lease.renewals, lease.ttl, now)
-        seen = self._seen[item.environment] = seen.seen(lease.token, lease.renewals, lease.ttl, now) if seen else new
-        free = lease.holder is None or seen.expired(now) or self._holder_gone(item, new)
-        if free:
-            self._free.setdefault(item.environment, now)
-        else:
-            self._free.pop(item.environment, None)
-        return free
-
-    def _holder_gone(self, item: Work, new: LeaseSeen) -> bool:
-        """Say whether the holder's process is known to be gone, for long enough and on a store that has been steady."""
-        steady = new.at - self._outage.failed_at > self.settings.timing.ttl
-        if item.holder_present or not steady:
-            self._gone.pop(item.environment, None)
-            return False
-        before = self._gone.get(item.environment)
-        gone = self._gone[item.environment] = before.seen(new.token, new.renewals, new.ttl, new.at) if before else new
-        return new.at - gone.at >= GONE_FOR
-
     def _my_turn(self, item: Work, better: int) -> bool:
         """Say whether all the better agents that could have claimed have had their moment; one whose machine is not
         fit leaves them more of it.
         """
         grace = GRACE if self._fit else max(GRACE, self.settings.timing.ttl)
-        return self._clock() - self._free[item.environment] >= max(0, better) * grace
-
-    def _forget_all_but(self, environments: set[str]) -> None:
-        for name in self._seen.keys() - environments:
-            for book in (self._seen, self._gone, self._free):
-                book.pop(name, None)
+        return self._leases.free_for(item) >= max(0, better) * grace
 
     async def _claim(self, item: Work, choice: Choice) -> tuple[Deployment, Holding] | None:
         """Claim a lease; return the deployment as it was before, too."""
@@ -353,14 +317,13 @@ class Agent:
                 return None
         lost = item.lease.holder
         token = item.lease.token + 1
-        seen = self._seen[item.environment]
         granted = ev.LeaseGranted(
             agent=self.settings.name,
             token=token,
             reasons=choice.reasons,
             previous_version=previous,
             taken_from=lost,
-            waited_seconds=round(self._clock() - seen.at, 3) if lost else None,
+            waited_seconds=round(self._leases.same_for(item), 3) if lost else None,
         )
         sent = self._clock()
         grant = await self._access(
@@ -457,7 +420,7 @@ class Agent:
             await self._stopped_within(self.settings.timing.ttl)
         finally:
             self._running = self._token = None
-            self._free.clear()  # what was free before has to be so again: others come first as if it were new
+            self._leases.work_is_done()
             renewals.cancel()
             await asyncio.gather(renewals, return_exceptions=True)
 
@@ -506,34 +469,3 @@ class Agent:
             async with asyncio.timeout(seconds):
                 await self.stop.wait()
         return self.stop.is_set()
-
-
-def _candidate(row: AgentRow) -> Candidate:
-    """Return an agent as it says that it is."""
-    report = row.report
-    return Candidate(report.name, report.role, row.status, report.preference, report.running, row.reason)
-
-
-def _candidates(me: str, rows: list[AgentRow], work: list[Work], item: Work) -> list[Candidate]:
-    """Return the agents as the choice for one environment sees them: the lost holder of its lease counts as offline.
-    Agents that do not serve it do not count: whoever waited for them might wait for ever.
-    """
-    busy = {w.lease.holder: w.deployment for w in work if w.lease.holder is not None}
-    lost = item.lease
-    return [
-        Candidate(
-            name=row.report.name,
-            role=row.report.role,
-            status=AgentStatus.OFFLINE if _is_lost(row, lost, me) else row.status,
-            preference=row.report.preference,
-            running=busy.get(row.report.name),
-            reason="lost the lease" if _is_lost(row, lost, me) else row.reason,
-        )
-        for row in rows
-        if row.report.serves(item.deployment, busy.get(row.report.name)) or row.report.name == me
-    ]
-
-
-def _is_lost(row: AgentRow, lease: LeaseRow, me: str) -> bool:
-    """Whether an agent lost this lease. Not so whoever asks: it lives, and may be the only one left to go on."""
-    return row.report.name != me and lease.holder == row.report.name and row.status is not AgentStatus.OFFLINE

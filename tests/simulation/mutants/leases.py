@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from surefoot.agent import agent as agents
 from surefoot.agent import holding
+from surefoot.agent.leases import Leases
 from surefoot.core import lease
 from surefoot.core.errors import LeaseLostError, StoreError
 from surefoot.store import memory
@@ -67,7 +67,7 @@ def lease_is_observed_once_and_for_all() -> Any:
 
 @mutant
 def claim_does_not_look_whether_the_holder_lives() -> Any:
-    return patch.object(agents.Agent, "_holder_gone", lambda *_: True)
+    return patch.object(Leases, "_holder_gone", lambda *_: True)
 
 
 @mutant
