@@ -39,7 +39,7 @@ def test_what_can_not_be_begun_is_counted_in_a_row() -> None:
 def test_what_could_not_be_begun_is_as_untouched_as_before() -> None:
     assert not held().touched and begun(held(), 2.0, 1).touched
     (run,) = add(begun(held(), 2.0, 1), 3.0, ev.NotBegun(FULL)).steps
-    assert (run.status, run.touched) == (StepStatus.PENDING, False)
+    assert (run.status, run.touched, run.failure) == (StepStatus.PENDING, False, FULL)
     failed = add(begun(held(), 2.0, 1), 3.0, ev.StepFailed("go", Direction.FORWARD, 1, FULL))
     (run,) = add(begun(failed, 4.0, 2), 5.0, ev.NotBegun(FULL)).steps
     assert (run.status, run.touched) == (StepStatus.INTERRUPTED, True)
