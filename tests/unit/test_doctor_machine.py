@@ -7,6 +7,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,10 @@ def an_agent(folder: Path, *options: str, **environ: str) -> Iterator[str]:
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(command, cwd=folder, env=kept | environ, stdin=quiet, stdout=quiet, stderr=quiet)
     try:
+        told = Path(f"/proc/{process.pid}/cmdline")
+        while name.encode() not in told.read_bytes():  # a program that is just being loaded has no arguments yet
+            assert process.poll() is None
+            time.sleep(0.01)
         yield name
     finally:
         process.kill()

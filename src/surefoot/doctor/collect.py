@@ -214,7 +214,8 @@ async def _within(seconds: float, call: Callable[[], T]) -> T:
             loop.call_soon_threadsafe(tell, result, error)
 
     threading.Thread(target=run, daemon=True).start()
-    return await asyncio.wait_for(told, seconds)
+    async with asyncio.timeout(seconds):
+        return await told
 
 
 def _read(question: Question) -> tuple[_Read | None, float]:

@@ -112,21 +112,24 @@ async def way(address: str, port: int, *, greeting: bytes = b"") -> str:
     """Return what is wrong with the way to a port: its name, the connection, the first words; empty if nothing is."""
     loop = asyncio.get_running_loop()
     try:
-        found = await asyncio.wait_for(loop.getaddrinfo(address, port, type=socket.SOCK_STREAM), RESOLVE)
+        async with asyncio.timeout(RESOLVE):
+            found = await loop.getaddrinfo(address, port, type=socket.SOCK_STREAM)
     except TimeoutError:
         return f"no name server told the address of {address} within {RESOLVE:g} s"
     except OSError as error:
         return f"the name {address} can't be resolved: {error.strerror or error}"
     where = f"{found[0][4][0]} port {port}"
     try:
-        reader, writer = await asyncio.wait_for(asyncio.open_connection(address, port), CONNECT)
+        async with asyncio.timeout(CONNECT):
+            reader, writer = await asyncio.open_connection(address, port)
     except TimeoutError:
         return f"{where} does not answer within {CONNECT:g} s: the host is off, or a firewall drops what is sent to it"
     except OSError as error:
         return f"{where}: {_reason(error)}"
     try:
         if greeting:
-            said = await asyncio.wait_for(reader.read(len(greeting)), CONNECT)
+            async with asyncio.timeout(CONNECT):
+                said = await reader.read(len(greeting))
             if not said.startswith(greeting):
                 return f"{where} accepts the connection, but does not speak SSH"
     except (TimeoutError, OSError):

@@ -161,7 +161,8 @@ def command_of(told: dict[str, str]) -> list[str]:
 
 
 async def _systemctl(*words: str) -> str:
-    told = await asyncio.wait_for(asked_program("systemctl", "--no-pager", *words), ASK)
+    async with asyncio.timeout(ASK):
+        told = await asked_program("systemctl", "--no-pager", *words)
     if told.status != 0:
         wrong = told.stderr.decode(errors="replace").strip()
         raise OSError(wrong.splitlines()[0] if wrong else "it does not run")

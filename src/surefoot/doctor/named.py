@@ -36,7 +36,8 @@ class Named:
 async def named() -> list[Named]:
     """Return what the agents of this machine work for, whether they run or not: services first."""
     try:
-        told = await asyncio.wait_for(machine.shown_units(), machine.ASK)
+        async with asyncio.timeout(machine.ASK):
+            told = await machine.shown_units()
     except (OSError, TimeoutError):
         told = []
     of_units = [found for one in told if (found := _of_unit(one)) is not None]

@@ -144,7 +144,8 @@ class Watch:
         machine.looked_at = time.time()
         try:
             # A network disk that hangs keeps its thread, and nobody else.
-            machine.disk = await asyncio.wait_for(asyncio.to_thread(_disk_usage, str(self._disk)), ASK)
+            async with asyncio.timeout(ASK):
+                machine.disk = await asyncio.to_thread(_disk_usage, str(self._disk))
         except TimeoutError:
             machine.disk = None
 
@@ -179,8 +180,8 @@ def _disk_usage(path: str) -> float:
 
 async def _unit_up(pattern: str) -> bool:
     """Whether systemd calls all units of that name active; False if there is none."""
-    asking = asked_program("systemctl", "show", "--property=LoadState,ActiveState", "--", pattern)
-    told = await asyncio.wait_for(asking, ASK)
+    async with asyncio.timeout(ASK):
+        told = await asked_program("systemctl", "show", "--property=LoadState,ActiveState", "--", pattern)
     return active(told.stdout.decode("utf-8", "replace"))
 
 

@@ -63,7 +63,8 @@ def targets(environment: str, inventory: Mapping[str, Any]) -> list[Target]:
 
 async def _inventory(folder: Path, inventory: str) -> Mapping[str, Any]:
     program = executable("ansible-inventory")
-    told = await asyncio.wait_for(asked_program(program, "-i", inventory, "--list", folder=folder), READ)
+    async with asyncio.timeout(READ):
+        told = await asked_program(program, "-i", inventory, "--list", folder=folder)
     if told.status != 0:
         raise RuntimeError(f"Ansible can't read the inventory {inventory}")
     known = json.loads(told.stdout)
