@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ import msgspec
 
 from surefoot.core.plan import ROLLBACK, Direction
 from tests.simulation.judge import MIXED, Judge
-from tests.simulation.loop import GROUP, VirtualLoop
+from tests.simulation.loop import VirtualLoop, in_group
 from tests.simulation.script import PRODUCTION
 
 if TYPE_CHECKING:
@@ -27,12 +26,6 @@ WHOLE = -1
 
 class StaleTokenError(Exception):
     """A host refused."""
-
-
-def _in_group(group: str) -> contextvars.Context:
-    context = contextvars.copy_context()
-    context.run(GROUP.set, group)
-    return context
 
 
 class Touch(msgspec.Struct, frozen=True):
@@ -126,7 +119,7 @@ class Host:
             await loop.nap(seconds)
             change()
 
-        task = loop.create_task(work(), context=_in_group(self.name))
+        task = loop.create_task(work(), context=in_group(self.name))
         if late:
             self.coming.append(task)
         else:
@@ -179,8 +172,8 @@ class Process:
         clock = loop.clocks[machine]
         for part in (f"step-{machine}", f"shim-{machine}"):
             loop.clocks[part] = clock
-        self.body = loop.create_task(body, context=_in_group(f"step-{machine}"))
-        self.switch = loop.create_task(self._switch(), context=_in_group(f"shim-{machine}"))
+        self.body = loop.create_task(body, context=in_group(f"step-{machine}"))
+        self.switch = loop.create_task(self._switch(), context=in_group(f"shim-{machine}"))
         self.body.add_done_callback(self._ended)
 
     def extend(self, until: float) -> None:

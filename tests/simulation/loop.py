@@ -30,6 +30,13 @@ REAL_SLEEP = asyncio.sleep
 MOST_STEPS = 200_000
 
 
+def in_group(group: str) -> contextvars.Context:
+    """Return a context in which what runs belongs to a group."""
+    context = contextvars.copy_context()
+    context.run(GROUP.set, group)
+    return context
+
+
 class Handle(msgspec.Struct, eq=False):
     """A callback to run; what `asyncio.Handle` is, without its bookkeeping (which was half of a schedule's time)."""
 

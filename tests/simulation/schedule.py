@@ -31,7 +31,7 @@ from tests.simulation.hosts import Host
 from tests.simulation.judge import Judge, PromiseBrokenError
 from tests.simulation.line import SimAccess
 from tests.simulation.listener import Listener
-from tests.simulation.loop import GROUP, VirtualLoop
+from tests.simulation.loop import VirtualLoop, in_group
 from tests.simulation.people import People
 from tests.simulation.performer import SimPerformer
 from tests.simulation.script import DRIFT, STAGING, Fault, Kind, Limb, Script
@@ -153,9 +153,7 @@ class Schedule:
             return
         self.starts += 1
         group = self.groups[limb.name] = f"{limb.name}#{self.starts}"
-        context = contextvars.copy_context()
-        context.run(GROUP.set, group)
-
+        context = in_group(group)
         self.loop.clocks[group] = (limb.rate, 0.0)
         access = SimAccess(self.world, limb.name)
         logs = LogSink(self.store, access) if self.script.talks else None

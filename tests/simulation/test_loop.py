@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
 
-from tests.simulation.loop import GROUP, VirtualLoop
+from tests.simulation.loop import VirtualLoop, in_group
 
 
 @pytest.fixture
@@ -19,9 +18,7 @@ def loop() -> VirtualLoop:
 
 
 def start(loop: VirtualLoop, group: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-    context = contextvars.copy_context()
-    context.run(GROUP.set, group)
-    return loop.create_task(work, context=context)
+    return loop.create_task(work, context=in_group(group))
 
 
 async def sleeps(loop: VirtualLoop) -> tuple[float, str]:

@@ -37,15 +37,7 @@ from surefoot.core.errors import (
 from surefoot.core.lease import Choice, LeaseTiming, Role, choose, gives_way
 from surefoot.core.notes import Level, Note, Tell, note_of
 from surefoot.core.summary import Summary
-from surefoot.store.protocol import (
-    AgentReport,
-    Append,
-    Claim,
-    EnvironmentRow,
-    Standing,
-    Store,
-    Work,
-)
+from surefoot.store.protocol import AgentReport, Append, Claim, EnvironmentRow, Standing, Store, Work
 
 #: Seconds that an agent leaves to each better one before it claims in its place.
 GRACE = 1.0
