@@ -22,6 +22,7 @@ import pytest
 
 from surefoot.agent import service
 from surefoot.api import follow, requests
+from surefoot.cli import app as cli_app
 from surefoot.cli import following, own_agent
 from surefoot.cli.app import App
 from surefoot.cli.following import Patience, see_through
@@ -31,8 +32,10 @@ from surefoot.cli.own_agent import ensure_agent, leave_nothing, start_in_backgro
 from surefoot.cli.resolving import see_resolved
 from surefoot.cli.settings import Settings
 from surefoot.core.errors import Code, Exit, NewerStoreError, StoreError, WaitTimeoutError
+from surefoot.core.lease import Role
 from surefoot.core.status import Status
 from surefoot.store import open_store
+from surefoot.store.protocol import AgentReport
 from surefoot.store.sqlite import SqliteStore
 from tests.e2e.test_cli_deploy import DEADLINE, Project, eventually
 from tests.support.signals import put_back
@@ -373,6 +376,50 @@ def test_who_cannot_see_whether_somebody_works_has_somebody_work(here: Here, bac
     ensure_agent(here.app, away, "prod-1")
     leave_nothing(here.app, away)
     assert backgrounds == [here.app, here.app]
+
+
+@pytest.mark.parametrize("lives", [True, False])
+@pytest.mark.parametrize(
+    "see_to_it",
+    [lambda here: ensure_agent(here.app, here.store, "prod-1"), lambda here: leave_nothing(here.app, here.store)],
+)
+def test_an_agent_is_there_if_it_gives_a_sign_of_life_from_now_on(
+    here: Here, backgrounds: list[App], monkeypatch: pytest.MonkeyPatch, see_to_it: Callable[[Here], None], lives: bool
+) -> None:
+    """One that was killed just now looks no different, as long as its steps are not ended."""
+    monkeypatch.setattr(cli_app, "SILENT", 2.0)
+    here.accepted()
+    report = AgentReport("one", Role.PRIMARY, "its first life")
+    here.store.report(report)
+    ended = threading.Event()
+
+    def goes_on() -> None:
+        with closing(open_store(here.app.store_url)) as store:
+            while not ended.wait(0.1):
+                store.report(report)
+
+    other = threading.Thread(target=goes_on)
+    if lives:
+        other.start()
+    try:
+        see_to_it(here)
+    finally:
+        ended.set()
+        if lives:
+            other.join()
+    assert backgrounds == ([] if lives else [here.app])
+
+
+def test_nobody_is_waited_for_without_end_where_the_clock_was_set_back(
+    here: Here, backgrounds: list[App], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli_app, "SILENT", 1.0)
+    here.accepted()
+    here.store.report(AgentReport("one", Role.PRIMARY, "its first life"))
+    with closing(sqlite3.connect(here.app.store_url, isolation_level=None)) as conn:
+        conn.execute("UPDATE agents SET last_seen_at = last_seen_at + 3600")
+    ensure_agent(here.app, here.store, "prod-1")
+    assert backgrounds == [here.app]
 
 
 def test_an_approval_has_somebody_work_whatever_cannot_be_told_of_it(

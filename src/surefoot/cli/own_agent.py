@@ -14,7 +14,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -27,10 +28,12 @@ from surefoot.store.protocol import elsewhere
 
 if TYPE_CHECKING:
     from surefoot.cli.app import App
-    from surefoot.store.protocol import AgentRow, Store, Work
+    from surefoot.store.protocol import AgentReport, Store
 
 #: Seconds that an agent gets to hand over; with a store that is away it needs as long as its lease is good.
 HANDOVER = 30.0
+#: Seconds between looks for a sign of life.
+LOOK_EVERY = 0.2
 #: By what CI runners (GitHub's, Jenkins) find the processes of a job, which they kill when it has ended.
 MARKS_OF_JOBS = frozenset({"RUNNER_TRACKING_ID", "JENKINS_NODE_COOKIE", "JENKINS_SERVER_COOKIE"})
 #: What agents in the background say.
@@ -169,22 +172,52 @@ def ensure_agent(app: App, store: Store, deployment: str | None = None) -> None:
 
 def somebody_works(store: Store, deployment: str | None) -> bool:
     """Say whether an agent is there for this deployment, and not busy elsewhere."""
-    from surefoot.cli.app import SILENT
-
     try:
-        return _is_there(deployment, store.agents(SILENT), store.work())
+        return _Presence(store, sure=True).is_there(deployment)
     except StoreError:
         return False  # one agent too many does no harm
 
 
-def _is_there(deployment: str | None, agents: list[AgentRow], work: list[Work]) -> bool:
-    busy = {item.lease.holder: item.deployment for item in work}
-    return any(
-        row.status.able
-        and row.report.ends_with in (None, deployment)
-        and not elsewhere(busy.get(row.report.name), deployment)
-        for row in agents
-    )
+class _Presence:
+    """Who is there, as from now on: one that was killed just now seems to be there for some seconds more, as long as
+    its steps are not ended. So it is a sign of life that counts which comes after the first look.
+    """
+
+    def __init__(self, store: Store, *, sure: bool) -> None:
+        """If not `sure`, whoever seems to be there will do."""
+        from surefoot.cli.app import SILENT
+
+        self._store = store
+        self._silent = SILENT
+        self._until = time.monotonic() + SILENT
+        self._look()
+        self._first = {row.report.name: row.last_seen_at for row in self._able} if sure else {}
+
+    def is_there(self, deployment: str | None) -> bool:
+        """Say whether an agent is there for this deployment, and not busy elsewhere."""
+        return self._lives(
+            lambda report: (
+                report.ends_with in (None, deployment) and not elsewhere(self._busy.get(report.name), deployment)
+            )
+        )
+
+    def anybody(self) -> bool:
+        """Say whether any agent is there, busy or not."""
+        return self._lives(lambda _: True)
+
+    def _look(self) -> None:
+        self._able = [row for row in self._store.agents(self._silent) if row.status.able]
+        self._busy = {item.lease.holder: item.deployment for item in self._store.work()}
+
+    def _lives(self, wanted: Callable[[AgentReport], bool]) -> bool:
+        while found := [row for row in self._able if wanted(row.report)]:
+            if any(row.last_seen_at != self._first.get(row.report.name) for row in found):
+                return True
+            if time.monotonic() >= self._until:
+                return False  # the store's clock was set back, so that nobody ever seems silent
+            time.sleep(LOOK_EVERY)
+            self._look()
+        return False
 
 
 def leave_nothing(app: App, store: Store) -> None:
@@ -192,7 +225,7 @@ def leave_nothing(app: App, store: Store) -> None:
     if app.has_agents:
         return
     try:
-        left = left_to_nobody(store)
+        left = left_to_nobody(store, sure=True)
     except StoreError:
         left = True  # an agent that finds nothing ends
     if left:
@@ -208,30 +241,28 @@ def leave_nothing_of_others(app: App, store: Store) -> None:
             start_in_background(app)
 
 
-def left_to_nobody(store: Store, since: float | None = None) -> bool:
+def left_to_nobody(store: Store, since: float | None = None, *, sure: bool = False) -> bool:
     """Say whether anything is left to do, now or at a time, or to tell, and no agent is there for it. With `since`, of
     what was accepted at least so many seconds ago alone, and nothing of what is to be told: whoever asks has an agent,
-    which tells that.
+    which tells that. Who wants to be `sure` waits for a sign of life of those that seem to be there.
     """
     from surefoot.api.requests import load
-    from surefoot.cli.app import SILENT
 
     work = store.work()
     untold = since is None and bool(store.deliveries(limit=1))
     if not work and not untold and store.next_ready() is None:
         return False
-    agents = store.agents(SILENT)
-    if untold and not any(row.status.able for row in agents):
+    presence = _Presence(store, sure=sure)
+    if untold and not presence.anybody():
         return True
     due = {item.deployment for item in work}
     asked = due.union(*(row.queue for row in store.environments()))
-    unserved = [deployment for deployment in asked if not _is_there(deployment, agents, work)]
     now = store.now()
     return any(
         state.wants_agent
         and (state.id in due or not state.approvals_missing)
         and not 0 <= now - state.requested_at < (since or 0.0)  # the clock may have been set back
-        for state in (load(store, deployment) for deployment in unserved)
+        for state in (load(store, deployment) for deployment in asked if not presence.is_there(deployment))
     )
 
 

@@ -131,7 +131,7 @@ def emergency_agent_waits_for_runners_that_are_gone() -> Any:
 @mutant_where(lambda script: script.alone and script.told and any(version.rejected for version in script.versions))
 def news_of_what_a_person_ends_are_left_to_nobody() -> Any:
     right = own_agent.left_to_nobody
-    return patch.object(own_agent, "left_to_nobody", lambda store, since=0.0: right(store, since))
+    return patch.object(own_agent, "left_to_nobody", lambda store, since=0.0, **how: right(store, since, **how))
 
 
 @mutant
