@@ -14,6 +14,7 @@ from unittest.mock import patch
 from surefoot.agent import courier
 from surefoot.agent.courier import Courier
 from surefoot.agent.secrets import Secrets
+from surefoot.core import events as ev
 from surefoot.core.notes import Note
 from surefoot.core.targets import Moment, Target, Webhook
 from surefoot.integrations.delivery import WITHIN, NotDelivered, Parcel, Told
@@ -56,7 +57,9 @@ class Listener:
         trouble = rng.random() if troubled else 1.0
         if trouble < 0.2:
             raise NotDelivered("503", after=rng.choice((0.0, 5.0)))
-        self.world.environments[parcel.story.state.environment].judge.heard(parcel.story)
+        accepted = parcel.story.entries[0].event
+        assert isinstance(accepted, ev.Accepted)
+        self.world.judge_of(accepted.id).heard(parcel.story)
         if trouble < 0.4:
             raise NotDelivered("no answer")
         return Told("posted")

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 
 from surefoot.agent.access import StoreAccess
 from surefoot.agent.redact import Redactor
@@ -135,7 +136,8 @@ class Courier:
 
     async def _tried(self, delivery: Delivery, patience: float) -> None:
         entries = tuple(await self._access(self._store.journal, delivery.deployment))
-        state = fold(entries)
+        story = Story(entries, delivery.of, store=self._identity)
+        state = story.state
         target = target_named(state, delivery.target)
         assert target is not None, "the outbox is a fold of the journal"
         async with self._reach(state) as reach:
@@ -148,29 +150,19 @@ class Courier:
         try:
             if reading.failures:
                 raise _not_opened(reading.failures[0])
-            told = await self._tell(target, delivery, entries, redactor, reading.values)
+            told = await self._tell(target, delivery, story, redactor, reading.values)
         except NotDelivered as error:
-            await self._not_told(delivery, entries, error, redactor)
+            await self._not_told(delivery, story, error, redactor)
         else:
             await self._told(delivery, state, told)
 
     async def _tell(
-        self,
-        target: Target,
-        delivery: Delivery,
-        entries: tuple[ev.Entry, ...],
-        redactor: Redactor,
-        values: Mapping[str, str],
+        self, target: Target, delivery: Delivery, story: Story, redactor: Redactor, values: Mapping[str, str]
     ) -> Told:
-        state = fold(entries)
+        lines = tuple(redactor.text(_line(line)) for line in await self._last_lines(delivery.deployment))
         parcel = Parcel(
-            story=Story(
-                entries=entries,
-                of=delivery.of,
-                lines=tuple(redactor.text(_line(line)) for line in await self._last_lines(delivery.deployment)),
-                store=self._identity,
-            ),
-            before=tuple(told for told in state.deliveries if told.target == target.name),
+            story=replace(story, lines=lines),
+            before=tuple(told for told in story.state.deliveries if told.target == target.name),
             tried=delivery.tries > 0,
             reveal=lambda text: fill_secrets(text, values),
         )
@@ -196,21 +188,19 @@ class Courier:
         self._note(Note(text, ev.type_of(event), deployment=state.id, token=state.token or None))
         await self._write_down(state, event, f"told:{delivery.of}:{delivery.target}")
 
-    async def _not_told(
-        self, delivery: Delivery, entries: tuple[ev.Entry, ...], error: NotDelivered, redactor: Redactor
-    ) -> None:
+    async def _not_told(self, delivery: Delivery, story: Story, error: NotDelivered, redactor: Redactor) -> None:
         tries = delivery.tries + 1
         message = redactor.quoted(error.message)
-        age = await self._access(self._store.now) - entries[delivery.of - 1].at
+        age = await self._access(self._store.now) - story.entry.at
         first = self._first_pause * (REFUSED_FACTOR if error.code is not Code.DELIVERY_FAILED else 1)
         pause = max(error.after, min(LAST_PAUSE, first * 2 ** min(delivery.tries, 20)))
         given_up = age + pause > GIVE_UP
         known = any(
             isinstance(e, ev.DeliveryFailed) and (e.target, e.of) == (delivery.target, delivery.of)
-            for e in (entry.event for entry in entries)
+            for e in (entry.event for entry in story.entries)
         )
         what = "given up" if given_up else f"again in {duration(pause)}"
-        state = fold(entries)
+        state = story.state
         text = f"{delivery.target}: {message}; {what}"
         fields = {"code": str(error.code)}
         self._note(Note(text, "delivery_failed", Level.WARNING, state.id, state.token or None, fields=fields))

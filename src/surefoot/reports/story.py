@@ -7,6 +7,7 @@ well.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ from surefoot.core.views import rfc3339
 from surefoot.core.wording import duration
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Story:
     """A journal, and the last lines of its log; `of` is the entry that is told now."""
 
@@ -31,7 +32,7 @@ class Story:
     lines: tuple[str, ...] = ()  #: the log's last ones, oldest first; redacted already
     store: str = ""  #: the store's identity: two stores may have a `production-1` each
 
-    @property
+    @functools.cached_property
     def state(self) -> Deployment:
         """The deployment as it is now."""
         return fold(self.entries)

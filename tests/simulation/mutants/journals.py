@@ -160,8 +160,8 @@ def key_that_is_known_makes_another_deployment() -> Any:
 
 @mutant
 def what_was_not_told_counts_as_told() -> Any:
-    async def told(self: Any, delivery: Any, entries: Any, *_: Any) -> None:
-        await self._told(delivery, states.fold(entries), Told("posted"))
+    async def told(self: Any, delivery: Any, story: Any, *_: Any) -> None:
+        await self._told(delivery, story.state, Told("posted"))
 
     return patch.object(Courier, "_not_told", told)
 
