@@ -9,8 +9,9 @@ more.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from surefoot.agent.holding import Holding
 from surefoot.core import events as ev
@@ -19,8 +20,7 @@ from surefoot.core.deployment import Deployment
 from surefoot.core.errors import SurefootError
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(msgspec.Struct, frozen=True):
     """What an action is done for: the state it was decided in, and the lease that allows it."""
 
     state: Deployment

@@ -74,8 +74,7 @@ class Work(msgspec.Struct, frozen=True):
     holder_present: bool  #: False: the holder's process is known to be gone (a hint; safety never rests on it)
 
 
-@dataclass(frozen=True, slots=True)
-class EnvironmentRow:
+class EnvironmentRow(msgspec.Struct, frozen=True):
     """An environment as the journal left it."""
 
     name: str
@@ -194,8 +193,7 @@ class Claim:
     append: Append = field(repr=False)  #: holds a LeaseGranted with token `seen.token + 1`; needs no grant of its own
 
 
-@dataclass(frozen=True, slots=True)
-class News:
+class News(msgspec.Struct, frozen=True):
     """Agents have something to look at: there may be work to claim, or something was asked of what they work on."""
 
     asked: frozenset[str] | None = None  #: deployments of which something was asked; None if it may be of any

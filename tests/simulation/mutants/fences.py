@@ -98,7 +98,7 @@ def play_begins_before_the_journal_knows_its_hosts() -> Any:
         async def at_some_time(event: Any) -> None:
             written.append(asyncio.create_task(job.fence_raised(event)))
 
-        outcome = await right(self, replace(job, fence_raised=at_some_time), action)
+        outcome = await right(self, structs.replace(job, fence_raised=at_some_time), action)
         for task in written:
             await task
         return outcome
