@@ -55,7 +55,7 @@ def draw(seed: int) -> Script:
         at += rng.uniform(0, 8)
     faults = tuple(_fault(rng, kinds) for _ in range(rng.choice([0, 1, 2, 3, 6])))
     look_every, pace, busy, timeout = (
-        rng.choice([1.0, 1.5, 3.0]),
+        rng.choice([1.5, 2.0, 3.0]),
         rng.choice([50.0, 400.0, 400.0, 1500.0]),
         0,
         12.0,
@@ -65,7 +65,7 @@ def draw(seed: int) -> Script:
     if story < 0.4:
         # One good deployment, and one long fault of its agent in the midst of it: what leases and fences are for.
         # Steps that take longer than a lease are what is still at work when another agent begins.
-        look_every, timeout = rng.choice([0.5, 0.5, 1.5]), 40.0
+        look_every, timeout = rng.choice([0.5, 1.0, 1.5]), 40.0
         busy, pace = rng.choice([(0, 400.0), (20, 20.0), (20, 20.0)])
         steps = rng.choice([steps, (False,), (False, False)])
         impossible |= _impossible(rng, steps)

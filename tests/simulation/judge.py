@@ -117,7 +117,7 @@ class Judge:
 
     def states(self) -> list[Deployment]:
         """Return what the journals say."""
-        return [fold(entries) for entries in self.journals.values()]
+        return [self.state(deployment) for deployment in self.journals]
 
     @property
     def rests(self) -> bool:

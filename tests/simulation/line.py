@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 #: Seconds until an agent stops waiting for an answer; the call may happen for as long again after that.
 GIVEN_UP = 5.0
+#: This share of signs of life takes as long as other calls do. Little can come between one and what follows it, and
+#: they were a fifth of all that happened in a schedule.
+AT_ONCE = 0.25
 #: Calls that others may have to hear of.
 WRITES = frozenset({"append", "claim", "submit", "set_drain"})
 
@@ -38,8 +41,10 @@ class SimAccess:
             await loop.nap(rng.choice((0.001, 1.0)))
             raise StoreError("no answer")
         fault = rng.random()
+        at_once = name == "report" and AT_ONCE < fault < 1 - world.faults
         try:
-            await loop.nap(rng.uniform(0.1, 1.5) if fault > 1 - world.faults else 0.0005 + 0.02 * rng.random())
+            if not at_once:
+                await loop.nap(rng.uniform(0.1, 1.5) if fault > 1 - world.faults else 0.0005 + 0.02 * rng.random())
         except asyncio.CancelledError:
             # What is on its way to the store can't be called back.
             if rng.random() < 0.5:
@@ -60,7 +65,7 @@ class SimAccess:
             raise StoreError("connection lost before the reply")
         if self.agent in world.slow:
             await loop.nap(rng.uniform(0.2, 2.0))
-        elif rng.random() < 0.2:
+        elif not at_once and rng.random() < 0.2:
             await loop.nap(rng.uniform(0.5, 3.0) if rng.random() < 2 * world.faults else rng.uniform(0.0005, 0.02))
         return result
 

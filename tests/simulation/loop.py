@@ -43,6 +43,7 @@ class Handle(msgspec.Struct, eq=False):
     callback: Any
     args: Any
     context: contextvars.Context
+    group: str | None
     time: float
     timer: bool
     dropped: bool = False
@@ -88,9 +89,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         #: How a group's clock goes: local time is `now * rate - lag`.
         self.clocks: dict[str | None, tuple[float, float]] = {}
         self.paused: dict[str, float] = {}
-        #: Of the callback that runs now: its group's clock, and the context that what it schedules runs in, too.
+        #: Of the callback that runs now: its group, that one's clock, and the context that what it schedules runs in.
         self._clock: tuple[float, float] | None = None
         self._context: contextvars.Context | None = None
+        self._group: str | None = None
         self._until: float | None = None  # when the task that runs now goes on, if it sleeps
         self._ready: list[Handle] = []
         self._held: list[Handle] = []
@@ -115,10 +117,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
         if (until := self._until) is None or callback.__self__._must_cancel:
-            handle = Handle(callback, args, self._in(context), self.now, False)
+            handle = self._handle(callback, args, context, self.now, False)
             self._ready.append(handle)
         else:
-            handle = Handle(callback, args, context, until, True)
+            handle = self._handle(callback, args, context, until, True)
             self.push(until, handle)
         self._until = None
         return handle
@@ -127,23 +129,27 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if self._clock is not None:
             delay /= self._clock[0]
         when = self.now + delay
-        handle = Handle(callback, args, self._in(context), when, True)
+        handle = self._handle(callback, args, context, when, True)
         self.push(when, handle)
         return handle
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
         if self._clock is not None:
             when = (when + self._clock[1]) / self._clock[0]
-        handle = Handle(callback, args, self._in(context), when, True)
+        handle = self._handle(callback, args, context, when, True)
         self.push(when, handle)
         return handle
 
-    def _in(self, context: contextvars.Context | None) -> contextvars.Context:
-        """Return the context that is given, or else the one that runs now: nobody sets anything in it but groups'
-        names, so it needs no copy.
+    def _handle(
+        self, callback: Any, args: Any, context: contextvars.Context | None, when: float, timer: bool
+    ) -> Handle:
+        """Return a handle in the context that is given, or else in the one that runs now: nobody sets anything in it
+        but groups' names, so it needs no copy.
         """
-        context = self._context if context is None else context
-        return contextvars.copy_context() if context is None else context
+        if context is None:
+            context = contextvars.copy_context() if self._context is None else self._context
+        group = self._group if context is self._context else context.get(GROUP)
+        return Handle(callback, args, context, group, when, timer)
 
     def push(self, when: float, handle: Handle) -> None:
         """Have a handle run at a time."""
@@ -177,6 +183,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         for handle in self._held:
             if getattr(handle.callback, "__self__", None) is task:
                 handle.timer = False  # to be put off no more
+
+    def get_debug(self) -> bool:
+        return False
 
     def _process_events(self, event_list: Any) -> None:
         pass
@@ -212,8 +221,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.frozen.discard(group)
         if (since := self.paused.pop(group, None)) is not None:
             self._shift(group, self.now - since)
-        self._ready += [handle for handle in self._held if handle.context.get(GROUP) == group]
-        self._held = [handle for handle in self._held if handle.context.get(GROUP) != group]
+        self._ready += [handle for handle in self._held if handle.group == group]
+        self._held = [handle for handle in self._held if handle.group != group]
 
     def pause(self, group: str) -> None:
         """Freeze a group together with its clock, as a virtual machine is paused: it will not know how long."""
@@ -225,10 +234,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         rate, lag = self.clocks.get(group, (1.0, 0.0))
         self.clocks[group] = (rate, lag + seconds * rate)
         for _, _, handle in self._timers:
-            if handle.context.get(GROUP) == group:
+            if handle.group == group:
                 handle.time += seconds
         timers = [(handle.time, count, handle) for _, count, handle in self._timers]
-        overdue = [handle for handle in self._held if handle.timer and handle.context.get(GROUP) == group]
+        overdue = [handle for handle in self._held if handle.timer and handle.group == group]
         for handle in overdue:
             self._count += 1
             handle.time += seconds
@@ -241,7 +250,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Return the handles in a random order that keeps each group's own (within a process, asyncio is first in,
         first out).
         """
-        order = [handle.context.get(GROUP) for handle in ready]
+        order = [handle.group for handle in ready]
         if order.count(order[0]) == len(order):
             return ready
         queues: dict[str | None, list[Handle]] = {}
@@ -270,13 +279,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
                     ready.append(handle)
             self._ready = []
             for handle in ready if len(ready) == 1 else self._interleaved(ready):
-                context = handle.context
-                group = context.get(GROUP)
+                group = handle.group
                 if handle.dropped or (group in self.touched and not self._may_run(group, handle)):
                     continue
                 self.steps += 1
+                self._group = group
                 self._clock = self.clocks.get(group)
-                self._context = context
+                self._context = context = handle.context
                 if handle.args:
                     context.run(handle.callback, *handle.args)
                 else:  # most are tasks' turns
