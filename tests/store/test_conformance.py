@@ -292,6 +292,7 @@ def test_what_does_not_exist_is_not_found(store: Store) -> None:
     assert store.find_version("nowhere", None) is None
     assert store.history("nowhere") == []
     assert store.environment("nowhere") == EnvironmentRow("nowhere")
+    assert [weakness.message.split()[0] for weakness in store.weaknesses()] in ([], ["fsync"]), "tests are in a hurry"
 
 
 def test_text_of_any_kind_survives(store: Store) -> None:

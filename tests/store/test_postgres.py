@@ -119,6 +119,36 @@ def test_what_a_role_sets_for_others_does_not_count(
         store.close()
 
 
+def test_settings_of_the_server_with_which_it_forgets_are_told_to_whoever_asks() -> None:
+    with PostgresServer(fsync=True) as server:
+        server.execute("CREATE ROLE plain LOGIN")
+        server.execute("CREATE ROLE hasty LOGIN IN ROLE plain")
+        server.execute("ALTER ROLE hasty SET synchronous_commit = local")
+        server.execute("CREATE DATABASE shop OWNER plain")
+        alone = server.url("shop", user="plain")
+        pair = alone.replace(f"127.0.0.1:{server.port}", f"127.0.0.1:{server.port},127.0.0.1:{server.port}")
+        assert forgets(alone) == []
+        assert forgets(pair) == ["failover"]
+        change(server, synchronous_standby_names="nobody")
+        assert forgets(pair) == []
+        assert forgets(pair.replace("plain", "hasty")) == ["failover"]
+        change(server, synchronous_standby_names="", fsync="off", full_page_writes="off")
+        assert forgets(alone) == ["fsync", "full_page_writes"]
+
+
+def change(server: PostgresServer, **settings: str) -> None:
+    server.settings |= settings
+    server.restart()
+
+
+def forgets(url: str) -> list[str]:
+    store = opened(url)
+    try:
+        return re.findall(r"^fsync|^full_page_writes|failover", "\n".join(w.message for w in store.weaknesses()), re.M)
+    finally:
+        store.close()
+
+
 def test_agents_in_different_time_zones_know_of_each_others_presence(
     postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,10 +241,10 @@ def test_a_stores_passwords_are_known_however_they_are_given(
     ("url", "where", "found"),
     [
         ("postgresql://me:s3cret@h/db", "postgresql://me@h/db", (("h", 5432),)),
-        ("postgresql://me:s3[?#cret@h1:1,[::1]:2/db", "postgresql://me@h1,::1:1,2/db", (("h1", 1), ("::1", 2))),
+        ("postgresql://me:s3[?#cret@h1:1,[::1]:2/db", "postgresql://me@h1:1,[::1]:2/db", (("h1", 1), ("::1", 2))),
         (
             "postgresql://h1,h2/db?user=me@corp&password=s3cret&port=7",
-            "postgresql://me%40corp@h1,h2:7/db",
+            "postgresql://me%40corp@h1:7,h2:7/db",
             (("h1", 7), ("h2", 7)),
         ),
         ("postgresql://me:s3cret@/db?host=/run", "postgresql://me@/run/db", ()),

@@ -36,7 +36,7 @@ class PostgresServer:
         """Make the folder and an empty cluster. `fsync` matters to measurements alone."""
         self.folder = Path(tempfile.mkdtemp(prefix="sf-pg-"))
         self.port = _free_port()
-        self._settings = {"fsync": "on" if fsync else "off", "max_connections": "200", **(settings or {})}
+        self.settings = {"fsync": "on" if fsync else "off", "max_connections": "200", **(settings or {})}
         self._user = _other_user() if os.geteuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
         self._names = itertools.count(1)
@@ -70,7 +70,7 @@ class PostgresServer:
     def start(self) -> None:
         """Start the server and wait until it answers."""
         assert self._process is None
-        options = [part for key, value in self._settings.items() for part in ("-c", f"{key}={value}")]
+        options = [part for key, value in self.settings.items() for part in ("-c", f"{key}={value}")]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [str(self.programs / "postgres"), "-D", str(self.data), "-h", "127.0.0.1", "-p", str(self.port),

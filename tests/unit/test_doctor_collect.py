@@ -17,6 +17,7 @@ from surefoot.doctor.facts import EnvironmentFacts
 from surefoot.store import open_store
 from surefoot.store.protocol import Submission
 from tests.store import journal as j
+from tests.support.postgres import PostgresServer
 
 
 def question(tmp_path: Path, seconds: float = 60.0) -> Question:
@@ -37,6 +38,15 @@ def test_files_that_are_not_in_the_store_keep_nothing_else_from_being_looked_at(
     assert [environment.row.name for environment in facts.environments] == ["prod"]
     assert facts.store.trouble is None
     assert any("prod" in one.what and "sha256:gone" in one.why for one in facts.unchecked)
+
+
+def test_a_store_whose_server_may_forget_is_known_to(postgres: PostgresServer, tmp_path: Path) -> None:
+    url = postgres.new_database()
+    store = open_store(url)
+    assert [weakness.message.split()[0] for weakness in store.weaknesses()] == ["fsync"], "tests are in a hurry"
+    store.close()
+    facts, _ = asyncio.run(collect(Question(url, tmp_path, environ={})))
+    assert [weakness.message.split()[0] for weakness in facts.store.weaknesses] == ["fsync"]
 
 
 def test_of_many_environments_a_few_are_looked_at_at_a_time_and_the_urgent_ones_first(

@@ -34,7 +34,7 @@ from surefoot.doctor.findings import Depth, Finding, Severity, ranked
 from surefoot.doctor.report import document, lines
 from surefoot.doctor.rules import diagnose
 from surefoot.doctor.where import where
-from surefoot.store.protocol import AgentReport, AgentRow, EnvironmentRow, LeaseRow
+from surefoot.store.protocol import AgentReport, AgentRow, EnvironmentRow, LeaseRow, Weakness
 
 NOW = 1_800_000_000.0
 STORE = StoreFacts("postgresql://surefoot@db-01/surefoot", skew=0.0)
@@ -98,6 +98,14 @@ def test_store_that_can_not_be_used_is_the_first_cause_whatever_else_there_is(co
     lost = HostFacts("web-01", "10.0.0.1", Failure(Code.HOST_UNREACHABLE, "no route"))
     first = diagnose(facts(store=store, environments=(prod(hosts=(lost,)),)))[0]
     assert (first.rule, first.code, first.fix, first.runbook) == ("store", code, "do this", "store-down")
+
+
+def test_store_that_may_forget_is_a_warning_for_each_reason() -> None:
+    weaknesses = (Weakness("fsync is off", "have it on"), Weakness("nobody replicates", "have somebody do it"))
+    found = diagnose(facts(store=replace(STORE, weaknesses=weaknesses)))
+    assert [(f.rule, f.severity, f.evidence, f.fix) for f in found] == [
+        ("store-forgets", Severity.WARNING, (weakness.message,), weakness.hint) for weakness in weaknesses
+    ]
 
 
 @pytest.mark.parametrize(("skew", "words"), [(90.0, "90 s ahead of"), (-90.0, "90 s behind")])

@@ -51,7 +51,7 @@ from surefoot.doctor.facts import (
 )
 from surefoot.steps.fence import fence_name
 from surefoot.store import open_store, servers, shown
-from surefoot.store.protocol import AgentRow, EnvironmentRow, Store, Submission
+from surefoot.store.protocol import AgentRow, EnvironmentRow, Store, Submission, Weakness
 
 T = TypeVar("T")
 
@@ -91,6 +91,7 @@ class _Read:
     agents: tuple[AgentRow, ...]
     environments: tuple[EnvironmentFacts, ...]
     focus: Deployment | None
+    weaknesses: tuple[Weakness, ...]
 
 
 async def collect(question: Question) -> tuple[Facts, Secrets]:
@@ -188,7 +189,8 @@ async def _store(question: Question, end: float, unchecked: list[Unchecked]) -> 
     )
     if read is None:
         unchecked.append(Unchecked("the journal", "nothing was ever written to this store"))
-    return StoreFacts(where, not_writable, skew=skew), read
+    weaknesses = read.weaknesses if read is not None else ()
+    return StoreFacts(where, not_writable, skew=skew, weaknesses=weaknesses), read
 
 
 async def _within(seconds: float, call: Callable[[], T]) -> T:
@@ -244,7 +246,8 @@ def _read(question: Question) -> tuple[_Read | None, float]:
         )
         known = [d for e in environments for d in (e.last,) if d is not None]
         project = known[0].plan.project if known else ""
-        return _Read(project, store.identity(), now, tuple(store.agents(SILENT)), environments, focus), skew
+        weaknesses = tuple(store.weaknesses())
+        return _Read(project, store.identity(), now, tuple(store.agents(SILENT)), environments, focus, weaknesses), skew
     finally:
         store.close()
 

@@ -9,7 +9,7 @@ from surefoot.checks.model import CheckResult
 from surefoot.core.deployment import Deployment
 from surefoot.core.errors import Code, Failure
 from surefoot.core.plan import Check
-from surefoot.store.protocol import AgentRow, EnvironmentRow
+from surefoot.store.protocol import AgentRow, EnvironmentRow, Weakness
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ class StoreFacts:
     trouble: Trouble | None = None
     network: str = ""  #: what is wrong with the way to it, as far as a name and a connection tell
     skew: float | None = None  #: seconds by which this machine's clock is ahead of the store's
+    weaknesses: tuple[Weakness, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ from surefoot.store.protocol import (
     News,
     Standing,
     Submission,
+    Weakness,
     Work,
 )
 from surefoot.store.rows import agent_row, lease_row
@@ -521,6 +522,10 @@ class MemoryStore:
     def identity(self) -> str:
         """Return the store's own name; see the protocol."""
         return self._identity
+
+    def weaknesses(self) -> list[Weakness]:
+        """Return none: it is not meant to survive its process; see the protocol."""
+        return []
 
     def now(self) -> float:
         """Return the store's clock."""

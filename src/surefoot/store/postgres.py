@@ -29,8 +29,8 @@ from surefoot.store import migrations
 from surefoot.store.flock_presence import duplicate
 from surefoot.store.listener import Listener, ended
 from surefoot.store.pool import Pool
-from surefoot.store.protocol import News, Standing
-from surefoot.store.session import LINE, SCHEMA, Session, check_fit, connect, parameters, set_up
+from surefoot.store.protocol import News, Standing, Weakness
+from surefoot.store.session import LINE, SCHEMA, Session, check_fit, connect, parameters, servers, set_up
 from surefoot.store.sqlstore import SqlStore
 from surefoot.store.transactions import CommitUnknownError, Presence, load_queries
 
@@ -119,6 +119,7 @@ class PostgresStore(SqlStore):
         super().__init__(load_queries("psycopg", "only_postgres"))
         self._read_only = read_only
         self._parameters, self._where = parameters(url, read_only=read_only)
+        self._fails_over = len(servers(url)) > 1
         self._fit = False
         self._server = ""
         self._pool: Pool[Session] = Pool(self._connect, broken=ended)
@@ -350,6 +351,27 @@ class PostgresStore(SqlStore):
             detail = f'its schema "{SCHEMA}" is another program\'s, or not whole: {detail}'
         hint = next((hint for words, hint in _HINTS_BY_WORDS if words.search(detail)), _HINTS[code])
         return StoreError(f"the store at {self._where}: {detail}", code=code, hint=hint)
+
+    def weaknesses(self) -> list[Weakness]:
+        """Return which settings of the server let it forget; see the protocol."""
+        synced, whole, replicated = self._read(self._q.durability)
+        found = [
+            Weakness(f"{name} is off on the server: {why}", f"ALTER SYSTEM SET {name} = on; SELECT pg_reload_conf();")
+            for name, right, why in (
+                ("fsync", synced, "a crash of its machine loses what was acknowledged, or all"),
+                ("full_page_writes", whole, "a crash of its machine may leave pages that are half written"),
+            )
+            if not right
+        ]
+        if self._fails_over and not replicated:
+            why = "the URL names several servers, and the one that takes writes waits for none of the others"
+            found.append(
+                Weakness(
+                    f"{why}: a failover may lose what was acknowledged",
+                    "set synchronous_standby_names (with Patroni, synchronous_mode: true)",
+                )
+            )
+        return found
 
     def close(self) -> None:
         """Release everything; see the protocol."""

@@ -199,6 +199,13 @@ class News(msgspec.Struct, frozen=True):
     asked: frozenset[str] | None = None  #: deployments of which something was asked; None if it may be of any
 
 
+class Weakness(msgspec.Struct, frozen=True):
+    """A setting of the store's server with which it may forget what it has acknowledged."""
+
+    message: str
+    hint: str
+
+
 class Store(Protocol):
     """See the module's docstring. All methods raise StoreError when the store can't be used."""
 
@@ -336,6 +343,9 @@ class Store(Protocol):
 
     def identity(self) -> str:
         """Return the store's own name, given to it when it was made: what two stores call alike is told apart by it."""
+
+    def weaknesses(self) -> list[Weakness]:
+        """Return what of its server's settings lets a crash, or a failover, take back what it has acknowledged."""
 
     # -- changes -------------------------------------------------------------------------------------
     def now(self) -> float:

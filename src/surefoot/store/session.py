@@ -130,13 +130,9 @@ def shown(url: str) -> str:
 def servers(url: str) -> tuple[tuple[str, int], ...]:
     """Return the names and ports of the servers that are asked over a network."""
     known = _known(url) or {}
-    names = _hosts(known).split(",")
-    ports = known.get("port", "").split(",")
-    if len(ports) == 1:
-        ports *= len(names)
     return tuple(
         (name, int(port) if port.isdigit() else PORT)
-        for name, port in zip(names, ports, strict=False)
+        for name, port in _at(_hosts(known), known)
         if name and name[0] not in "/@"
     )
 
@@ -161,9 +157,16 @@ def _hosts(known: Mapping[str, str]) -> str:
 
 def _where(known: Mapping[str, str]) -> str:
     where = _hosts(known) or (f"service {known['service']}" if "service" in known else "the local socket")
-    if "port" in known:
-        where += f":{known['port']}"
+    where = ",".join(
+        (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "") for host, port in _at(where, known)
+    )
     return f"{where}/{known.get('dbname') or known.get('user') or ''}"
+
+
+def _at(hosts: str, known: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return each host with its port: its own, or the one that is for all (libpq refuses any other number of them)."""
+    names, ports = hosts.split(","), known.get("port", "").split(",")
+    return list(zip(names, ports * len(names) if len(ports) == 1 else ports, strict=False))
 
 
 def _parsed(url: str) -> dict[str, str]:

@@ -34,6 +34,7 @@ from surefoot.store.protocol import (
     LogLine,
     Standing,
     Submission,
+    Weakness,
     Work,
 )
 from surefoot.store.sightings import Sightings
@@ -254,6 +255,10 @@ class SqlStore(Transactions):
     def identity(self) -> str:
         """Return the store's own name; see the protocol."""
         return str(self._read(self._q.identity))
+
+    def weaknesses(self) -> list[Weakness]:
+        """Return none, where no server's settings matter; see the protocol."""
+        return []
 
     # -- leases and agents ---------------------------------------------------------------------------------------
 

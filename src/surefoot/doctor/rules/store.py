@@ -32,6 +32,20 @@ def store_trouble(facts: Facts) -> Iterator[Finding]:
     )
 
 
+def store_forgets(facts: Facts) -> Iterator[Finding]:
+    """What a store has acknowledged must stand: with a lease that it forgets, two agents can have one token."""
+    for weakness in facts.store.weaknesses:
+        yield Finding(
+            "store-forgets",
+            Severity.WARNING,
+            Depth.STORE,
+            "the store may forget what it has acknowledged",
+            (weakness.message,),
+            weakness.hint,
+            runbook="store-down",
+        )
+
+
 def shell(facts: Facts) -> Iterator[Finding]:
     """Other commands of this shell would look at nothing, or at an empty store beside the config."""
     if (borrowed := facts.borrowed) is not None:
@@ -91,4 +105,4 @@ def disk_full(facts: Facts) -> Iterator[Finding]:
         )
 
 
-RULES = (store_trouble, shell, config_trouble, clock_skew, disk_full)
+RULES = (store_trouble, store_forgets, shell, config_trouble, clock_skew, disk_full)

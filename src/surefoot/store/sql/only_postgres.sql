@@ -33,3 +33,8 @@ SELECT p.agent, p.incarnation, p.server = :server AS known,
             AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
     ) AS held
 FROM presence AS p WHERE p.incarnation IS NOT NULL;
+
+-- name: durability()^
+-- Whether what is acknowledged survives a crash of the server, a page that is half written then, and the loss of the server.
+SELECT current_setting('fsync')::bool, current_setting('full_page_writes')::bool,
+    current_setting('synchronous_standby_names') <> '' AND current_setting('synchronous_commit') <> 'local';
