@@ -422,6 +422,22 @@ def test_nobody_is_waited_for_without_end_where_the_clock_was_set_back(
     assert backgrounds == [here.app]
 
 
+@pytest.mark.parametrize("agents", ["", "agents: {runner-1: {role: primary}}\n"])
+def test_whoever_follows_what_nobody_works_is_told_so(here: Here, agents: str) -> None:
+    here.project.config.write_text(here.project.config.read_text() + agents)
+    deployment = here.accepted()
+    following = here.project.start("events", deployment, "--follow")
+    assert following.stderr is not None
+    warning, hint = following.stderr.readline(), following.stderr.readline()
+    assert "no agent is online" in warning
+    agent = hint.partition("surefoot ")[2].replace("NAME", "me").split()
+    worker = here.project.start(*agent)
+    assert following.wait(timeout=DEADLINE) == 0
+    worker.send_signal(signal.SIGTERM)
+    assert here.status() is Status.SUCCEEDED
+    assert "no agent" not in here.project.run("events", deployment, "--follow").stderr
+
+
 def test_an_approval_has_somebody_work_whatever_cannot_be_told_of_it(
     here: Here, monkeypatch: pytest.MonkeyPatch, backgrounds: list[App]
 ) -> None:

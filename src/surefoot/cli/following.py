@@ -247,13 +247,14 @@ def _push_metrics(app: App, store: Store, gateway: str, project: str) -> None:
         app.console.warn(error.message, error.hint)
 
 
-def warn_if_alone(app: App, store: Store) -> None:
-    """Say so where no agent is there to take the work."""
+def warn_if_alone(app: App, store: Store) -> bool:
+    """Say so where no agent is there to take the work; return whether it is so."""
     try:
         rows = store.agents(SILENT)
     except StoreError:
-        return  # nobody knows; whoever follows hears that the store is away
+        return False  # nobody knows; whoever follows hears that the store is away
     if any(row.status.able for row in rows):
-        return
-    name = next(iter(app.agent_names), "NAME")
+        return False
+    name = next(iter(app.agent_names), "NAME" if app.has_agents else "NAME --role emergency --once")
     app.console.warn("no agent is online; the deployment waits until one is", f"surefoot agent run {name}")
+    return True

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -109,7 +111,9 @@ def logs(ctx: click.Context, deployment: str, follow: bool) -> None:
 
 def _stream(app: App, deployment: str, follow: bool, tell: Callable[[Update], None], *, log: bool) -> None:
     """Tell what there is, and with `follow` what comes until the end."""
-    from surefoot.api.follow import Follower, StoreAway, StoreBack
+    from surefoot.api.follow import Follower, StoreAway, StoreBack, Update
+    from surefoot.cli.app import SILENT
+    from surefoot.cli.following import warn_if_alone
 
     with app.reading() as store:
         follower = Follower(store, deployment, log=log)
@@ -117,13 +121,16 @@ def _stream(app: App, deployment: str, follow: bool, tell: Callable[[Update], No
             for update in follower.rest():
                 tell(update)
             return
+        asked_at = time.monotonic()  # whether anybody works; an agent may just be starting
         for news in follower.news():
             match news:
                 case StoreAway(error):
                     app.console.warn(f"{error.message}; trying again", error.hint)
                 case StoreBack():
                     app.console.note("the store is back")
-                case _:
+                case Update(state):
                     tell(news)
+                    if time.monotonic() - asked_at > SILENT and state.wants_agent and not state.approvals_missing:
+                        asked_at = math.inf if warn_if_alone(app, store) else time.monotonic()
         for update in follower.rest():
             tell(update)
