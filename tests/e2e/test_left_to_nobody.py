@@ -28,7 +28,7 @@ from surefoot.cli.app import App
 from surefoot.cli.following import Patience, see_through
 from surefoot.cli.interrupts import Interrupts
 from surefoot.cli.main import cli
-from surefoot.cli.own_agent import ensure_agent, leave_nothing, start_in_background
+from surefoot.cli.own_agent import leave_nothing, start_in_background
 from surefoot.cli.resolving import see_resolved
 from surefoot.cli.settings import Settings
 from surefoot.core.errors import Code, Exit, NewerStoreError, StoreError, WaitTimeoutError
@@ -373,18 +373,13 @@ def test_that_no_agent_can_be_started_in_the_background_is_said_with_the_way_out
 
 def test_who_cannot_see_whether_somebody_works_has_somebody_work(here: Here, backgrounds: list[App]) -> None:
     away: Any = Away(here.store, lambda name: name in ("agents", "work"))
-    ensure_agent(here.app, away, "prod-1")
     leave_nothing(here.app, away)
-    assert backgrounds == [here.app, here.app]
+    assert backgrounds == [here.app]
 
 
 @pytest.mark.parametrize("lives", [True, False])
-@pytest.mark.parametrize(
-    "see_to_it",
-    [lambda here: ensure_agent(here.app, here.store, "prod-1"), lambda here: leave_nothing(here.app, here.store)],
-)
 def test_an_agent_is_there_if_it_gives_a_sign_of_life_from_now_on(
-    here: Here, backgrounds: list[App], monkeypatch: pytest.MonkeyPatch, see_to_it: Callable[[Here], None], lives: bool
+    here: Here, backgrounds: list[App], monkeypatch: pytest.MonkeyPatch, lives: bool
 ) -> None:
     """One that was killed just now looks no different, as long as its steps are not ended."""
     monkeypatch.setattr(cli_app, "SILENT", 2.0)
@@ -402,7 +397,7 @@ def test_an_agent_is_there_if_it_gives_a_sign_of_life_from_now_on(
     if lives:
         other.start()
     try:
-        see_to_it(here)
+        leave_nothing(here.app, here.store)
     finally:
         ended.set()
         if lives:
@@ -418,7 +413,7 @@ def test_nobody_is_waited_for_without_end_where_the_clock_was_set_back(
     here.store.report(AgentReport("one", Role.PRIMARY, "its first life"))
     with closing(sqlite3.connect(here.app.store_url, isolation_level=None)) as conn:
         conn.execute("UPDATE agents SET last_seen_at = last_seen_at + 3600")
-    ensure_agent(here.app, here.store, "prod-1")
+    leave_nothing(here.app, here.store)
     assert backgrounds == [here.app]
 
 

@@ -164,20 +164,6 @@ def agent_for(app: App, deployment: str) -> Iterator[OwnAgent | None]:
         start_in_background(app)
 
 
-def ensure_agent(app: App, store: Store, deployment: str | None = None) -> None:
-    """Have somebody work where the config names no agents: whoever followed may be gone."""
-    if not app.has_agents and not somebody_works(store, deployment):
-        start_in_background(app)
-
-
-def somebody_works(store: Store, deployment: str | None) -> bool:
-    """Say whether an agent is there for this deployment, and not busy elsewhere."""
-    try:
-        return _Presence(store, sure=True).is_there(deployment)
-    except StoreError:
-        return False  # one agent too many does no harm
-
-
 class _Presence:
     """Who is there, as from now on: one that was killed just now seems to be there for some seconds more, as long as
     its steps are not ended. So it is a sign of life that counts which comes after the first look.
@@ -193,7 +179,7 @@ class _Presence:
         self._look()
         self._first = {row.report.name: row.last_seen_at for row in self._able} if sure else {}
 
-    def is_there(self, deployment: str | None) -> bool:
+    def is_there(self, deployment: str) -> bool:
         """Say whether an agent is there for this deployment, and not busy elsewhere."""
         return self._lives(
             lambda report: (

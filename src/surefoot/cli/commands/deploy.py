@@ -200,7 +200,7 @@ def cancel(ctx: click.Context, deployment: str, reason: str) -> None:
     """
     from surefoot.api import requests
     from surefoot.cli.app import App
-    from surefoot.cli.own_agent import ensure_agent, leave_nothing
+    from surefoot.cli.own_agent import leave_nothing
     from surefoot.cli.text import clean
     from surefoot.cli.who import requested_by
 
@@ -208,10 +208,7 @@ def cancel(ctx: click.Context, deployment: str, reason: str) -> None:
     with app.writing(existing=True) as store:
         said = app.said_of(store, deployment, reason)
         state = requests.cancel(store, deployment, by=requested_by(), reason=said)
-        if state.status.terminal:
-            leave_nothing(app, store)  # somebody is to be told
-        else:
-            ensure_agent(app, store, state.id)
+        leave_nothing(app, store)  # whoever followed may be gone, and somebody is to be told
         if app.json:
             app.console.document(app.shown(store, state))
         elif state.status.terminal:

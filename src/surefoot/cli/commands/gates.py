@@ -28,7 +28,7 @@ def approve(ctx: click.Context, deployment: str, reason: str) -> None:
     """
     from surefoot.api import gates
     from surefoot.cli.app import App
-    from surefoot.cli.own_agent import ensure_agent
+    from surefoot.cli.own_agent import leave_nothing
     from surefoot.cli.text import clean
     from surefoot.cli.who import requested_by
 
@@ -36,8 +36,7 @@ def approve(ctx: click.Context, deployment: str, reason: str) -> None:
     with app.writing(existing=True) as store:
         said = app.said_of(store, deployment, reason)
         state = gates.approve(store, deployment, by=requested_by(), reason=said)
-        if not state.approvals_missing:
-            ensure_agent(app, store, state.id)
+        leave_nothing(app, store)  # whoever followed may be gone
         _warn(app, store, state)
         if app.json:
             app.console.document(app.shown(store, state))
