@@ -29,6 +29,9 @@ class Interrupts(contextlib.AbstractContextManager["Interrupts"]):
         """Begin."""
         for number in self._before:
             signal.signal(number, self._hear)
+        if signal.SIGINT not in self._before:
+            # A shell's `&` has it ignored. It stays without effect here; but what is started is to hear it.
+            self._before[signal.SIGINT] = signal.signal(signal.SIGINT, _nothing)
         return self
 
     def __exit__(self, *_: object) -> None:
