@@ -225,18 +225,15 @@ class Judge:
 
     def _entry(self, deployment: str, entry: ev.Entry) -> None:
         self.granted = max(self.granted, entry.token or 0)
-        match entry.event:
-            case ev.Accepted(number=number):
-                self.hold(f"4, nothing is lost: {deployment} is number {number}", holds=number == len(self.journals))
-            case ev.Waiting(waits=waits):
-                self.waited.add(deployment)
-                self.hold(f"2, it ends: {deployment} waits for nothing", holds=bool(waits))
-            case ev.FenceRaised(hosts=hosts):
-                self.raised |= {(deployment, host) for host in hosts}
-                if deployment == self.locked_by:
-                    self.unfenced = False  # to look at what is said to be repaired: nothing is left that may land
-            case ev.ApprovalGiven():
-                self.approved.add(deployment)
+        match entry.event:  # one kind after the other is asked for, so what happens most comes first
+            case ev.StepSucceeded() | ev.FenceFailed() | ev.Delivered():
+                pass
+            case ev.StepStarted(direction=Direction.FORWARD):
+                holds = deployment not in self.cancelled
+                self.hold(f"2, it ends: {deployment} goes on although it was cancelled", holds=holds)
+            case ev.StepStarted(step=step):
+                whole = (step == ROLLBACK) == self.world.script.whole
+                self.hold(f"3, all or nothing: {deployment} goes back by {step}", holds=whole)
             case ev.LeaseGranted() if deployment in self.ended:
                 resolves = self.locked_by == deployment
                 self.hold(f"5, honest: {deployment} is begun after it has ended", holds=resolves)
@@ -256,6 +253,27 @@ class Judge:
                 waiting = [d for d in self.journals if d not in {*self.ended, *self.waited} and d != deployment]
                 first = all(self._number(deployment) < self._number(other) for other in waiting)
                 self.hold(f"1, first come, first served: {deployment} before {waiting}", holds=first)
+            case ev.FenceRaised(hosts=hosts):
+                self.raised |= {(deployment, host) for host in hosts}
+                if deployment == self.locked_by:
+                    self.unfenced = False  # to look at what is said to be repaired: nothing is left that may land
+            case ev.ResolveRequested():
+                self.asked.clear()  # what was seen before says nothing of what is said to be repaired
+            case ev.ResolveRefused():
+                holds = self.locked_by == deployment
+                self.hold(f"5, honest: {deployment} is not repaired after it was", holds=holds)
+            case ev.Finished(status=status):
+                self._finished(deployment, status)
+            case ev.UndoStarted():
+                told = f"5, honest: {deployment} is put back, and nothing of it ever got past the fence"
+                self.hold(told, holds=bool(self._past_the_fence(deployment)))
+            case ev.Accepted(number=number):
+                self.hold(f"4, nothing is lost: {deployment} is number {number}", holds=number == len(self.journals))
+            case ev.Waiting(waits=waits):
+                self.waited.add(deployment)
+                self.hold(f"2, it ends: {deployment} waits for nothing", holds=bool(waits))
+            case ev.ApprovalGiven():
+                self.approved.add(deployment)
             case ev.PreflightFailed():
                 self.refused.add(deployment)
             case ev.ApprovalExpired():
@@ -267,22 +285,6 @@ class Judge:
             case ev.CancelRequested():
                 if deployment not in self.before or not self.world.script.finishes:
                     self.cancelled.add(deployment)
-            case ev.StepStarted(direction=Direction.FORWARD):
-                holds = deployment not in self.cancelled
-                self.hold(f"2, it ends: {deployment} goes on although it was cancelled", holds=holds)
-            case ev.StepStarted(step=step):
-                whole = (step == ROLLBACK) == self.world.script.whole
-                self.hold(f"3, all or nothing: {deployment} goes back by {step}", holds=whole)
-            case ev.UndoStarted():
-                told = f"5, honest: {deployment} is put back, and nothing of it ever got past the fence"
-                self.hold(told, holds=bool(self._past_the_fence(deployment)))
-            case ev.Finished(status=status):
-                self._finished(deployment, status)
-            case ev.ResolveRequested():
-                self.asked.clear()  # what was seen before says nothing of what is said to be repaired
-            case ev.ResolveRefused():
-                holds = self.locked_by == deployment
-                self.hold(f"5, honest: {deployment} is not repaired after it was", holds=holds)
             case ev.Resolved(version=version, unchecked=unchecked):
                 self.locked_by, self.by_hand = None, False
                 self.released_at = self.world.loop.now

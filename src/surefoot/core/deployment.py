@@ -266,7 +266,40 @@ def evolve(state: Deployment, entry: ev.Entry) -> Deployment:
 
 
 def _apply(s: Deployment, entry: ev.Entry) -> Deployment:
-    match entry.event:
+    match entry.event:  # one kind after the other is asked for, so what happens most comes first
+        case ev.StepStarted() as e:
+            return _started(s, e, entry)
+        case ev.StepSucceeded() as e:
+            return _ended(s, e, StepStatus.SUCCEEDED, entry.at)
+        case ev.LeaseGranted() as e:
+            return _granted(s, e, entry.at)
+        case ev.FenceRaised(hosts=hosts):
+            return _raised(s, hosts)
+        case ev.FenceFailed(failure=failure):
+            return _fence_failed(s, failure, entry.at)
+        case ev.Delivered() as e:
+            return replace(s, deliveries=(*s.deliveries, e))
+        case ev.ResolveRequested() as e:
+            assert s.status is Status.STRANDED and s.resolved is None
+            return replace(s, resolve=e, asked=entry.seq, spoken_early=s.loose, losses=0)
+        case ev.ResolveRefused(failure=failure):
+            assert s.status is Status.STRANDED
+            return replace(s, resolve=None, resolve_refused=failure, held=False)
+        case ev.Finished() as e:
+            return _finished(s, e, entry.at)
+        case ev.VersionsRecorded(direction=direction):
+            assert direction is s.direction
+            return replace(s, recorded=True)
+        case ev.UndoStarted(cause=cause):
+            return _undo(s, cause)
+        case ev.StepFailed(failure=failure) as e:
+            return _ended(s, e, StepStatus.FAILED, entry.at, failure)
+        case ev.HealthPassed(direction=direction):
+            assert direction is s.direction
+            return replace(s, healthy=True)
+        case ev.VersionsSurveyed() as e:
+            assert s.direction is Direction.UNDO
+            return replace(s, survey=e)
         case ev.Accepted():
             raise AssertionError(f"{s.id}: accepted twice")
         case ev.Waiting(waits=waits):
@@ -277,45 +310,24 @@ def _apply(s: Deployment, entry: ev.Entry) -> Deployment:
         case ev.Rejected() | ev.ApprovalExpired() | ev.Superseded():
             assert not s.begun, f"{s.id}: {ev.type_of(entry.event)} while {s.status}"
             return s
-        case ev.LeaseGranted() as e:
-            return _granted(s, e, entry.at)
         case ev.HandedOver():
             return replace(_interrupt(s, entry.at), held=False, handed_over=s.elapsed)
         case ev.PreflightPassed(pins=pins):
             return replace(s, preflight_passed=True, pins=pins)
         case ev.PreflightFailed(failure=failure):
             return replace(s, cause=failure)
-        case ev.FenceRaised(hosts=hosts):
-            return _raised(s, hosts)
-        case ev.FenceFailed(failure=failure):
-            return _fence_failed(s, failure, entry.at)
         case ev.NotBegun(failure=failure):
             assert s.held and s.status.started, f"{s.id}: nothing to begin while {s.status}"
             return _not_begun(replace(s, misses=s.misses + 1, missed=s.elapsed, outcome=failure), failure, entry.at)
-        case ev.StepStarted() as e:
-            return _started(s, e, entry)
-        case ev.StepSucceeded() as e:
-            return _ended(s, e, StepStatus.SUCCEEDED, entry.at)
-        case ev.StepFailed(failure=failure) as e:
-            return _ended(s, e, StepStatus.FAILED, entry.at, failure)
         case ev.StepInterrupted() as e:
             return _ended(s, e, StepStatus.INTERRUPTED, entry.at)
-        case ev.HealthPassed(direction=direction):
-            assert direction is s.direction
-            return replace(s, healthy=True)
         case ev.HealthFailed(direction=direction, failure=failure):
             assert direction is s.direction
             return replace(s, healthy=False, outcome=failure)
-        case ev.VersionsRecorded(direction=direction):
-            assert direction is s.direction
-            return replace(s, recorded=True)
         case ev.VersionsMixed(direction=direction, failure=failure):
             assert direction is s.direction
             # What was to write the version on a host may still be on its way there.
             return replace(s, recorded=False, outcome=failure, fence=s.fence + 1)
-        case ev.VersionsSurveyed() as e:
-            assert s.direction is Direction.UNDO
-            return replace(s, survey=e)
         case ev.BakeStarted(seconds=seconds):
             assert s.direction is Direction.FORWARD and s.bake_until is None
             return replace(s, bake_until=s.elapsed + seconds)
@@ -326,21 +338,9 @@ def _apply(s: Deployment, entry: ev.Entry) -> Deployment:
             return replace(s, healthy=False, outcome=failure)
         case ev.CancelRequested() as e:
             return s if s.cancel or s.status.terminal else replace(s, cancel=e)
-        case ev.UndoStarted(cause=cause):
-            return _undo(s, cause)
-        case ev.Finished() as e:
-            return _finished(s, e, entry.at)
-        case ev.ResolveRequested() as e:
-            assert s.status is Status.STRANDED and s.resolved is None
-            return replace(s, resolve=e, asked=entry.seq, spoken_early=s.loose, losses=0)
-        case ev.ResolveRefused(failure=failure):
-            assert s.status is Status.STRANDED
-            return replace(s, resolve=None, resolve_refused=failure, held=False)
         case ev.Resolved() as e:
             assert s.status is Status.STRANDED and s.resolved is None
             return replace(s, resolve=None, resolve_refused=None, resolved=e, held=False)
-        case ev.Delivered() as e:
-            return replace(s, deliveries=(*s.deliveries, e))
         case ev.DeliveryFailed():
             return s
         case _:

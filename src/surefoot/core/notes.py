@@ -60,15 +60,13 @@ def note_of(deployment: str, entry: ev.Entry) -> Note:
     """Return an entry of a deployment's journal as a line of the log tells it."""
     event, fields = entry.event, dict[str, str | int]()
     for name in event.__struct_fields__:
-        match getattr(event, name):
-            case Failure(code=code, host=host):
-                fields["code"] = str(code)
-                if host:
-                    fields["host"] = host
-            case int() | str() as value if value and name in TOLD:
-                fields[name] = value if isinstance(value, int) else str(value)
-            case _:
-                pass
+        value = getattr(event, name)
+        if isinstance(value, Failure):
+            fields["code"] = str(value.code)
+            if value.host:
+                fields["host"] = value.host
+        elif name in TOLD and value:
+            fields[name] = value if isinstance(value, int) else str(value)
     return Note(
         sentence(entry),
         type=ev.type_of(event),

@@ -18,7 +18,36 @@ HOSTS_NAMED = 20
 
 def sentence(entry: Entry) -> str:
     """Say what happened. The text is not clean yet."""
-    match entry.event:
+    match entry.event:  # in the order in which a fold asks for them: what happens most comes first
+        case ev.StepStarted() as e:
+            return f"{_step(e.step, e.direction)} started{_attempt(e.attempt)}"
+        case ev.StepSucceeded() as e:
+            changed = "" if e.changed is None else f", {e.changed} changed"
+            return f"{_step(e.step, e.direction)} succeeded{changed}"
+        case ev.LeaseGranted() as e:
+            return _granted(e)
+        case ev.FenceRaised(hosts=hosts):
+            return f"fence raised to {entry.token} on {_hosts(hosts)}"
+        case ev.FenceFailed(failure=failure):
+            return f"fence not raised: {told(failure)}"
+        case ev.Delivered() as e:
+            return f"{e.target}: {e.what}" + (f" ({e.where})" if e.where else "")
+        case ev.ResolveRequested() as e:
+            return f"{e.by or 'someone'} says it is repaired: {e.reason}"
+        case ev.ResolveRefused(failure=failure):
+            return f"not repaired: {told(failure)}"
+        case ev.Finished() as e:
+            return f"{e.status}" + (f": {told(e.reason)}" if e.reason else "")
+        case ev.VersionsRecorded() as e:
+            return f"{_hosts(e.hosts)} run {e.version or 'no version'}"
+        case ev.UndoStarted(cause=cause):
+            return f"putting back: {told(cause)}"
+        case ev.StepFailed() as e:
+            return f"{_step(e.step, e.direction)} failed{_attempt(e.attempt)}: {told(e.failure)}"
+        case ev.HealthPassed(checks=checks):
+            return "healthy" + (f": {checks} check{'s' * (checks != 1)} passed" if checks else "")
+        case ev.VersionsSurveyed() as e:
+            return f"hosts say: {hosts_said(e)}"
         case ev.Accepted() as e:
             by = f" by {e.requested_by}" if e.requested_by else ""
             text = f"{e.id} accepted: {e.version} to {e.environment}{by}" + (f" ({e.reason})" if e.reason else "")
@@ -36,39 +65,20 @@ def sentence(entry: Entry) -> str:
             return "too late for approvals"
         case ev.Superseded() as e:
             return f"superseded by {e.by} ({e.version})"
-        case ev.LeaseGranted() as e:
-            return _granted(e)
         case ev.HandedOver(cause=cause):
             return f"{entry.agent} hands over: {cause}"
         case ev.PreflightPassed(warnings=warnings):
             return "preflight passed" + (f", with warnings: {'; '.join(warnings)}" if warnings else "")
         case ev.PreflightFailed(failure=failure):
             return f"preflight failed: {told(failure)}"
-        case ev.FenceRaised(hosts=hosts):
-            return f"fence raised to {entry.token} on {_hosts(hosts)}"
-        case ev.FenceFailed(failure=failure):
-            return f"fence not raised: {told(failure)}"
         case ev.NotBegun(failure=failure):
             return f"could not begin: {told(failure)}"
-        case ev.StepStarted() as e:
-            return f"{_step(e.step, e.direction)} started{_attempt(e.attempt)}"
-        case ev.StepSucceeded() as e:
-            changed = "" if e.changed is None else f", {e.changed} changed"
-            return f"{_step(e.step, e.direction)} succeeded{changed}"
-        case ev.StepFailed() as e:
-            return f"{_step(e.step, e.direction)} failed{_attempt(e.attempt)}: {told(e.failure)}"
         case ev.StepInterrupted() as e:
             return f"{_step(e.step, e.direction)} interrupted: {e.cause}"
-        case ev.HealthPassed(checks=checks):
-            return "healthy" + (f": {checks} check{'s' * (checks != 1)} passed" if checks else "")
         case ev.HealthFailed(failure=failure):
             return f"not healthy: {told(failure)}"
-        case ev.VersionsRecorded() as e:
-            return f"{_hosts(e.hosts)} run {e.version or 'no version'}"
         case ev.VersionsMixed(failure=failure):
             return f"versions differ: {told(failure)}"
-        case ev.VersionsSurveyed() as e:
-            return f"hosts say: {hosts_said(e)}"
         case ev.BakeStarted(seconds=seconds):
             return f"health is watched for {duration(seconds)}"
         case ev.BakePassed():
@@ -77,18 +87,8 @@ def sentence(entry: Entry) -> str:
             return f"healthy no more: {told(failure)}"
         case ev.CancelRequested() as e:
             return f"cancel requested by {e.by or 'someone'}" + (f": {e.reason}" if e.reason else "")
-        case ev.UndoStarted(cause=cause):
-            return f"putting back: {told(cause)}"
-        case ev.Finished() as e:
-            return f"{e.status}" + (f": {told(e.reason)}" if e.reason else "")
-        case ev.ResolveRequested() as e:
-            return f"{e.by or 'someone'} says it is repaired: {e.reason}"
-        case ev.ResolveRefused(failure=failure):
-            return f"not repaired: {told(failure)}"
         case ev.Resolved() as e:
             return f"resolved{', unchecked' if e.unchecked else ''}: runs {e.version or 'no version'}"
-        case ev.Delivered() as e:
-            return f"{e.target}: {e.what}" + (f" ({e.where})" if e.where else "")
         case ev.DeliveryFailed() as e:
             return f"{e.target}: {'given up' if e.given_up else 'not delivered yet'}: {e.failure.message}"
         case _:
