@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from hashlib import blake2b
 
 from msgspec.structs import replace
 
@@ -30,8 +31,6 @@ from tests.simulation.script import (
 
 #: One schedule in so many runs on the real SQL; it takes ten times as long.
 SQL_SHARE = 50
-#: This share of schedules has a second environment.
-BESIDE = 0.08
 
 
 def draw(seed: int) -> Script:
@@ -126,24 +125,24 @@ def draw(seed: int) -> Script:
         script = _set_back(people, script)
     elif chance < 0.15:
         script = _asleep(people, script)
-    script = _late_comers(random.Random(f"late {seed}"), script)
-    script = _shaped(random.Random(f"shape {seed}"), script)
-    script = _troubled(random.Random(f"trouble {seed}"), script)
-    script = _cornered(random.Random(f"corner {seed}"), script)
-    script = _hidden(random.Random(f"hidden {seed}"), script)
-    rng = random.Random(f"beside {seed}")
-    if rng.random() < BESIDE and all(fault.kind is not Kind.HIDDEN for fault in script.faults):
-        script = beside(rng, script)
-    script = _once_more(random.Random(f"again {seed}"), script)
-    return _alone(random.Random(f"alone {seed}"), script)
+    for name, share, change in TOPICS:
+        if (topic := _topic(name, seed, share)) is not None:
+            script = change(topic, script)
+    return script
+
+
+def _topic(name: str, seed: int, share: float) -> random.Random | None:
+    """Return what a topic is drawn with, in a share of all schedules: no topic changes what another one draws, and most
+    schedules, which are about few, need not pay for the seeds of all.
+    """
+    chance = int.from_bytes(blake2b(f"{name} {seed}".encode(), digest_size=8).digest())
+    return random.Random(chance) if chance < share * 2**64 else None
 
 
 def _cornered(rng: random.Random, script: Script) -> Script:
     """Have whoever works be lost while commands are on their way to hosts, and the machines of those who could raise
     the fence against them be full; people put hosts back meanwhile.
     """
-    if rng.random() >= 0.04:
-        return script
     at, everybody = rng.uniform(0.5, 8), range(1, len(script.agents) + 1)
     # What is paused in the midst of a play goes on with it when it wakes up: people may have put hosts back by then,
     # and said so, and nobody has come yet to look.
@@ -183,8 +182,6 @@ def _cornered(rng: random.Random, script: Script) -> Script:
 
 def _hidden(rng: random.Random, script: Script) -> Script:
     """Have the inventory lose sight of a host in the midst of the only deployment, for a while or to its end."""
-    if rng.random() >= 0.03:
-        return script
     first = replace(script.versions[0], wrong=rng.choice(["", "", "fails", "unhealthy"]))
     seconds = rng.choice([rng.uniform(0, 3), rng.uniform(3, 15), 30.0])
     hidden = Fault(rng.uniform(0.3, 8), Kind.HIDDEN, agent=0, host=rng.randrange(3), seconds=seconds, steps=0)
@@ -201,10 +198,10 @@ def _hidden(rng: random.Random, script: Script) -> Script:
 
 def _once_more(rng: random.Random, script: Script) -> Script:
     """Have a version be deployed that was deployed before, perhaps as a rollback; or one that is to start later."""
-    chance, versions = rng.random(), list(script.versions)
+    versions = list(script.versions)
     if any(fault.kind is Kind.HIDDEN for fault in script.faults):
         return script  # whatever begins without a host is not about that host
-    if chance < 0.1:
+    if rng.random() < 0.6:
         if len(versions) == 1:
             versions.append(replace(versions[0], at=versions[0].at + rng.uniform(0, 15), wrong="", withdrawn=0.0))
         for place, version in enumerate(versions[1:], 1):
@@ -213,21 +210,27 @@ def _once_more(rng: random.Random, script: Script) -> Script:
             ]
             if known and rng.random() < 0.8:
                 versions[place] = replace(version, repeats=rng.choice(known), back=rng.random() < 0.4)
-    elif chance < 0.17 and all(fault.kind is not Kind.CLOCK for fault in script.faults):
+    elif all(fault.kind is not Kind.CLOCK for fault in script.faults):
         # By the store's clock, which may be anywhere after a jump.
         versions = [replace(version, waits=rng.choice([0.0, rng.uniform(0.5, 12)])) for version in versions]
     return replace(script, versions=tuple(versions))
 
 
 def _alone(rng: random.Random, script: Script) -> Script:
-    """Have the config name no agents, so that commands work by themselves."""
-    return replace(script, agents=(), alone=True) if rng.random() < 0.07 else script
+    """Have the config name no agents, so that commands work by themselves; now and then with a deployment that is to
+    start later, and that whoever has asked for it does not wait for.
+    """
+    if rng.random() < 0.15:
+        first = replace(script.versions[0], waits=rng.uniform(5, 12))
+        gone = Fault(rng.uniform(0.3, 4), rng.choice([Kind.STOP, Kind.KILL]), agent=0, host=0, seconds=5.0, steps=0)
+        kept = [fault for fault in script.faults[:1] if fault.kind is not Kind.CLOCK]
+        faults = sorted((gone, *kept), key=lambda fault: fault.at)
+        script = replace(script, versions=(first, *script.versions[1:2]), faults=tuple(faults))
+    return replace(script, agents=(), alone=True)
 
 
 def _troubled(rng: random.Random, script: Script) -> Script:
-    """Have one schedule in six meet one or two of the late kinds of faults, among the others."""
-    if rng.random() >= 0.17:
-        return script
+    """Have a schedule meet one or two of the late kinds of faults, among the others."""
     # Of an agent that is called gone while it lives, only hosts can refuse what it does.
     kinds = [kind for kind in LATE_KINDS if kind is not Kind.PRESENCE or all(script.steps)]
     faults = (*script.faults, *(_fault(rng, kinds) for _ in range(rng.choice([1, 2]))))
@@ -236,9 +239,7 @@ def _troubled(rng: random.Random, script: Script) -> Script:
 
 
 def _shaped(rng: random.Random, script: Script) -> Script:
-    """Have one schedule in three deploy by a plan of another shape, with plays as they can be, too."""
-    if rng.random() >= 0.33:
-        return script
+    """Have a schedule deploy by a plan of another shape, with plays as they can be, too."""
     undos = tuple(rng.random() < 0.6 for _ in script.steps) if rng.random() < 0.4 else ()
     script = replace(
         script,
@@ -297,10 +298,12 @@ def _late_comers(rng: random.Random, script: Script) -> Script:
     return replace(script, told=True) if rng.random() < 0.1 and steady else script
 
 
-def beside(rng: random.Random, script: Script) -> Script:
+def _beside(rng: random.Random, script: Script) -> Script:
     """Have a second environment beside the first, that the same agents serve; what goes wrong may concern the hosts of
     either, or whoever holds its lease.
     """
+    if any(fault.kind is Kind.HIDDEN for fault in script.faults):
+        return script
     versions = list(script.versions)
     for environment in (STAGING, *rng.choice([(), (STAGING,), (PRODUCTION,)])):
         wrong = rng.choice(WRONGS) if rng.random() < 0.3 else ""
@@ -392,3 +395,16 @@ def _impossible(rng: random.Random, steps: tuple[bool, ...]) -> set[Kind]:
     if not all(steps):
         return asleep
     return rng.choice([asleep, {Kind.OLD_DISK}])
+
+
+#: What was thought of later, in its order: each by what it is drawn with, and which share of schedules it is about.
+TOPICS = (
+    ("late", 1.0, _late_comers),
+    ("shape", 0.33, _shaped),
+    ("trouble", 0.17, _troubled),
+    ("corner", 0.04, _cornered),
+    ("hidden", 0.03, _hidden),
+    ("beside", 0.08, _beside),
+    ("again", 0.17, _once_more),
+    ("alone", 0.07, _alone),
+)

@@ -116,45 +116,36 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self.now * rate - lag
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
-        if (until := self._until) is None or callback.__self__._must_cancel:
-            handle = self._handle(callback, args, context, self.now, False)
-            self._ready.append(handle)
-        else:
-            handle = self._handle(callback, args, context, until, True)
-            self.push(until, handle)
-        self._until = None
-        return handle
+        until, self._until = self._until, None
+        if until is not None and callback.__self__._must_cancel:
+            until = None
+        return self._schedule(until, callback, args, context)
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:
         if self._clock is not None:
             delay /= self._clock[0]
-        when = self.now + delay
-        handle = self._handle(callback, args, context, when, True)
-        self.push(when, handle)
-        return handle
+        return self._schedule(self.now + delay, callback, args, context)
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
         if self._clock is not None:
             when = (when + self._clock[1]) / self._clock[0]
-        handle = self._handle(callback, args, context, when, True)
-        self.push(when, handle)
-        return handle
+        return self._schedule(when, callback, args, context)
 
-    def _handle(
-        self, callback: Any, args: Any, context: contextvars.Context | None, when: float, timer: bool
-    ) -> Handle:
-        """Return a handle in the context that is given, or else in the one that runs now: nobody sets anything in it
-        but groups' names, so it needs no copy.
+    def _schedule(self, when: float | None, callback: Any, args: Any, context: contextvars.Context | None) -> Handle:
+        """Have a callback run at a time, or next, in the context that is given, or else in the one that runs now:
+        nobody sets anything in it but groups' names, so it needs no copy.
         """
         if context is None:
             context = contextvars.copy_context() if self._context is None else self._context
         group = self._group if context is self._context else context.get(GROUP)
-        return Handle(callback, args, context, group, when, timer)
-
-    def push(self, when: float, handle: Handle) -> None:
-        """Have a handle run at a time."""
-        self._count += 1
-        heappush(self._timers, (when, self._count, handle))
+        if when is None:
+            handle = Handle(callback, args, context, group, self.now, False)
+            self._ready.append(handle)
+        else:
+            handle = Handle(callback, args, context, group, when, True)
+            self._count += 1
+            heappush(self._timers, (when, self._count, handle))
+        return handle
 
     @types.coroutine
     def nap(self, seconds: float) -> Generator[None, None, None]:

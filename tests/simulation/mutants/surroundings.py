@@ -28,7 +28,7 @@ def agent_of_one_deploy_begins_what_it_would_leave() -> Any:
     return patch.object(agents.Agent, "_leaves", lambda *_: False)
 
 
-@mutant
+@mutant_where(lambda script: script.alone)
 def agent_in_the_background_does_not_stay_for_what_waits() -> Any:
     return patch.object(memory.MemoryStore, "next_ready", lambda _: None)
 
