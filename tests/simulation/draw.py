@@ -143,16 +143,23 @@ def _cornered(rng: random.Random, script: Script) -> Script:
     """Have whoever works be lost while commands are on their way to hosts, and the machines of those who could raise
     the fence against them be full; people put hosts back meanwhile.
     """
-    at, everybody = rng.uniform(0.5, 8), range(1, len(script.agents) + 1)
     # What is paused in the midst of a play goes on with it when it wakes up: people may have put hosts back by then,
     # and said so, and nobody has come yet to look.
     asleep = rng.random() < 0.5
+    at, everybody = rng.uniform(0.5, 3.5 if asleep else 8), range(1, len(script.agents) + 1)
     kind = Kind.PAUSE if asleep else rng.choice([Kind.GONE, *LONG])
-    lost = [Fault(at, kind, agent=0, host=0, seconds=rng.uniform(7, 14), steps=0)]
+    lost = [Fault(at, kind, agent=0, host=0, seconds=rng.uniform(9 if asleep else 7, 14), steps=0)]
     if asleep:
-        lost.append(Fault(at + rng.uniform(7, 10), Kind.KILL, agent=2, host=0, seconds=rng.uniform(3, 12), steps=0))
+        lost.append(Fault(at + rng.uniform(8, 11), Kind.KILL, agent=2, host=0, seconds=rng.uniform(3, 12), steps=0))
     full = [
-        Fault(at + rng.uniform(0, 2), Kind.FULL, agent, host=0, seconds=rng.uniform(4, 12 if asleep else 28), steps=0)
+        Fault(
+            at + rng.uniform(0, 2),
+            Kind.FULL,
+            agent,
+            host=0,
+            seconds=rng.uniform(*((7, 12) if asleep else (4, 28))),
+            steps=0,
+        )
         for agent in (everybody if asleep else rng.choice([(0,), (2,), everybody]))
     ]
     steps = (True,) * rng.choice([1, 1, 2])

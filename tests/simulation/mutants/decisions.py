@@ -152,7 +152,7 @@ def delay_believes_a_clock_that_jumped() -> Any:
     return patch.object(states, "evolve", evolve)
 
 
-@mutant
+@mutant_where(lambda script: script.finishes)
 def cancel_ends_what_was_to_be_finished() -> Any:
     wanted = property(lambda s: s.cancel is not None and s.direction is Direction.FORWARD and not s.status.terminal)
     return patch.object(states.Deployment, "stops_for_cancel", wanted)

@@ -17,7 +17,7 @@ from surefoot.core import events as ev
 from surefoot.core.plan import Direction
 from surefoot.core.status import Status, StepStatus
 from tests.simulation import hosts, performer
-from tests.simulation.mutants.registry import decided, evolved, mutant
+from tests.simulation.mutants.registry import decided, evolved, mutant, mutant_where
 
 
 @mutant
@@ -116,7 +116,7 @@ def what_failed_is_not_fenced_off() -> Any:
     return unfenced(ev.StepFailed)
 
 
-@mutant
+@mutant_where(lambda script: script.shown_by == "file")
 def what_was_to_write_a_version_is_not_fenced_off() -> Any:
     return unfenced(ev.VersionsMixed)
 
