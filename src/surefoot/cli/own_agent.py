@@ -28,7 +28,7 @@ from surefoot.store.protocol import elsewhere
 
 if TYPE_CHECKING:
     from surefoot.cli.app import App
-    from surefoot.store.protocol import AgentReport, Store
+    from surefoot.store.protocol import AgentReport, Store, Work
 
 #: Seconds that an agent gets to hand over; with a store that is away it needs as long as its lease is good.
 HANDOVER = 30.0
@@ -169,14 +169,14 @@ class _Presence:
     its steps are not ended. So it is a sign of life that counts which comes after the first look.
     """
 
-    def __init__(self, store: Store, *, sure: bool) -> None:
+    def __init__(self, store: Store, work: list[Work], *, sure: bool) -> None:
         """If not `sure`, whoever seems to be there will do."""
         from surefoot.cli.app import SILENT
 
         self._store = store
         self._silent = SILENT
         self._until = time.monotonic() + SILENT
-        self._look()
+        self._look(work)
         self._first = {row.report.name: row.last_seen_at for row in self._able} if sure else {}
 
     def is_there(self, deployment: str) -> bool:
@@ -191,9 +191,9 @@ class _Presence:
         """Say whether any agent is there, busy or not."""
         return self._lives(lambda _: True)
 
-    def _look(self) -> None:
+    def _look(self, work: list[Work]) -> None:
         self._able = [row for row in self._store.agents(self._silent) if row.status.able]
-        self._busy = {item.lease.holder: item.deployment for item in self._store.work()}
+        self._busy = {item.lease.holder: item.deployment for item in work}
 
     def _lives(self, wanted: Callable[[AgentReport], bool]) -> bool:
         while found := [row for row in self._able if wanted(row.report)]:
@@ -202,7 +202,7 @@ class _Presence:
             if time.monotonic() >= self._until:
                 return False  # the store's clock was set back, so that nobody ever seems silent
             time.sleep(LOOK_EVERY)
-            self._look()
+            self._look(self._store.work())
         return False
 
 
@@ -238,7 +238,7 @@ def left_to_nobody(store: Store, since: float | None = None, *, sure: bool = Fal
     untold = since is None and bool(store.deliveries(limit=1))
     if not work and not untold and store.next_ready() is None:
         return False
-    presence = _Presence(store, sure=sure)
+    presence = _Presence(store, work, sure=sure)
     if untold and not presence.anybody():
         return True
     due = {item.deployment for item in work}
