@@ -139,6 +139,10 @@ def _topic(name: str, seed: int, share: float) -> random.Random | None:
     return random.Random(chance) if chance < share * 2**64 else None
 
 
+def _meets(script: Script, kind: Kind) -> bool:
+    return any(fault.kind is kind for fault in script.faults)
+
+
 def _cornered(rng: random.Random, script: Script) -> Script:
     """Have whoever works be lost while commands are on their way to hosts, and the machines of those who could raise
     the fence against them be full; people put hosts back meanwhile.
@@ -206,7 +210,7 @@ def _hidden(rng: random.Random, script: Script) -> Script:
 def _once_more(rng: random.Random, script: Script) -> Script:
     """Have a version be deployed that was deployed before, perhaps as a rollback; or one that is to start later."""
     versions = list(script.versions)
-    if any(fault.kind is Kind.HIDDEN for fault in script.faults):
+    if _meets(script, Kind.HIDDEN):
         return script  # whatever begins without a host is not about that host
     if rng.random() < 0.6:
         if len(versions) == 1:
@@ -217,7 +221,7 @@ def _once_more(rng: random.Random, script: Script) -> Script:
             ]
             if known and rng.random() < 0.8:
                 versions[place] = replace(version, repeats=rng.choice(known), back=rng.random() < 0.4)
-    elif all(fault.kind is not Kind.CLOCK for fault in script.faults):
+    elif not _meets(script, Kind.CLOCK):
         # By the store's clock, which may be anywhere after a jump.
         versions = [replace(version, waits=rng.choice([0.0, rng.uniform(0.5, 12)])) for version in versions]
     return replace(script, versions=tuple(versions))
@@ -301,7 +305,7 @@ def _late_comers(rng: random.Random, script: Script) -> Script:
     if rng.random() < 0.1:
         script = replace(script, latest=True)
     # A letter that is to be tried again later waits by the store's clock; one that is set back has it wait longer.
-    steady = all(fault.kind is not Kind.CLOCK for fault in script.faults)
+    steady = not _meets(script, Kind.CLOCK)
     return replace(script, told=True) if rng.random() < 0.1 and steady else script
 
 
@@ -309,7 +313,7 @@ def _beside(rng: random.Random, script: Script) -> Script:
     """Have a second environment beside the first, that the same agents serve; what goes wrong may concern the hosts of
     either, or whoever holds its lease.
     """
-    if any(fault.kind is Kind.HIDDEN for fault in script.faults):
+    if _meets(script, Kind.HIDDEN):
         return script
     versions = list(script.versions)
     for environment in (STAGING, *rng.choice([(), (STAGING,), (PRODUCTION,)])):

@@ -59,7 +59,7 @@ class Listener:
             raise NotDelivered("503", after=rng.choice((0.0, 5.0)))
         accepted = parcel.story.entries[0].event
         assert isinstance(accepted, ev.Accepted)
-        self.world.judge_of(accepted.id).heard(parcel.story)
+        self.world.judge_of(accepted.id).heard(accepted.id, parcel.story)
         if trouble < 0.4:
             raise NotDelivered("no answer")
         return Told("posted")

@@ -40,7 +40,7 @@ def test_files_that_are_not_in_the_store_keep_nothing_else_from_being_looked_at(
     assert any("prod" in one.what and "sha256:gone" in one.why for one in facts.unchecked)
 
 
-def test_a_store_whose_server_may_forget_is_known_to(postgres: PostgresServer, tmp_path: Path) -> None:
+def test_what_the_stores_server_may_forget_is_found_out(postgres: PostgresServer, tmp_path: Path) -> None:
     url = postgres.new_database()
     store = open_store(url)
     assert [weakness.message.split()[0] for weakness in store.weaknesses()] == ["fsync"], "tests are in a hurry"
